@@ -1,0 +1,1 @@
+"""Cross-GPU Batch Normalisation (§3.3)."""

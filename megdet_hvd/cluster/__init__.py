@@ -1,0 +1,1 @@
+"""The launch environment: ranks, cores, launchers; imports neither torch nor Horovod."""

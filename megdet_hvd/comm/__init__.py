@@ -1,0 +1,1 @@
+"""The Horovod edge: start-up, groups of ranks, agreement on errors."""

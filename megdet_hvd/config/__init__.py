@@ -1,0 +1,1 @@
+"""Typed configuration, and what follows from the global batch."""

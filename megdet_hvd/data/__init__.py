@@ -1,0 +1,1 @@
+"""Pictures: reading, transforming, ordering, loading, checking."""

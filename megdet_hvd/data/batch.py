@@ -1,0 +1,86 @@
+"""What the loader hands to the model: pictures as uint8 on one canvas, and their boxes."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Target:
+    """Ground truth of one picture, in the pixels of the resized (and maybe flipped) picture."""
+
+    boxes: Tensor
+    """(n, 4) float32, x1 y1 x2 y2. No crowds."""
+    labels: Tensor
+    """(n,) int64, 1…K: contiguous labels, not the file's category ids."""
+
+    def to(self, device: torch.device) -> "Target":
+        """A copy on ``device``."""
+        return Target(
+            self.boxes.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
+        )
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Where a picture came from, and how to get back to its own pixels."""
+
+    index: int
+    """Position in the data set."""
+    source: int
+    """Position of its annotation file in the list of files."""
+    image_id: int
+    """Id in that file."""
+    epoch: int
+    """The pass over the data it was drawn in."""
+    original_size: tuple[int, int]
+    """Height and width of the upright picture before resizing, pixels."""
+    size: tuple[int, int]
+    """Height and width after resizing, pixels."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A picture that could not be decoded."""
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The pictures one process handles in one pass. B may be 0 (a rank without images)."""
+
+    images: Tensor
+    """(B, 3, H, W) uint8 RGB, top left on a canvas whose sides are multiples of 32."""
+    infos: tuple[ImageInfo, ...]
+    """One per picture; ``size`` says which part of the canvas is picture."""
+    targets: tuple[Target, ...]
+    """One per picture; empty in evaluation."""
+    unreadable: tuple[Unreadable, ...] = field(default=())
+    """Pictures of this batch that could not be decoded, and are missing from it."""
+
+    def __len__(self) -> int:
+        return len(self.infos)
+
+    def to(self, device: torch.device) -> "Batch":
+        """A copy on ``device``."""
+        return Batch(
+            self.images.to(device, non_blocking=True),
+            self.infos,
+            tuple(t.to(device) for t in self.targets),
+            self.unreadable,
+        )
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What the detector found in one picture, best score first."""
+
+    boxes: Tensor
+    """(n, 4) float32, x1 y1 x2 y2, pixels of the original upright picture."""
+    scores: Tensor
+    """(n,) float32 in 0…1."""
+    labels: Tensor
+    """(n,) int64, 1…K."""

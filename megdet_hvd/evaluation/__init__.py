@@ -1,0 +1,1 @@
+"""Inference over ranks and COCO average precision."""

@@ -1,0 +1,1 @@
+"""Faster R-CNN with a feature pyramid, from torchvision's parts."""
