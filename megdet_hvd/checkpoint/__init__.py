@@ -1,1 +1,1 @@
-"""Checkpoint files."""
+"""Checkpoints on disk: written whole or not at all, checked before they are believed."""

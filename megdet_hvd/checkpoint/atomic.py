@@ -1,0 +1,75 @@
+"""Files that appear whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+from megdet_hvd.errors import UserError
+
+TEMPORARY = ".{name}.tmp"
+"""Name of the unfinished file, in the same folder, so that the rename stays in one file system."""
+
+
+class _Watched:
+    """A file that remembers the OSError that a writer in between may turn into something else."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
+    """Have ``write(file)`` fill a file that takes the name ``path`` only once it is on the disk.
+
+    Temporary file in the same folder, flush, fsync, rename, fsync of the folder: after a crash,
+    a kill or a full disk ``path`` is the old file or the new one, never half of one.
+
+    Raises:
+        UserError: the file can't be written (disk full, no permission); ``path`` is as it was.
+    """
+    temporary = path.with_name(TEMPORARY.format(name=path.name))
+    watched: _Watched | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            watched = _Watched(file)
+            write(watched)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        # torch.save turns the file's OSError into a RuntimeError about positions.
+        cause = error if isinstance(error, OSError) else watched.error if watched else None
+        if cause is None:
+            raise
+        raise UserError(
+            f"{path}: cannot be written ({cause.strerror or cause}). The files already there are "
+            "untouched. Free some space there or choose another folder"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` last through a power cut, where the file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # Some network file systems don't open folders; the rename stands.
+        return
+    try:
+        os.fsync(handle)
+    except OSError:
+        pass
+    finally:
+        os.close(handle)

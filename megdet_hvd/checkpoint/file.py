@@ -1,0 +1,186 @@
+"""Writing and reading a checkpoint file.
+
+A checkpoint is a dictionary of tensors and plain values, read back with
+``weights_only=True`` so that a file from elsewhere can't run code. ``torch.load`` alone
+doesn't notice a flipped bit in a tensor; the checksums of the zip container are there, and
+are read first.
+"""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from megdet_hvd.checkpoint.atomic import write_atomically
+from megdet_hvd.checkpoint.naming import BEST, find_checkpoint, iteration_of, list_checkpoints
+from megdet_hvd.errors import UserError
+
+FORMAT = "megdet_hvd checkpoint"
+VERSION = 1
+"""Raised when a reader of the former version could no longer make sense of the file."""
+
+REQUIRED = ("config", "categories", "category_ids", "model", "images_seen", "iteration")
+"""What evaluation and prediction need. Resuming also needs ``optimizer`` and ``random``."""
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Tensor)
+
+
+class DamagedFileError(UserError):
+    """The file is cut off or its bytes have changed."""
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` to ``path``, whole or not at all; ``format`` and ``version`` are added.
+
+    Args:
+        path: ``…/iteration_00001200.pt``; the folder is made where missing.
+        state: tensors, numbers, strings and None in dicts, lists and tuples. Keys:
+            ``config`` (plain dict), ``categories`` (names of labels 1…K), ``category_ids``
+            (their ids in the annotation files), ``model`` (state dict), ``optimizer``,
+            ``images_seen``, ``iteration``, ``ap``, ``random``, ``world``.
+
+    Raises:
+        UserError: the file can't be written; an earlier file of that name is as it was.
+        TypeError: ``state`` holds something that ``weights_only=True`` would not read back.
+    """
+    content = {"format": FORMAT, "version": VERSION, **state}
+    missing = [key for key in REQUIRED if key not in content]
+    assert not missing, missing
+    _check_plain(content, "checkpoint")
+    write_atomically(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours, tensors on the CPU.
+
+    Args:
+        path: the file, or a run folder: its latest checkpoint.
+
+    Raises:
+        UserError: the file is missing, damaged (the newest sound one beside it is named), not a
+            checkpoint of this package, or made by a newer version of it.
+    """
+    path = find_checkpoint(path)
+    try:
+        return _load(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}{_offer_another(path)}") from error
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours whose every byte is as it was written."""
+    try:
+        _load(path)
+    except UserError:
+        return False
+    return True
+
+
+def _load(path: Path) -> dict[str, Any]:
+    content = read_torch_file(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(
+            f"{path}: not a checkpoint of megdet_hvd ({_describe(content)}). To start from the "
+            f"weights of another model, pass model.init_from={path}"
+        )
+    version = content.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(
+            f"{path}: checkpoint format {version}, and this megdet_hvd reads formats up to "
+            f"{VERSION}. Use the megdet_hvd that wrote it, or a newer one"
+        )
+    missing = [key for key in REQUIRED if key not in content]
+    if missing:
+        raise UserError(f"{path}: the checkpoint lacks {', '.join(missing)}; it can't be used")
+    return content
+
+
+def read_torch_file(path: Path) -> Any:
+    """The content of any file of ``torch.save``, tensors on the CPU, nothing executed.
+
+    Raises:
+        DamagedFileError: cut off, empty, or a checksum doesn't fit.
+        UserError: not there, not readable, or not tensors and plain values.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a checkpoint file is needed")
+    try:
+        if path.stat().st_size == 0:
+            raise DamagedFileError(f"{path} is damaged: the file is empty")
+        with path.open("rb") as file:
+            head = file.read(4)
+        if head == b"PK\x03\x04":
+            _check_sums(path)
+        return _torch_load(path, is_zip=head == b"PK\x03\x04")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _check_sums(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
+        raise DamagedFileError(f"{path} is damaged: it is cut off or overwritten") from error
+    if bad is not None:
+        raise DamagedFileError(f"{path} is damaged: the checksum of its part {bad} does not fit")
+
+
+def _torch_load(path: Path, *, is_zip: bool) -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if is_zip or "Unsupported" in str(error) or "GLOBAL" in str(error):
+            reason = "it holds objects other than tensors and plain values, which are not loaded"
+        else:
+            reason = "it is not a file of torch.save, or it is damaged"
+        raise UserError(f"{path}: not a usable checkpoint: {reason}") from error
+    except (RuntimeError, EOFError, KeyError, IndexError, ValueError, TypeError) as error:
+        raise DamagedFileError(f"{path} is damaged: torch can't read it") from error
+
+
+def _offer_another(path: Path) -> str:
+    """Names a sound checkpoint beside a damaged one: the last before it, else the newest."""
+    number = iteration_of(path)
+    others = [p for p in reversed(list_checkpoints(path.parent)) if p != path]
+    if number is not None:  # Going back is what resuming wants; newer ones come after.
+        others.sort(key=lambda p: (iteration_of(p) or 0) > number)
+    best = path.with_name(BEST)
+    if best.exists() and best != path:
+        others.append(best)
+    for other in others:
+        if is_sound(other):
+            before = number is not None and (iteration_of(other) or number) < number
+            which = "previous" if before else "newest other"
+            return f"; the {which} good one is {other.name}: pass {other} instead"
+    return "; there is no other good checkpoint beside it"
+
+
+def _describe(content: Any) -> str:
+    if isinstance(content, dict):
+        if content and all(isinstance(value, torch.Tensor) for value in content.values()):
+            return f"a state dict of {len(content)} tensors"
+        keys = ", ".join(str(key) for key in list(content)[:5])
+        return f"a dictionary with the keys {keys}" if keys else "an empty dictionary"
+    return f"a {type(content).__name__}"
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Fail before writing what could not be read back: weights_only knows a short list of types."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_plain(key, f"{where} key {key!r}")
+            _check_plain(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for position, item in enumerate(value):
+            _check_plain(item, f"{where}[{position}]")
+    elif type(value) not in _PLAIN and not isinstance(value, torch.Tensor):
+        raise TypeError(f"{where} holds a {type(value).__name__}: use tensors or plain values")

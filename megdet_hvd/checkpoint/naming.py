@@ -1,0 +1,64 @@
+"""Which files of a folder are checkpoints, and in which order they were made."""
+
+import re
+from pathlib import Path
+
+from megdet_hvd.errors import UserError
+
+BEST = "best.pt"
+"""The checkpoint with the highest mmAP so far; another name of one of the numbered files."""
+
+_NUMBERED = re.compile(r"iteration_(\d{8,})\.pt")
+
+
+def checkpoint_name(iteration: int) -> str:
+    """The file name of the checkpoint made after ``iteration`` optimizer steps."""
+    return f"iteration_{iteration:08d}.pt"
+
+
+def iteration_of(path: Path) -> int | None:
+    """The number in a checkpoint's name; None for ``best.pt`` and for any other file."""
+    match = _NUMBERED.fullmatch(path.name)
+    return int(match[1]) if match else None
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The numbered checkpoints of a folder, oldest first; none for a folder that isn't there."""
+    if not folder.is_dir():
+        return []
+    numbered = [(iteration_of(path), path) for path in folder.iterdir()]
+    return [path for _, path in sorted((n, path) for n, path in numbered if n is not None)]
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The numbered checkpoint with the highest iteration; whether it is sound is not looked at."""
+    found = list_checkpoints(folder)
+    return found[-1] if found else None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file that a user means by ``path``.
+
+    A file is itself. A folder, be it a run folder or the ``checkpoints`` folder in it, means
+    its latest numbered checkpoint.
+
+    Raises:
+        UserError: there is no such file or folder, or the folder holds no checkpoint.
+    """
+    if path.is_dir():
+        for folder in (path, path / "checkpoints"):
+            latest = latest_checkpoint(folder)
+            if latest is not None:
+                return latest
+        raise UserError(
+            f"{path}: this folder holds no checkpoint; expected {checkpoint_name(1200)} or the "
+            "like in it or in its folder checkpoints/. Name a checkpoint file or a run folder"
+        )
+    if not path.exists():
+        beside = [p.name for p in list_checkpoints(path.parent)]
+        best = path.parent / BEST
+        if best.exists():
+            beside.append(BEST)
+        hint = f"; that folder holds {', '.join(beside[-4:])}" if beside else ""
+        raise UserError(f"{path}: no such checkpoint file{hint}")
+    return path

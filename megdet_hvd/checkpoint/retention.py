@@ -1,0 +1,54 @@
+"""Which checkpoints stay: the newest few, and the best."""
+
+import os
+import shutil
+from pathlib import Path
+
+from megdet_hvd.checkpoint.atomic import TEMPORARY, sync_folder
+from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
+from megdet_hvd.errors import UserError
+
+
+def mark_best(path: Path) -> Path:
+    """Let ``best.pt`` in the same folder stand for this checkpoint, and return its path.
+
+    A hard link, so it costs no space and outlives the numbered name; a copy where the file
+    system has no links. Checkpoints are replaced by renaming and never changed in place, so the
+    two names can't drift apart.
+
+    Raises:
+        UserError: the link or copy can't be made; the former ``best.pt`` is as it was.
+    """
+    best = path.with_name(BEST)
+    temporary = path.with_name(TEMPORARY.format(name=BEST))
+    try:
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, best)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"{best}: cannot be written ({error.strerror or error}). The files already there are "
+            "untouched. Free some space there or choose another folder"
+        ) from error
+    temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are one file.
+    sync_folder(path.parent)
+    return best
+
+
+def prune_checkpoints(folder: Path, keep: int) -> list[Path]:
+    """Delete all but the newest ``keep`` numbered checkpoints, and what interrupted writes left.
+
+    ``best.pt`` is never touched. Call it after the newest one is written.
+
+    Returns:
+        The deleted checkpoints, oldest first.
+    """
+    assert keep >= 1, keep
+    gone = list_checkpoints(folder)[:-keep]
+    for path in [*gone, *folder.glob(TEMPORARY.format(name="*.pt"))]:
+        path.unlink(missing_ok=True)
+    return gone

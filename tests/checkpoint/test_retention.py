@@ -1,0 +1,61 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.checkpoint.naming import (
+    checkpoint_name,
+    find_checkpoint,
+    iteration_of,
+    latest_checkpoint,
+    list_checkpoints,
+)
+from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
+from tests.checkpoint.test_file import write
+
+
+def test_names_and_numbers() -> None:
+    assert checkpoint_name(1234) == "iteration_00001234.pt"
+    assert checkpoint_name(123456789) == "iteration_123456789.pt"
+    assert iteration_of(Path("x/iteration_123456789.pt")) == 123456789
+    for other in ("best.pt", "iteration_12.pt", ".iteration_00001234.pt.tmp", "iteration_0x.pt"):
+        assert iteration_of(Path(other)) is None
+
+
+def test_the_latest_goes_by_number_not_by_text(tmp_path: Path) -> None:
+    for name in ("iteration_99999999.pt", "iteration_100000000.pt", "best.pt", "notes.txt"):
+        (tmp_path / name).touch()
+    assert latest_checkpoint(tmp_path) == tmp_path / "iteration_100000000.pt"
+    assert find_checkpoint(tmp_path) == tmp_path / "iteration_100000000.pt"
+    assert list_checkpoints(tmp_path / "missing") == []
+
+
+def test_newest_and_best_stay(tmp_path: Path) -> None:
+    paths = write(tmp_path, 10, 20, 30, 40)
+    mark_best(paths[2])
+    mark_best(paths[1])
+    mark_best(paths[1])
+    (tmp_path / ".iteration_00000050.pt.tmp").write_bytes(b"left by a killed run")
+    (tmp_path / "notes.txt").touch()
+    assert prune_checkpoints(tmp_path, keep=2) == paths[:2]
+    assert sorted(os.listdir(tmp_path)) == [
+        "best.pt",
+        "iteration_00000030.pt",
+        "iteration_00000040.pt",
+        "notes.txt",
+    ]
+    assert load_checkpoint(tmp_path / "best.pt")["iteration"] == 20
+    assert prune_checkpoints(tmp_path, keep=2) == []
+
+
+def test_best_without_hard_links_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_links(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", no_links)
+    (path,) = write(tmp_path, 10)
+    best = mark_best(path)
+    assert best.read_bytes() == path.read_bytes()
+    assert best.stat().st_ino != path.stat().st_ino
