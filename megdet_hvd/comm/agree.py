@@ -1,0 +1,36 @@
+"""An error of one rank becomes the error of all, so that none is left waiting."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.world import World
+from megdet_hvd.errors import UserError
+
+
+def agree(error: UserError | None, world: World, name: str) -> None:
+    """Raise on every rank if any rank has an error. All ranks call it together.
+
+    Raises:
+        UserError: the text of the lowest such rank; the rank is named where not all have it.
+    """
+    texts = gather_objects(None if error is None else str(error), world, f"agree.{name}")
+    first = next((rank for rank, text in enumerate(texts) if text is not None), None)
+    if first is None:
+        return
+    own_problem = any(text is None for text in texts)
+    raise UserError(f"rank {first}: {texts[first]}" if own_problem else texts[first])
+
+
+@contextmanager
+def together(world: World, name: str) -> Iterator[None]:
+    """Run a block in which any rank may raise UserError; afterwards all raise, or none.
+
+    The block must not communicate: a rank that raises leaves it early.
+    """
+    error: UserError | None = None
+    try:
+        yield
+    except UserError as raised:
+        error = raised
+    agree(error, world, name)

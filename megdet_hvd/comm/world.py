@@ -1,0 +1,66 @@
+"""Who takes part: ranks, and the machines they stand on. Pure values."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+Machines = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of the job, as this one sees them."""
+
+    rank: int
+    """This process, 0…size-1."""
+    size: int
+    """Number of processes."""
+    machines: Machines
+    """Ranks of each machine, ascending; machines in order of their first rank."""
+    cores: int = 1
+    """CPU cores for this process."""
+    launcher: str = "python"
+    """Who started the processes."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the files."""
+        return self.rank == 0
+
+    @property
+    def machine(self) -> int:
+        """Index of this process's machine."""
+        return next(i for i, ranks in enumerate(self.machines) if self.rank in ranks)
+
+    @property
+    def local_ranks(self) -> tuple[int, ...]:
+        """The ranks of this process's machine."""
+        return self.machines[self.machine]
+
+    @property
+    def local_rank(self) -> int:
+        """Position among the ranks of this machine."""
+        return self.local_ranks.index(self.rank)
+
+    @property
+    def local_size(self) -> int:
+        """Number of processes on this machine."""
+        return len(self.local_ranks)
+
+
+def machines_of(keys: Sequence[Hashable]) -> Machines:
+    """Group ranks by the key of their machine (``keys[rank]``), in order of first appearance."""
+    groups: dict[Hashable, list[int]] = {}
+    for rank, key in enumerate(keys):
+        groups.setdefault(key, []).append(rank)
+    return tuple(tuple(ranks) for ranks in groups.values())
+
+
+def describe_ranks(ranks: Sequence[int]) -> str:
+    """``(0, 1, 2, 5)`` as ``0-2, 5``."""
+    runs: list[list[int]] = []
+    for rank in sorted(ranks):
+        if runs and rank == runs[-1][1] + 1:
+            runs[-1][1] = rank
+        else:
+            runs.append([rank, rank])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
