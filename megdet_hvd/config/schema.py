@@ -229,7 +229,7 @@ class LearningConfig(Section):
         if self.policy != "custom" and (self.milestones or self.epochs != "auto"):
             raise ValueError(
                 f"learning.milestones and learning.epochs belong to learning.policy=custom, "
-                f"not to policy={self.policy}"
+                f"not to policy={self.policy}: set learning.milestones=[] learning.epochs=auto too"
             )
         return self
 

@@ -1,0 +1,114 @@
+"""The arithmetic of a run in words: the first lines of its log."""
+
+from collections import Counter
+
+from megdet_hvd.config.derive import Derived, policy_of
+from megdet_hvd.config.schema import Config
+from megdet_hvd.schedule.policy import milestone_iteration
+from megdet_hvd.schedule.scaling import linear_scaled_rate
+
+
+def explain(config: Config, derived: Derived) -> list[str]:
+    """One line for each number that follows from the global batch, with its sum."""
+    return [
+        _batch(config, derived),
+        _rate(config, derived),
+        _warmup(derived),
+        f"iterations per epoch {derived.images_per_epoch}/{config.global_batch} = "
+        f"{derived.iterations_per_epoch:.2f} "
+        f"(data.keep_empty={str(config.data.keep_empty).lower()})",
+        *_milestones(config, derived),
+        _end(config, derived),
+        *_normalisation(config, derived),
+    ]
+
+
+def _batch(config: Config, derived: Derived) -> str:
+    return (
+        f"global batch {config.global_batch} = {_count(derived.world_size, 'process')} × "
+        f"{_count(derived.images_per_process_per_pass, 'image')} × "
+        f"{_count(config.learning.accumulation, 'pass')}"
+    )
+
+
+def _rate(config: Config, derived: Derived) -> str:
+    learning, batch = config.learning, config.global_batch
+    scaled = linear_scaled_rate(learning.base_rate, learning.base_batch, batch)
+    factor = "" if learning.rate_factor == 1 else f" × {learning.rate_factor:g}"
+    if learning.rate == "auto":
+        return (
+            f"learning rate {learning.base_rate:g} × {batch}/{learning.base_batch}{factor} = "
+            f"{derived.peak_rate:g} (linear scaling, §3.2)"
+        )
+    product = f"{learning.rate:g}{factor} = " if factor else ""
+    return (
+        f"learning rate {product}{derived.peak_rate:g} (learning.rate; "
+        f"linear scaling, §3.2, would give {scaled:g}{factor})"
+    )
+
+
+def _warmup(derived: Derived) -> str:
+    if not derived.warmup_iterations:
+        return "no warm-up"
+    return (
+        f"warm-up from {derived.warmup_start_rate:g} to {derived.peak_rate:g} over "
+        f"{derived.warmup_iterations} iterations (§3.2)"
+    )
+
+
+def _milestones(config: Config, derived: Derived) -> list[str]:
+    lines = []
+    drops = policy_of(config.learning).drops
+    for drop, iteration in zip(drops, derived.milestone_iterations, strict=True):
+        if iteration >= derived.end_iteration:
+            note = f": never reached, training ends at iteration {derived.end_iteration}"
+        elif iteration < derived.warmup_iterations:
+            note = ": still in the warm-up"
+        else:
+            note = ""
+        lines.append(f"epoch {drop.epoch:g} → iteration {iteration}: rate × {drop.factor:g}{note}")
+    return lines
+
+
+def _end(config: Config, derived: Derived) -> str:
+    policy = f"{config.learning.policy} policy"
+    policy_end = milestone_iteration(
+        derived.end_epoch, derived.images_per_epoch, config.global_batch
+    )
+    if derived.end_iteration < policy_end:
+        return (
+            f"end → iteration {derived.end_iteration} (learning.max_iterations; the {policy} "
+            f"ends at epoch {derived.end_epoch:g}, iteration {policy_end})"
+        )
+    return f"epoch {derived.end_epoch:g} → iteration {policy_end}: end ({policy})"
+
+
+def _normalisation(config: Config, derived: Derived) -> list[str]:
+    norm, images = config.model.norm, derived.images_per_process_per_pass
+    if norm == "none":
+        return ["no normalisation (model.norm=none)"]
+    if norm == "frozen":
+        return ["BN statistics frozen (model.norm=frozen)"]
+    machines = _count(len(derived.machine_sizes), "machine")
+    if norm == "bn" or config.bn.scope == "process":
+        key = "model.norm=bn" if norm == "bn" else "bn.scope=process"
+        return [f"BN statistics over {_count(images, 'image')}, each process its own ({key})"]
+    if config.bn.scope == "world":
+        ranks = derived.world_size
+        return [
+            f"BN statistics over {_count(ranks, 'rank')} × {_count(images, 'image')} = "
+            f"{_count(ranks * images, 'image')} (bn.scope=world, {machines})"
+        ]
+    sizes = Counter(derived.machine_sizes)
+    return [
+        f"BN statistics over {_count(ranks, 'rank')} × {_count(images, 'image')} = "
+        f"{_count(ranks * images, 'image')} "
+        f"(bn.scope=machine, {_count(machines_of_size, 'machine')})"
+        for ranks, machines_of_size in sorted(sizes.items(), reverse=True)
+    ]
+
+
+def _count(number: int, noun: str) -> str:
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"
