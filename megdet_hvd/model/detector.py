@@ -1,0 +1,102 @@
+"""The detector: a batch in; losses of each picture out, or detections."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import clip_boxes_to_image
+
+from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.data.batch import Batch, Detections, ImageInfo
+from megdet_hvd.draws import draw_key
+from megdet_hvd.model.normalise import normalise
+from megdet_hvd.model.roi_heads import RoiHeads
+from megdet_hvd.model.rpn import RegionProposals, RpnOutputs
+
+LOSSES = ("rpn_class", "rpn_box", "class", "box")
+"""The four parts of l(x_i, w), in the order of eq. (1)'s description."""
+
+
+class Detector(nn.Module):
+    """Faster R-CNN with a feature pyramid. Its state-dict keys are torchvision's.
+
+    Training: ``detector(batch)`` gives a dict with the keys LOSSES, each (B,): the losses of each
+    picture, normalised by counts of that picture alone. They depend neither on the other pictures
+    nor on who computes them (BN statistics aside). Gradient averaging over uneven processes is the
+    caller's: multiply the sum by ranks / images of the global batch.
+
+    Evaluation: ``detector(batch)`` gives a list of Detections, in pixels of the original pictures.
+
+    B = 0 works in both. In training every layer then runs on empty tensors, and a backward of the
+    summed losses gives every trainable parameter a gradient of zeros: a process without pictures
+    keeps step with the others.
+    """
+
+    def __init__(
+        self,
+        backbone: BackboneWithFPN,
+        rpn: RegionProposals,
+        roi_heads: RoiHeads,
+        *,
+        config: ModelConfig,
+        num_classes: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        self.config = config
+        self.num_classes = num_classes
+        """Without background: labels are 1…num_classes."""
+        self.seed = seed
+        """Of the draws of anchors and boxes; may be set at any time."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor] | list[Detections]:
+        """Losses in training, detections in evaluation. The batch lies on the model's device."""
+        if self.training:
+            return self._losses(batch)
+        with torch.no_grad():
+            return self._detections(batch)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
+        features, outputs, proposals, canvas = self._propose(batch)
+        rpn_class, rpn_box = self.rpn.losses(outputs, batch.targets, self._seeds(batch, "anchors"))
+        final_class, final_box = self.roi_heads.losses(
+            features, proposals, batch.targets, self._seeds(batch, "rois"), canvas
+        )
+        return dict(zip(LOSSES, (rpn_class, rpn_box, final_class, final_box), strict=True))
+
+    def _detections(self, batch: Batch) -> list[Detections]:
+        features, _, proposals, canvas = self._propose(batch)
+        sizes = [info.size for info in batch.infos]
+        found = self.roi_heads.detect(features, proposals, sizes, canvas)
+        return [in_original_pixels(one, info) for one, info in zip(found, batch.infos, strict=True)]
+
+    def _propose(
+        self, batch: Batch
+    ) -> tuple[dict[str, Tensor], RpnOutputs, list[Tensor], tuple[int, int]]:
+        """Pyramid, RPN outputs, proposals, and the canvas's height and width."""
+        sizes = [info.size for info in batch.infos]
+        canvas = (batch.images.shape[-2], batch.images.shape[-1])
+        dtype = self.roi_heads.box_predictor.cls_score.weight.dtype
+        features = self.backbone(normalise(batch.images, sizes, dtype))
+        outputs = self.rpn(features, canvas)
+        return features, outputs, self.rpn.propose(outputs, sizes), canvas
+
+    def _seeds(self, batch: Batch, purpose: str) -> list[int]:
+        return [
+            draw_key(self.seed, info.epoch, info.source, info.image_id, purpose)
+            for info in batch.infos
+        ]
+
+
+def in_original_pixels(found: Detections, info: ImageInfo) -> Detections:
+    """Boxes of the resized picture as boxes of the original one, clipped to it."""
+    (height, width), (original_height, original_width) = info.size, info.original_size
+    scale = torch.tensor(
+        [original_width / width, original_height / height] * 2,
+        dtype=found.boxes.dtype,
+        device=found.boxes.device,
+    )
+    boxes = clip_boxes_to_image(found.boxes * scale, info.original_size)
+    return Detections(boxes.float(), found.scores.float(), found.labels)

@@ -1,0 +1,169 @@
+"""The region proposal network: feature pyramid to proposals, and its two losses."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
+from torchvision.ops import box_iou
+
+from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.data.batch import Target
+from megdet_hvd.errors import UserError
+from megdet_hvd.model.losses import box_losses, objectness_losses
+from megdet_hvd.model.matching import IGNORED, match_boxes
+from megdet_hvd.model.precision import at_least_float32
+from megdet_hvd.model.proposals import select_proposals
+from megdet_hvd.model.sampling import OUT_OF_PLAY, sample_balanced
+
+
+@dataclass(frozen=True)
+class RpnOutputs:
+    """What the RPN says about B pictures. A counts the anchors of all levels."""
+
+    anchors: Tensor
+    """(A, 4), the same for every picture of the canvas."""
+    anchors_per_level: tuple[int, ...]
+    """How the A anchors divide over P2…P6."""
+    logits: Tensor
+    """(B, A) objectness."""
+    deltas: Tensor
+    """(B, A, 4) boxes encoded against the anchors."""
+
+
+def build_anchors(config: ModelConfig) -> AnchorGenerator:
+    """The anchors of torchvision: one size a level, all ratios."""
+    sizes = tuple((float(size),) for size in config.anchor_sizes)
+    generator = AnchorGenerator(sizes, (tuple(config.anchor_ratios),) * len(sizes))
+    for size, cells in zip(config.anchor_sizes, generator.cell_anchors, strict=True):
+        if bool((cells[:, 2:] <= cells[:, :2]).any()):
+            raise UserError(
+                f"model.anchor_sizes: {size} with model.anchor_ratios={config.anchor_ratios} "
+                "gives an anchor without area, since corners are rounded to whole pixels; "
+                "use larger sizes"
+            )
+    return generator
+
+
+class RegionProposals(nn.Module):
+    """Faster R-CNN's first stage, with torchvision's keys (``rpn.head.*``)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config.rpn
+        self.anchor_generator = build_anchors(config)
+        self.head = RPNHead(
+            config.fpn_channels, len(config.anchor_ratios), conv_depth=config.rpn.conv_depth
+        )
+        self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+
+    def forward(self, features: Mapping[str, Tensor], canvas: tuple[int, int]) -> RpnOutputs:
+        """Objectness and boxes of every anchor.
+
+        Args:
+            features: P2…P6, (B, C, H_k, W_k).
+            canvas: its height and width, pixels. The anchor grid covers all of it, padding too.
+        """
+        levels = list(features.values())
+        logits, deltas = self.head(levels)
+        ratios = logits[0].shape[1]
+        anchors = self._anchors([tuple(level.shape[-2:]) for level in levels], canvas, logits[0])
+        return RpnOutputs(
+            anchors=torch.cat(anchors),
+            anchors_per_level=tuple(len(a) for a in anchors),
+            logits=at_least_float32(
+                torch.cat([_anchors_last(x, ratios, 1).squeeze(2) for x in logits], dim=1)
+            ),
+            deltas=at_least_float32(
+                torch.cat([_anchors_last(x, ratios, 4) for x in deltas], dim=1)
+            ),
+        )
+
+    def _anchors(
+        self, grids: Sequence[tuple[int, ...]], canvas: tuple[int, int], like: Tensor
+    ) -> list[Tensor]:
+        # In float32 even under mixed precision: bfloat16 has no odd numbers above 256.
+        dtype = at_least_float32(like[:0]).dtype
+        strides = [
+            [side // cells for side, cells in zip(canvas, grid, strict=True)] for grid in grids
+        ]
+        self.anchor_generator.set_cell_anchors(dtype, like.device)
+        anchors: list[Tensor] = self.anchor_generator.grid_anchors(grids, strides)
+        return anchors
+
+    def propose(self, outputs: RpnOutputs, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """(n_i, 4) proposals of each picture, clipped to its ``sizes`` (height, width)."""
+        config = self.config
+        return [
+            select_proposals(
+                outputs.anchors,
+                outputs.logits[i].detach(),
+                outputs.deltas[i].detach(),
+                outputs.anchors_per_level,
+                size,
+                self.box_coder,
+                pre_nms=config.pre_nms_train if self.training else config.pre_nms_test,
+                post_nms=config.post_nms_train if self.training else config.post_nms_test,
+                nms_iou=config.nms_iou,
+            )
+            for i, size in enumerate(sizes)
+        ]
+
+    def losses(
+        self, outputs: RpnOutputs, targets: Sequence[Target], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor]:
+        """Classification and box loss of each picture, (B,) both.
+
+        ``seeds``: each picture's draw key for its sample of anchors.
+        """
+        anchors = outputs.anchors
+        chosen, truth, chosen_positives, box_targets = [], [], [], []
+        for i, (target, seed) in enumerate(zip(targets, seeds, strict=True)):
+            boxes = target.boxes.to(anchors.dtype)
+            labels, matched = self._label(anchors, boxes)
+            positives, negatives = sample_balanced(
+                labels, self.config.anchors_per_image, self.config.positive_fraction, seed
+            )
+            both = torch.cat((positives, negatives))
+            chosen.append(both + i * len(anchors))
+            truth.append(labels[both])
+            chosen_positives.append(positives + i * len(anchors))
+            box_targets.append(
+                self.box_coder.encode_single(boxes[matched[positives]], anchors[positives])
+            )
+        counts = [len(c) for c in chosen]
+        empty = anchors.new_zeros(0, dtype=torch.int64)
+        logits = outputs.logits.flatten()[torch.cat([empty, *chosen])]
+        deltas = outputs.deltas.flatten(0, 1)[torch.cat([empty, *chosen_positives])]
+        return (
+            objectness_losses(logits, torch.cat([empty, *truth]).to(logits.dtype), counts),
+            box_losses(
+                deltas,
+                torch.cat([anchors[:0], *box_targets]),
+                [len(c) for c in chosen_positives],
+                counts,
+            ),
+        )
+
+    def _label(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Of every anchor: 1 object, 0 background or OUT_OF_PLAY; and the index of its box."""
+        if len(boxes) == 0:
+            nothing = torch.zeros(len(anchors), dtype=torch.int64, device=anchors.device)
+            return nothing, nothing
+        matched = match_boxes(
+            box_iou(boxes, anchors),
+            background=self.config.background_iou,
+            foreground=self.config.foreground_iou,
+            keep_best=True,
+        )
+        labels = (matched >= 0).to(torch.int64).masked_fill(matched == IGNORED, OUT_OF_PLAY)
+        return labels, matched
+
+
+def _anchors_last(level: Tensor, ratios: int, values: int) -> Tensor:
+    """(B, ratios·values, H, W) to (B, H·W·ratios, values), the order of the anchors."""
+    batch, _, height, width = level.shape
+    level = level.reshape(batch, ratios, values, height, width).permute(0, 3, 4, 1, 2)
+    return level.reshape(batch, height * width * ratios, values)

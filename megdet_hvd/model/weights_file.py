@@ -1,0 +1,64 @@
+"""Weights from a file: read safely, and found inside whatever wraps them."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor
+
+from megdet_hvd.errors import UserError
+
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+"""Keys under which training programs keep a model's weights."""
+
+
+def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
+    """The named tensors of a PyTorch file, on the CPU.
+
+    Args:
+        path: a file written by ``torch.save``.
+        setting: what named it, for messages (``model.init_from``).
+
+    Only tensors and plain values are read (``weights_only``): a file can't run code here.
+
+    Raises:
+        UserError: no such file, a damaged or foreign file, or one without weights.
+    """
+    if not path.is_file():
+        raise UserError(f"{setting}={path}: no such file; give the path of a PyTorch weights file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as e:
+        reason = str(e).strip().split("\n")[0][:200]
+        raise UserError(
+            f"{setting}={path}: not a readable PyTorch weights file ({reason}); "
+            "give a file that holds only a state dict, or copy it again if it is damaged"
+        ) from e
+    return find_weights(content, f"{setting}={path}")
+
+
+def find_weights(content: Any, source: str) -> dict[str, Tensor]:
+    """The state dict in ``content``: itself, or under one of WRAPPERS; ``module.`` is taken off.
+
+    Raises:
+        UserError: there is none. ``source`` says where ``content`` came from.
+    """
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, Tensor) and isinstance(k, str) for k, v in content.items())
+    ):
+        raise UserError(
+            f"{source}: holds no weights; expected a state dict (names to tensors), plain or "
+            f"under one of the keys {', '.join(WRAPPERS)}"
+        )
+    if all(name.startswith("module.") for name in content):
+        return {name.removeprefix("module."): value for name, value in content.items()}
+    return dict(content)
