@@ -31,7 +31,7 @@ EMBEDDED: dict[str, Any] = {
     },
     "learning": {
         "policy": "custom",
-        "milestones": [{"epoch": 4.5, "factor": 0.1}, {"epoch": 5.5, "factor": 0.1}],
+        "milestones": [{"epoch": 4.5, "factor": 0.1}, {"epoch": 5.4, "factor": 0.1}],
         "epochs": 6,
     },
     "evaluation": {"untrained": True},

@@ -8,7 +8,7 @@ PyYAML takes the last.
 
 import re
 from collections.abc import Hashable
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 
@@ -26,8 +26,6 @@ _PLAIN_TYPES: tuple[tuple[str, str, str], ...] = (
 
 class _Loader(yaml.SafeLoader):
     """SafeLoader with the plain types above and no repeated keys."""
-
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: dict[str, yaml.Mark] = {}
@@ -57,6 +55,7 @@ class _Dumper(yaml.SafeDumper):
     """SafeDumper that also quotes text which the loader would take for a number or null."""
 
 
+_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
 for _name, _pattern, _first in _PLAIN_TYPES:
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(

@@ -1,0 +1,149 @@
+"""Command lines of the entry points: parsed, and ``--help`` answered, before torch is imported.
+
+An entry point builds a parser with :func:`make_parser`, adds its own options, and calls
+:func:`parse`. Settings are plain words, ``key.sub=value``, and may stand anywhere among the
+options.
+"""
+
+import argparse
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from megdet_hvd.config.embedded import EMBEDDED
+from megdet_hvd.config.keys import Key, groups
+
+_WIDTH = 96
+
+
+class _Parser(argparse.ArgumentParser):
+    """Appends the list of settings to the help, made only when it is asked for."""
+
+    settings_in_help = False
+
+    def format_help(self) -> str:
+        text = super().format_help()
+        return f"{text}\n{settings_help()}" if self.settings_in_help else text
+
+
+def make_parser(module: str, summary: str, *, settings: bool = True) -> argparse.ArgumentParser:
+    """A parser for ``python -m MODULE``.
+
+    Args:
+        module: the module's dotted name.
+        summary: one or two sentences on what the command does.
+        settings: take ``key.sub=value`` words (``overrides`` in the result) and list all
+            settings in the help.
+    """
+    parser = _Parser(prog=f"python -m {module}", description=summary, allow_abbrev=False)
+    parser.settings_in_help = settings
+    if settings:
+        parser.add_argument(
+            "overrides",
+            nargs="*",
+            metavar="key.sub=value",
+            help="change a setting; all of them are listed below",
+        )
+    return parser
+
+
+def add_config_option(parser: argparse.ArgumentParser) -> None:
+    """``--config FILE``; ``config`` in the result is a Path, or None for the embedded default."""
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file to start from (configs/ has the paper's); "
+        "without it: rendered scenes on a small detector",
+    )
+
+
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse ``argv`` (None: the process's own); leaves with exit code 2 on an unknown option."""
+    return parser.parse_intermixed_args(argv)
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """The command line of ``python -m megdet_hvd.train``."""
+
+    config: Path | None
+    """Configuration file; None: the embedded default, or the run folder's own with resume."""
+    overrides: tuple[str, ...]
+    """``key.sub=value`` each."""
+    resume: bool
+    """Carry on an earlier run."""
+    run_folder: Path | None
+    """The run to carry on; None: the newest one."""
+
+
+def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
+    """``[--config FILE] [--resume [RUN_FOLDER]] [key.sub=value ...]``."""
+    parser = make_parser(
+        "megdet_hvd.train",
+        "Train a detector. Alone it is one process; under a launcher, such as "
+        "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model.",
+    )
+    add_config_option(parser)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN_FOLDER",
+        help="carry on the run in this folder; without a folder: the newest one",
+    )
+    found = parse(parser, argv)
+    overrides, folder = list(found.overrides), found.resume
+    if folder and "=" in folder and not Path(folder).is_dir():
+        # `--resume key=value`: argparse takes the setting for the folder.
+        overrides.insert(0, folder)
+        folder = ""
+    return TrainArguments(
+        config=found.config,
+        overrides=tuple(overrides),
+        resume=folder is not None,
+        run_folder=Path(folder) if folder else None,
+    )
+
+
+def settings_help() -> str:
+    """Every setting with type, default and docstring, group by group."""
+    lines = [
+        "settings (key.sub=value; the value is YAML, so lists are [640,800] and nothing is null;",
+        "a default in brackets after another is that of the embedded run without --config):",
+    ]
+    for group in groups():
+        lines += ["", f"{group.path or 'top level'} — {_prose(group.doc)}"]
+        for key in group.keys:
+            lines.append(f"  {key.path}={_defaults(key)}")
+            lines += textwrap.wrap(
+                f"{key.kind}. {_prose(key.doc)}",
+                _WIDTH,
+                initial_indent="      ",
+                subsequent_indent="      ",
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _prose(doc: str) -> str:
+    return " ".join(doc.replace("``", "").split())
+
+
+def _defaults(key: Key) -> str:
+    default, embedded = _yaml(key.default), _embedded(key.path)
+    return default if embedded in (None, default) else f"{default}  ({embedded})"
+
+
+def _embedded(path: str) -> str | None:
+    at: object = EMBEDDED
+    for part in path.split("."):
+        if not isinstance(at, dict) or part not in at:
+            return None
+        at = at[part]
+    return _yaml(at)
+
+
+def _yaml(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
