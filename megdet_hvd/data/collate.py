@@ -1,0 +1,125 @@
+"""Pictures decoded, transformed and laid on one canvas: the work of one loader step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from megdet_hvd.data.batch import Batch, ImageInfo, Target, Unreadable
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.transforms import (
+    Augmentation,
+    Pixels,
+    UnreadablePicture,
+    decode,
+    draw_augmentation,
+    flip_boxes,
+    resize,
+    resized_size,
+    scale_boxes,
+)
+
+STRIDE = 32
+"""Canvas sides are multiples of this, so that P2…P5 have whole sizes."""
+
+
+@dataclass(frozen=True)
+class TrainTransform:
+    """What training does to pictures."""
+
+    seed: int
+    """The run's seed."""
+    min_sizes: tuple[int, ...]
+    """Shorter side, pixels; each picture draws one per epoch."""
+    max_size: int
+    """Longer side at most, pixels."""
+    flip_probability: float
+    """Probability of a horizontal flip."""
+
+    def draw(self, epoch: int, source: int, image_id: int) -> Augmentation:
+        """The draw of one picture in one epoch."""
+        return draw_augmentation(
+            self.seed,
+            epoch,
+            source,
+            image_id,
+            min_sizes=self.min_sizes,
+            flip_probability=self.flip_probability,
+        )
+
+
+@dataclass(frozen=True)
+class EvalTransform:
+    """What evaluation does to pictures: resizing only."""
+
+    min_size: int
+    """Shorter side, pixels."""
+    max_size: int
+    """Longer side at most, pixels."""
+
+    def draw(self, epoch: int, source: int, image_id: int) -> Augmentation:
+        """The same for every picture."""
+        del epoch, source, image_id
+        return Augmentation(self.min_size, flip=False)
+
+
+def load_batch(
+    index: ImageIndex,
+    pictures: Sequence[tuple[int, int]],
+    transform: TrainTransform | EvalTransform,
+    *,
+    with_targets: bool,
+) -> Batch:
+    """Decode, transform and collate pictures, given as (position in the index, epoch).
+
+    A picture that can't be decoded is named in ``Batch.unreadable`` and missing from the rest.
+    """
+    pixels: list[Pixels] = []
+    infos: list[ImageInfo] = []
+    targets: list[Target] = []
+    unreadable: list[Unreadable] = []
+    for position, epoch in pictures:
+        record = index.record(position)
+        annotated = (record.width, record.height)
+        try:
+            picture = decode(record.file, annotated)
+        except UnreadablePicture as error:
+            unreadable.append(Unreadable(str(record.file), str(error)))
+            continue
+        draw = transform.draw(epoch, record.source, record.image_id)
+        size = resized_size(*annotated, draw.min_size, transform.max_size)
+        resized = resize(picture, size)
+        if draw.flip:
+            resized = resized[:, ::-1]
+        pixels.append(resized)
+        infos.append(
+            ImageInfo(
+                index=position,
+                source=record.source,
+                image_id=record.image_id,
+                epoch=epoch,
+                original_size=(record.height, record.width),
+                size=(size[1], size[0]),
+            )
+        )
+        if with_targets:
+            boxes = scale_boxes(record.boxes, annotated, size)
+            if draw.flip:
+                boxes = flip_boxes(boxes, size[0])
+            targets.append(Target(torch.from_numpy(boxes), torch.from_numpy(record.labels.copy())))
+    return Batch(canvas(pixels), tuple(infos), tuple(targets), tuple(unreadable))
+
+
+def canvas(pictures: Sequence[Pixels]) -> torch.Tensor:
+    """Pictures (h, w, 3) uint8 as one tensor (B, 3, H, W) uint8, each top left, zeros elsewhere.
+
+    H and W are the largest sides, rounded up to multiples of 32; 32 where there is no picture.
+    """
+    height, width = (
+        -(-max((p.shape[side] for p in pictures), default=1) // STRIDE) * STRIDE for side in (0, 1)
+    )
+    pixels = np.zeros((len(pictures), 3, height, width), np.uint8)
+    for place, picture in zip(pixels, pictures, strict=True):
+        place[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
+    return torch.from_numpy(pixels)

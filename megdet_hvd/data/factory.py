@@ -1,0 +1,83 @@
+"""From the configuration to the training and validation pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from megdet_hvd.config.schema import AnnotationSource, DataConfig
+from megdet_hvd.data.coco import read_coco, require_same_categories
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.scenes.cache import ensure_scenes
+from megdet_hvd.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataSets:
+    """What a run trains on and what it is measured on."""
+
+    train: ImageIndex
+    """Training pictures."""
+    val: ImageIndex | None
+    """Validation pictures; None where no validation file is configured."""
+
+
+def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]) -> DataSets:
+    """Open the configured pictures; every rank must call this together.
+
+    Args:
+        config: which pictures.
+        is_main: whether this process renders the scenes where they aren't there yet (one per
+            machine).
+        wait: called once by every process; returns when all have called it. Also called where
+            this process is about to raise, so that nobody is left waiting.
+
+    Raises:
+        UserError: whatever is wrong with files, categories or pictures.
+    """
+    train_sources, val_sources = _sources(config, is_main, wait)
+    train = read_coco(
+        train_sources, keep_empty=config.keep_empty, invalid_boxes=config.invalid_boxes
+    )
+    if not val_sources:
+        return DataSets(train, None)
+    val = _validation(config, val_sources)
+    require_same_categories(
+        dict(zip(train.category_ids, train.categories, strict=True)),
+        f"training file {train.annotation_files[0]}",
+        dict(zip(val.category_ids, val.categories, strict=True)),
+        f"validation file {val.annotation_files[0]}",
+    )
+    return DataSets(train, val)
+
+
+def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], None]) -> ImageIndex:
+    """Open the validation pictures alone, for evaluating a checkpoint; see `open_datasets`.
+
+    Raises:
+        UserError: as there, and where no validation file is configured.
+    """
+    _, val_sources = _sources(config, is_main, wait)
+    if not val_sources:
+        raise UserError(
+            "no validation pictures are configured; give data.val: a list of "
+            "{annotations: FILE, images: FOLDER}"
+        )
+    return _validation(config, val_sources)
+
+
+def _validation(config: DataConfig, sources: tuple[AnnotationSource, ...]) -> ImageIndex:
+    # Pictures without boxes always count in evaluation: a detection there is a false one.
+    return read_coco(sources, keep_empty=True, invalid_boxes=config.invalid_boxes)
+
+
+def _sources(
+    config: DataConfig, is_main: bool, wait: Callable[[], None]
+) -> tuple[tuple[AnnotationSource, ...], tuple[AnnotationSource, ...]]:
+    if config.kind == "coco":
+        wait()
+        return config.train, config.val
+    try:
+        scenes = ensure_scenes(config.scenes) if is_main else None
+    finally:
+        wait()
+    scenes = scenes or ensure_scenes(config.scenes, render=False)
+    return (scenes.train,), (scenes.val,)

@@ -1,0 +1,192 @@
+"""The training loader and the evaluation batches."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from torch.utils.data import DataLoader, Dataset
+
+from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.data.batch import Batch
+from megdet_hvd.data.collate import EvalTransform, TrainTransform, load_batch
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.sampler import Stream, block
+from megdet_hvd.data.workers import fork_server, one_thread, starting_workers, worker_count
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _TrainSteps(Dataset[list[Batch]]):
+    """Step number to the batches that one rank handles in it."""
+
+    index: ImageIndex
+    stream: Stream
+    transform: TrainTransform
+    global_batch: int
+    accumulation: int
+    rank: int
+    world_size: int
+
+    def __getitem__(self, step: int) -> list[Batch]:
+        return [self._batch(step, accumulated) for accumulated in range(self.accumulation)]
+
+    def _batch(self, step: int, accumulated: int) -> Batch:
+        positions = block(
+            step,
+            accumulated,
+            self.rank,
+            global_batch=self.global_batch,
+            accumulation=self.accumulation,
+            world_size=self.world_size,
+        )
+        pictures = [self.stream.at(position) for position in positions]
+        return load_batch(self.index, pictures, self.transform, with_targets=True)
+
+
+@dataclass(frozen=True)
+class _EvalSteps(Dataset[Batch]):
+    """Batch number to the pictures of it."""
+
+    index: ImageIndex
+    positions: tuple[int, ...]
+    images_per_batch: int
+    transform: EvalTransform
+
+    def __getitem__(self, step: int) -> Batch:
+        start = step * self.images_per_batch
+        chosen = self.positions[start : start + self.images_per_batch]
+        pictures = [(position, 0) for position in chosen]
+        return load_batch(self.index, pictures, self.transform, with_targets=False)
+
+
+class TrainLoader:
+    """The batches of one rank, step by step, from any iteration on.
+
+    Each step is a list of ``accumulation`` batches. All ranks take equally many steps. Pictures
+    that can't be decoded are in ``Batch.unreadable``, never an exception: the caller makes all
+    ranks agree on what follows.
+    """
+
+    def __init__(
+        self,
+        index: ImageIndex,
+        config: DataConfig,
+        *,
+        seed: int,
+        global_batch: int,
+        accumulation: int,
+        rank: int,
+        world_size: int,
+        start_iteration: int,
+        end_iteration: int,
+        local_size: int = 1,
+    ) -> None:
+        """Steps ``start_iteration`` … ``end_iteration`` - 1 of the stream.
+
+        Args:
+            index: the training pictures.
+            config: sizes, flips, grouping, workers.
+            seed: the run's seed.
+            global_batch: pictures per step, over all ranks and accumulated passes.
+            accumulation: batches per step.
+            rank: this process.
+            world_size: processes.
+            start_iteration: first step, counted from 0.
+            end_iteration: the step after the last.
+            local_size: ranks that share this machine's cores; for ``workers=auto``.
+        """
+        self.workers = worker_count(config.workers, len(os.sched_getaffinity(0)), local_size)
+        """Loader processes; 0: a thread of this process loads one step ahead."""
+        self._start, self._end = start_iteration, end_iteration
+        grouped = config.aspect_grouping > 1
+        self._steps = _TrainSteps(
+            index=index,
+            stream=Stream(
+                n=len(index),
+                seed=seed,
+                aspects=index.aspects if grouped else None,
+                chunk=config.aspect_grouping,
+            ),
+            transform=TrainTransform(
+                seed=seed,
+                min_sizes=config.min_sizes,
+                max_size=config.max_size,
+                flip_probability=config.flip_probability,
+            ),
+            global_batch=global_batch,
+            accumulation=accumulation,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def __len__(self) -> int:
+        return max(0, self._end - self._start)
+
+    def __iter__(self) -> Iterator[list[Batch]]:
+        return _iterate(self._steps, range(self._start, self._end), self.workers)
+
+
+def eval_transform(config: DataConfig) -> EvalTransform:
+    """How evaluation resizes, from the settings."""
+    auto = config.eval_min_size == "auto"
+    min_size = max(config.min_sizes) if auto else int(config.eval_min_size)
+    return EvalTransform(min_size=min_size, max_size=config.max_size)
+
+
+def eval_batches(
+    index: ImageIndex,
+    config: DataConfig,
+    positions: Sequence[int],
+    images_per_batch: int,
+    *,
+    local_size: int = 1,
+) -> Iterator[Batch]:
+    """The pictures at ``positions``, in that order, without augmentation and without targets.
+
+    Args:
+        index: the pictures.
+        config: sizes and workers.
+        positions: this rank's share of the index.
+        images_per_batch: pictures per batch; the last may hold fewer.
+        local_size: ranks that share this machine's cores; for ``workers=auto``.
+    """
+    steps = _EvalSteps(index, tuple(positions), images_per_batch, eval_transform(config))
+    count = -(-len(positions) // images_per_batch)
+    workers = worker_count(config.workers, len(os.sched_getaffinity(0)), local_size)
+    return _iterate(steps, range(count), min(workers, count))
+
+
+def _iterate(steps: Dataset[T], numbers: range, workers: int) -> Iterator[T]:
+    if not numbers:
+        return iter(())
+    if workers == 0:
+        return _one_ahead(steps.__getitem__, numbers)
+    loader: DataLoader[Any] = DataLoader(
+        steps,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        collate_fn=_as_is,
+        multiprocessing_context=fork_server(),
+        worker_init_fn=one_thread,
+    )
+    with starting_workers():
+        return iter(loader)
+
+
+def _as_is(item: T) -> T:
+    return item
+
+
+def _one_ahead(load: Callable[[int], T], numbers: range) -> Iterator[T]:
+    """Load each step in a thread while the one before it is being used."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
+        ahead = pool.submit(load, numbers[0])
+        for number in numbers[1:]:
+            ready = ahead.result()
+            ahead = pool.submit(load, number)
+            yield ready
+        yield ahead.result()

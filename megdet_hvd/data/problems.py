@@ -1,0 +1,41 @@
+"""What can be wrong with a data set, as values that can be counted and shown."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a data set."""
+
+    kind: str
+    """The rule that is broken, the same words for all problems alike."""
+    file: str
+    """The annotation file, or the picture, it was found in."""
+    where: str
+    """The entry: ``annotation 12 (image 3)``; empty where it is the whole file."""
+    detail: str = ""
+    """The value found."""
+
+    def __str__(self) -> str:
+        place = f"{self.file}, {self.where}" if self.where else self.file
+        return f"{place}: {self.detail}" if self.detail else place
+
+
+def grouped(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
+    """The problems by kind, in the order in which the kinds first appear."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.kind, []).append(problem)
+    return groups
+
+
+def report_lines(problems: Sequence[Problem], first: int = 3) -> list[str]:
+    """One line per kind with its count, then the first few of each."""
+    lines = []
+    for kind, members in grouped(problems).items():
+        lines.append(f"{kind}: {len(members)}")
+        lines += [f"  {problem}" for problem in members[:first]]
+        if len(members) > first:
+            lines.append(f"  … and {len(members) - first} more")
+    return lines

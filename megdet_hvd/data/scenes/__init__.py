@@ -1,0 +1,1 @@
+"""Rendered scenes: the embedded default data set, made on first use."""

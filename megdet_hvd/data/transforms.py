@@ -1,0 +1,129 @@
+"""From a picture file to uint8 RGB pixels of the wanted size; nothing here is random by itself.
+
+Pictures stay uint8 until they are on the device, where they are normalised.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from megdet_hvd.draws import draw_key
+
+Pixels = NDArray[np.uint8]
+
+
+class UnreadablePicture(Exception):
+    """A picture that cannot be decoded, or isn't the picture that was annotated."""
+
+
+def decode(file: Path, annotated_size: tuple[int, int] | None = None) -> Image.Image:
+    """A picture as upright 8-bit RGB, whatever its file holds.
+
+    Grey, palette and CMYK become RGB; alpha is dropped; 16-bit grey keeps its upper 8 bits.
+    EXIF orientation is applied, unless the annotated width and height fit only the raw pixels:
+    then the boxes were drawn on those, and they are left as stored.
+
+    Args:
+        file: the picture.
+        annotated_size: width and height that the annotation gives, pixels.
+
+    Raises:
+        UnreadablePicture: it cannot be decoded, or neither way of holding it has that size.
+    """
+    try:
+        with Image.open(file) as opened:
+            opened.load()
+            upright = ImageOps.exif_transpose(opened)
+            picture = upright
+            if annotated_size is not None and upright.size != annotated_size:
+                if opened.size != annotated_size:
+                    raise UnreadablePicture(
+                        f"it is {upright.width}×{upright.height} pixels, but annotated as "
+                        f"{annotated_size[0]}×{annotated_size[1]}"
+                    )
+                picture = opened.copy()
+            return to_rgb(picture)
+    except UnreadablePicture:
+        raise
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Any Pillow picture as 8-bit RGB."""
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
+        grey = np.asarray(picture).astype(np.int64)
+        return Image.fromarray((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("P", "PA"):
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
+
+
+def resized_size(width: int, height: int, min_size: int, max_size: int) -> tuple[int, int]:
+    """Width and height with the shorter side at ``min_size`` and the longer at most ``max_size``.
+
+    The paper's 800/1333 rule, in whole numbers, rounded half up; both sides at least 1.
+    """
+    short, long = min(width, height), max(width, height)
+    new_short, new_long = min_size, (2 * long * min_size + short) // (2 * short)
+    if new_long > max_size:
+        new_short, new_long = (2 * short * max_size + long) // (2 * long), max_size
+    new_short = max(new_short, 1)
+    return (new_short, new_long) if width <= height else (new_long, new_short)
+
+
+def resize(picture: Image.Image, size: tuple[int, int]) -> Pixels:
+    """(h, w, 3) uint8 at ``size`` (width, height); bilinear, antialiased where it shrinks."""
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    return np.asarray(picture)
+
+
+def scale_boxes(
+    boxes: NDArray[np.float32], old: tuple[int, int], new: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Boxes (n, 4) of a picture of size ``old`` in a picture of size ``new``, (width, height)."""
+    ratio = np.asarray([new[0] / old[0], new[1] / old[1]] * 2)
+    scaled: NDArray[np.float32] = (boxes * ratio).astype(np.float32)
+    return scaled
+
+
+def flip_boxes(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """Boxes (n, 4) of a picture ``width`` pixels wide, mirrored left to right."""
+    flipped = boxes.copy()
+    flipped[:, 0] = width - boxes[:, 2]
+    flipped[:, 2] = width - boxes[:, 0]
+    return flipped
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training does to one picture in one epoch."""
+
+    min_size: int
+    """Shorter side, pixels."""
+    flip: bool
+    """Mirrored left to right."""
+
+
+def draw_augmentation(
+    seed: int,
+    epoch: int,
+    source: int,
+    image_id: int,
+    *,
+    min_sizes: Sequence[int],
+    flip_probability: float,
+) -> Augmentation:
+    """The draw of one picture in one epoch; the same on every process and in every order."""
+    raw = np.random.PCG64(draw_key(seed, epoch, source, image_id, "augment")).random_raw(2)
+    size, flip = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return Augmentation(min_sizes[int(size * len(min_sizes))], bool(flip < flip_probability))

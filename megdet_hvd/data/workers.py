@@ -1,0 +1,67 @@
+"""Loader processes that are safe beside MPI.
+
+Forking a process in which MPI or InfiniBand is up can crash it or corrupt its memory, so workers
+come from a fork server: a fresh interpreter that never started MPI. They must not start it by
+accident either. Python re-imports the main program in every such process, and a main program
+that imports mpi4py would call MPI_Init there; workers are therefore given an empty main module.
+"""
+
+import multiprocessing
+import signal
+import sys
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+MAX_AUTO_WORKERS = 4
+_HELD_BACK = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def worker_count(setting: int | Literal["auto"], cores: int, local_size: int) -> int:
+    """Loader processes for this rank.
+
+    ``auto`` leaves one core of the rank's share to training: the share less one, at most 4, and
+    0 (load in a thread of the training process) where the share is a single core.
+
+    Args:
+        setting: the configured number, or "auto".
+        cores: cores this process may run on (``len(os.sched_getaffinity(0))``).
+        local_size: ranks of this machine. A launcher that binds ranks to cores has divided them
+            already; give 1 then.
+    """
+    if setting != "auto":
+        return setting
+    return max(0, min(MAX_AUTO_WORKERS, cores // max(local_size, 1) - 1))
+
+
+def fork_server() -> Any:
+    """The multiprocessing context that workers start from."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["megdet_hvd.data.loader"])
+    return context
+
+
+@contextmanager
+def starting_workers() -> Iterator[None]:
+    """Around the start of workers: they see no main program, and no signals meant for it.
+
+    Ctrl-C and the warning signals of schedulers (USR1, USR2) go to every process of a job; they
+    are for the training process, which ends its workers itself. The mask is inherited.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        sys.modules["__main__"] = main
+
+
+def one_thread(worker_id: int) -> None:
+    """Start-up of a worker: it counts as one core."""
+    del worker_id
+    torch.set_num_threads(1)
