@@ -1,0 +1,44 @@
+# Set-up, training and tests. Settings come from the environment or from make's command line
+# (make setup MEGDET_TORCH=2.11.0); what each means: install/README.md
+NP ?= 2
+ARGS ?=
+# As many ranks as cores or more: a rank that waits gives its core away.
+crowded := $(shell [ "$(NP)" -ge "$$(nproc 2>/dev/null || echo 1)" ] && echo 1)
+ifneq ($(crowded),)
+export OMPI_MCA_mpi_yield_when_idle ?= 1
+endif
+
+.PHONY: help train test check setup archives doctor
+
+help:
+	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
+	@echo "               settings of the run: make train NP=4 ARGS=\"global_batch=8 run.name=mine\""
+	@echo "make test      set up if needed, then run the tests (some of them: ARGS=tests/bn)"
+	@echo "make check     set up if needed, then formatting, lint and types"
+	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
+	@echo "make doctor    what this machine has, and what mends what is missing"
+	@echo "make archives  fill a folder with all that set-up fetches, for machines without network"
+
+setup:
+	@sh install/setup setup
+
+train:
+	@sh install/setup quiet
+	sh install/run horovodrun -np $(NP) python -m megdet_hvd.train $(ARGS)
+
+test:
+	@sh install/setup quiet
+	sh install/run python -m pytest $(ARGS)
+
+check:
+	@sh install/setup quiet
+	sh install/run ruff format --check .
+	sh install/run ruff check .
+	sh install/run mypy
+
+doctor:
+	@sh install/setup quiet
+	sh install/run python -m megdet_hvd.doctor $(ARGS)
+
+archives:
+	@sh install/setup archives

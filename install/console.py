@@ -1,0 +1,107 @@
+"""Saying what is done and how long it takes, and running commands into a log."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from install.failure import failure_text
+from install.problem import SetupProblem
+
+SIGN_OF_LIFE_S = 30
+
+
+def say(text: str) -> None:
+    """One line for the user, at once."""
+    print(f"[set-up] {text}", flush=True)
+
+
+def duration(seconds: float) -> str:
+    """``48 s`` or ``3 min 20 s``."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 100 else f"{whole // 60} min {whole % 60} s"
+
+
+@contextmanager
+def step(text: str) -> Iterator[None]:
+    """Say what begins, and when it is done, how long it took."""
+    say(f"{text} …")
+    start = time.monotonic()
+    yield
+    say(f"  done in {duration(time.monotonic() - start)}")
+
+
+def last_line(log: Path) -> str:
+    """The last line with text in the log, shortened."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
+    texts = [line.strip() for line in lines if line.strip()]
+    return texts[-1][:80] if texts else ""
+
+
+def run_logged(
+    what: str,
+    command: Iterable[str | Path],
+    log: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> str:
+    """Run a command with its output in ``log`` (begun anew); returns that output.
+
+    A sign of life is printed every half minute. The command and its children are ended when
+    set-up is interrupted.
+
+    Raises:
+        SetupProblem: the command failed; the text holds the reason in a few lines.
+    """
+    words = [str(word) for word in command]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        try:
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=None if environ is None else dict(environ),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise SetupProblem(f"{what} failed: cannot run {words[0]} ({error})") from error
+        start = time.monotonic()
+        try:
+            while True:
+                try:
+                    code = process.wait(SIGN_OF_LIFE_S)
+                    break
+                except subprocess.TimeoutExpired:
+                    passed = duration(time.monotonic() - start)
+                    say(f"  still at it after {passed}: {last_line(log)}")
+        except BaseException:
+            _end(process)
+            raise
+    text = log.read_text(encoding="utf-8", errors="replace")
+    if code != 0:
+        raise SetupProblem(failure_text(what, code, text, log, words))
+    return text
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, how)
+            process.wait(5)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def warn(text: str) -> None:
+    """A line the user should not miss."""
+    print(f"[set-up] NOTE: {text}", file=sys.stderr, flush=True)
