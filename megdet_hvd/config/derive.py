@@ -132,17 +132,20 @@ def _images_per_process_per_pass(global_batch: int, world_size: int, accumulatio
 
 
 def _peak_rate(learning: LearningConfig, global_batch: int) -> float:
-    rate = (
-        linear_scaled_rate(learning.base_rate, learning.base_batch, global_batch)
-        if learning.rate == "auto"
-        else learning.rate
-    )
-    peak = float(exact(rate) * exact(learning.rate_factor))
+    try:
+        rate = (
+            linear_scaled_rate(learning.base_rate, learning.base_batch, global_batch)
+            if learning.rate == "auto"
+            else learning.rate
+        )
+        peak = float(exact(rate) * exact(learning.rate_factor))
+    except OverflowError:
+        peak = math.inf
     if not 0 < peak < math.inf:
         raise UserError(
             f"the peak learning rate comes to {peak}, and must be positive and finite: change "
-            f"learning.base_rate={learning.base_rate}, learning.rate={learning.rate} or "
-            f"learning.rate_factor={learning.rate_factor}"
+            f"learning.base_rate={learning.base_rate:g}, learning.rate={learning.rate} or "
+            f"learning.rate_factor={learning.rate_factor:g}"
         )
     return peak
 

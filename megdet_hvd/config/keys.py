@@ -81,11 +81,16 @@ def _walk(section: type[Section], prefix: str) -> Iterator[Group]:
         if child := as_section(field.annotation):
             inner.append((child, f"{path}."))
         else:
-            default = ... if field.default is PydanticUndefined else plain(field.default)
+            default = plain(field.default) if has_default(field) else ...
             keys.append(Key(path, describe(field), default, field.description or ""))
     yield Group(prefix[:-1], (section.__doc__ or "").strip(), tuple(keys))
     for child, child_prefix in inner:
         yield from _walk(child, child_prefix)
+
+
+def has_default(field: FieldInfo) -> bool:
+    """Whether the setting may be left out."""
+    return field.default is not PydanticUndefined
 
 
 def plain(value: Any) -> Any:
@@ -170,10 +175,20 @@ class Place:
 
     path: str
     """As a user writes it: ``data.train.0.images``."""
-    field: FieldInfo | None
-    """The setting, or None where the path leads nowhere or into a list."""
-    kind: Any
-    """Type of the value there; None where the path leads nowhere."""
+    annotation: Any
+    """The setting's pydantic field, or the type of a list's items with its limits; None where
+    the path leads nowhere."""
+
+    @property
+    def kind(self) -> Any:
+        """The bare type, without limits."""
+        return _unwrap(self.annotation)[0]
+
+    @property
+    def default(self) -> Any:
+        """The schema's default as plain data; ``...`` where there is none."""
+        field = self.annotation
+        return plain(field.default) if isinstance(field, FieldInfo) and has_default(field) else ...
 
 
 def locate(parts: tuple[str | int, ...]) -> Place:
@@ -182,22 +197,21 @@ def locate(parts: tuple[str | int, ...]) -> Place:
     Stops at a setting's own value: pydantic appends the tried branch of a union to its
     locations, which is no key.
     """
-    field: FieldInfo | None = None
-    kind: Any = Config
+    annotation: Any = Config
     walked: list[str] = []
     for position, part in enumerate(parts):
+        kind = _unwrap(annotation)[0]
         if section := as_section(kind):
             if part not in section.model_fields:
                 unknown = [*walked, *map(str, parts[position:])]
-                return Place(".".join(unknown), None, None)
-            field = section.model_fields[str(part)]
-            kind = _unwrap(field)[0]
+                return Place(".".join(unknown), None)
+            annotation = section.model_fields[str(part)]
         elif get_origin(kind) is tuple and isinstance(part, int):
-            kind, field = _unwrap(get_args(kind)[0])[0], None
+            annotation = get_args(kind)[0]
         else:
             break
         walked.append(str(part))
-    return Place(".".join(walked), field, kind)
+    return Place(".".join(walked), annotation)
 
 
 def nearest_keys(path: str, count: int = 3) -> list[str]:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import ValidationError
 
 from megdet_hvd.config.embedded import EMBEDDED
-from megdet_hvd.config.keys import is_text, locate, plain
+from megdet_hvd.config.keys import is_text, locate
 from megdet_hvd.config.problems import as_user_error, unknown_key
 from megdet_hvd.config.schema import Config
 from megdet_hvd.config.yaml_text import dump_yaml, parse_yaml, yaml_problem
@@ -147,9 +147,9 @@ def _set(tree: dict[str, Any], text: str) -> None:
         raise UserError(f"{text}: an override is key.sub=value, such as learning.rate=0.01")
     parts = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
     place = locate(parts)
-    if place.kind is None:
+    if place.annotation is None or len(place.path) < len(name):
         raise UserError(unknown_key(name))
-    value = _value(name, written, free_text=place.field is not None and is_text(place.field))
+    value = _value(name, written, free_text=is_text(place.annotation))
     at: Any = tree
     for depth in range(1, len(parts)):
         at = _step_into(at, parts[:depth], name)
@@ -166,8 +166,7 @@ def _step_into(at: Any, parts: tuple[str | int, ...], name: str) -> Any:
     if isinstance(at, list):
         inner = at[_position(at, parts)]
     else:
-        field = locate(parts).field
-        inner = at.setdefault(parts[-1], {} if field is None else plain(field.default))
+        inner = at.setdefault(parts[-1], locate(parts).default)
     if not isinstance(inner, dict | list):
         path = ".".join(map(str, parts))
         raise UserError(f"{name}: {path} is {inner!r}, which has no settings inside it")

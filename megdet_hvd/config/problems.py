@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from megdet_hvd.config.keys import Place, as_section, choices, describe, locate, nearest_keys, plain
+from megdet_hvd.config.keys import Place, as_section, choices, describe, locate, nearest_keys
 from megdet_hvd.config.yaml_text import parse_yaml
 from megdet_hvd.errors import UserError
 
@@ -35,8 +35,7 @@ def _line(detail: ErrorDetails, place: Place) -> str:
             f"{place.path}={_given(detail['input'])}: must be a group of settings; "
             f"its keys are {', '.join(section.model_fields)}"
         )
-    annotation = place.field if place.field is not None else place.kind
-    rule = re.sub(r"^(whole |number|list)", r"a \1", describe(annotation))
+    rule = re.sub(r"^(whole |number|list)", r"a \1", describe(place.annotation))
     if detail["type"] == "missing":
         return f"{place.path} is missing: give {rule}"
     fix = _fix(detail["input"], place)
@@ -55,8 +54,7 @@ def _given(value: Any) -> str:
 
 
 def _fix(value: Any, place: Place) -> str:
-    annotation = place.field if place.field is not None else place.kind
-    words = choices(annotation)
+    words = choices(place.annotation)
     if isinstance(value, str):
         near = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)
         if near:
@@ -65,10 +63,14 @@ def _fix(value: Any, place: Place) -> str:
             return f"try {_YES_NO[value.lower()]}"
         if isinstance(parse_yaml(value), int | float):
             return f"take the quotes away: {value}"
-    if isinstance(value, float) and value.is_integer() and "whole number" in describe(annotation):
+    if (
+        isinstance(value, float)
+        and value.is_integer()
+        and "whole number" in describe(place.annotation)
+    ):
         return f"try {int(value)}"
     if place.kind is str:
         return f'put it in quotes: "{_given(value)}"'
-    if place.field is not None and not place.field.is_required():
-        return f"the default is {_given(plain(place.field.default))}"
+    if place.default is not ...:
+        return f"the default is {_given(place.default)}"
     return "change it or take it out"

@@ -1,0 +1,110 @@
+"""Command lines: where words may stand, and a help that needs no torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.cli import TrainArguments, add_config_option, make_parser, parse
+from megdet_hvd.cli import parse_train_arguments as parse_train
+from megdet_hvd.config.keys import groups, valid_keys
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_nothing_means_the_embedded_default() -> None:
+    assert parse_train([]) == TrainArguments(None, (), False, None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config", "a b.yaml", "seed=1", "name=x"],
+        ["seed=1", "--config", "a b.yaml", "name=x"],
+        ["seed=1", "name=x", "--config=a b.yaml"],
+    ],
+)
+def test_settings_stand_anywhere(words: list[str]) -> None:
+    assert parse_train(words) == TrainArguments(Path("a b.yaml"), ("seed=1", "name=x"), False, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder", "overrides"),
+    [
+        (["--resume"], None, ()),
+        (["--resume", "runs/x"], Path("runs/x"), ()),
+        (["--resume", "runs/x", "seed=1"], Path("runs/x"), ("seed=1",)),
+        (["--resume", "seed=1", "name=x"], None, ("seed=1", "name=x")),
+        (["seed=1", "--resume"], None, ("seed=1",)),
+        (["seed=1", "--resume=runs/x"], Path("runs/x"), ("seed=1",)),
+    ],
+)
+def test_resume(words: list[str], folder: Path | None, overrides: tuple[str, ...]) -> None:
+    assert parse_train(words) == TrainArguments(None, overrides, True, folder)
+
+
+def test_resume_from_a_folder_with_an_equals_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lr=3").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parse_train(["--resume", "lr=3"]) == TrainArguments(None, (), True, Path("lr=3"))
+
+
+def test_unknown_option_leaves_with_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse_train(["--learning-rate", "3"])
+    assert leaving.value.code == 2
+    assert "unrecognized arguments: --learning-rate" in capsys.readouterr().err
+
+
+def test_options_are_not_abbreviated() -> None:
+    with pytest.raises(SystemExit):
+        parse_train(["--conf", "x"])
+
+
+def test_a_parser_of_another_entry_point() -> None:
+    parser = make_parser("megdet_hvd.predict", "Draw boxes.", settings=False)
+    add_config_option(parser)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("images", nargs="+")
+    found = parse(parser, ["a.jpg", "--checkpoint", "c.pt", "b.jpg"])
+    assert (found.images, found.checkpoint) == (["a.jpg", "b.jpg"], Path("c.pt"))
+    assert "learning.base_rate" not in parser.format_help()
+
+
+def test_help_lists_every_setting_with_type_default_and_docstring(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        parse_train(["--help"])
+    assert leaving.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    for key in valid_keys():
+        assert sum(line.startswith(f"  {key}=") for line in lines) == 1
+    at = lines.index("  global_batch=16  (8)")
+    assert lines[at + 1 : at + 3] == [
+        "      whole number > 0. The dial: pictures per optimizer step, over all processes and",
+        "      accumulated passes.",
+    ]
+    assert "  learning.momentum=0.9" in lines
+    assert "  data.min_sizes=[800]  ([160])" in lines
+
+
+def test_every_setting_has_a_docstring() -> None:
+    assert [key.path for group in groups() for key in group.keys if not key.doc] == []
+    assert [group.path for group in groups() if not group.doc] == []
+
+
+def test_help_without_torch_and_horovod(tmp_path: Path) -> None:
+    """Stand-ins that fail when imported come first on the path."""
+    for name in ("torch", "torchvision", "horovod", "mpi4py", "numpy"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} was imported')\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    program = "from megdet_hvd.cli import parse_train_arguments as p; p(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "learning.base_rate=0.02" in done.stdout
