@@ -6,7 +6,9 @@ options.
 """
 
 import argparse
+import io
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +63,14 @@ def add_config_option(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse ``argv`` (None: the process's own); leaves with exit code 2 on an unknown option."""
+    """Parse ``argv`` (None: the process's own); leaves with exit code 2 on an unknown option.
+
+    From here on a character that the terminal lacks, such as × or ≥, is printed as an escape
+    and does not end the run.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     return parser.parse_intermixed_args(argv)
 
 

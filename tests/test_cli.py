@@ -108,3 +108,16 @@ def test_help_without_torch_and_horovod(tmp_path: Path) -> None:
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
     assert "learning.base_rate=0.02" in done.stdout
+
+
+def test_help_on_a_terminal_that_knows_only_ascii() -> None:
+    program = "from megdet_hvd.cli import parse_train_arguments as p; p(['--help'])"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "whole number \\u2265 0. Seed of weights" in done.stdout

@@ -303,12 +303,14 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Config":
-        if self.global_batch % self.learning.accumulation:
-            rest = self.global_batch % self.learning.accumulation
+        passes = self.learning.accumulation
+        rest = self.global_batch % passes
+        if rest:
+            above = self.global_batch - rest + passes
             raise ValueError(
                 f"global_batch={self.global_batch} does not divide over "
-                f"learning.accumulation={self.learning.accumulation} passes "
-                f"({self.global_batch} % {self.learning.accumulation} = {rest})"
+                f"learning.accumulation={passes} passes "
+                f"({self.global_batch} % {passes} = {rest}); try global_batch={above}"
             )
         if self.data.kind == "coco" and not self.data.train:
             raise ValueError(
