@@ -61,6 +61,11 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
         ) from error
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all. Raises UserError, as above."""
+    write_atomically(path, lambda file: file.write(data))
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename in ``folder`` last through a power cut, where the file system can."""
     try:

@@ -1,1 +1,1 @@
-"""Inference over ranks and COCO average precision."""
+"""From a detector to COCO's numbers: inference over ranks, gathering, AP, results JSON."""

@@ -1,0 +1,150 @@
+"""COCO's 12 numbers and AP per class, by pycocotools."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from megdet_hvd.evaluation.boxes import FoundBoxes, GroundTruth
+
+STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""Names of the 12 numbers, in pycocotools' order. AP is the paper's mmAP, AP@[.50:.95]."""
+
+_MEANING = (
+    "AP    IoU 0.50:0.95",
+    "AP50  IoU 0.50",
+    "AP75  IoU 0.75",
+    "APs   small, area < 32²",
+    "APm   medium",
+    "APl   large, area > 96²",
+    "AR1   1 detection a picture",
+    "AR10  10 detections a picture",
+    "AR100 100 detections a picture",
+    "ARs   small",
+    "ARm   medium",
+    "ARl   large",
+)
+
+
+@dataclass(frozen=True)
+class CocoResult:
+    """How well the detections of a set of pictures fit its ground truth."""
+
+    stats: dict[str, float | None]
+    """The 12 numbers of ``STATS``, 0…1. None where there is no ground truth of that kind
+    (pycocotools says -1, which is easily averaged by mistake)."""
+    per_class: dict[str, float | None]
+    """AP@[.50:.95] by class name; None for a class without ground truth."""
+    images: int
+    """Pictures scored, those without boxes included."""
+    detections: int
+    """Boxes found in them."""
+    unreadable: int = 0
+    """Pictures among them that could not be decoded; they count as having no detections."""
+
+    @property
+    def ap(self) -> float:
+        """mmAP; 0 where there is no ground truth at all, so that it can be compared."""
+        return self.stats["AP"] or 0.0
+
+    @property
+    def ap50(self) -> float:
+        """AP at IoU 0.50; 0 where there is no ground truth at all."""
+        return self.stats["AP50"] or 0.0
+
+    def as_metrics(self) -> dict[str, Any]:
+        """Plain values for a line of ``metrics.jsonl``."""
+        return {**self.stats, "per_class": dict(self.per_class)}
+
+    def lines(self) -> list[str]:
+        """The numbers as text, one a line, and AP per class, lowest first."""
+        lines = [f"{self.images} pictures, {self.detections} detections"]
+        if self.unreadable:
+            lines[0] += f", {self.unreadable} pictures unreadable (counted as without detections)"
+        for name, meaning in zip(STATS, _MEANING, strict=True):
+            lines.append(f"  {meaning:<32} {_shown(self.stats[name])}")
+        width = max([len(name) for name in self.per_class], default=0)
+        lines.append(f"AP per class ({len(self.per_class)} classes)")
+        ordered = sorted(self.per_class.items(), key=lambda item: (item[1] is None, item[1] or 0))
+        lines += [f"  {name:<{width}} {_shown(ap)}" for name, ap in ordered]
+        return lines
+
+
+def score(truth: GroundTruth, found: FoundBoxes, *, unreadable: int = 0) -> CocoResult:
+    """Compare detections with ground truth as COCO does.
+
+    The numbers are those of ``COCOeval`` on the annotation file and the results file, with
+    three of its traps avoided: no detections at all score 0 (``loadRes`` crashes on an empty
+    list), an annotation with id 0 can be matched, and equal image ids of two files stay apart.
+    """
+    from pycocotools.cocoeval import COCOeval
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_truth(truth), _found(truth, found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    precision = evaluation.eval["precision"]  # IoU, recall, class, area range, detections
+    per_class = {name: _mean(precision[:, :, k, 0, -1]) for k, name in enumerate(truth.categories)}
+    stats = {
+        name: None if value < 0 else float(value)
+        for name, value in zip(STATS, evaluation.stats, strict=True)
+    }
+    return CocoResult(stats, per_class, truth.images, len(found.scores), unreadable)
+
+
+def _mean(precision: Any) -> float | None:
+    known = precision[precision > -1]
+    return float(np.mean(known)) if known.size else None
+
+
+def _truth(truth: GroundTruth) -> Any:
+    columns = zip(truth.owners, truth.labels, truth.boxes, truth.areas, truth.crowds, strict=True)
+    annotations = [
+        {
+            "id": k + 1,
+            "image_id": int(owner),
+            "category_id": int(label),
+            "bbox": box.tolist(),
+            "area": float(area),
+            "iscrowd": int(crowd),
+        }
+        for k, (owner, label, box, area, crowd) in enumerate(columns)
+    ]
+    return _coco(truth, annotations)
+
+
+def _found(truth: GroundTruth, found: FoundBoxes) -> Any:
+    columns = zip(found.owners, found.labels, found.boxes, found.scores, strict=True)
+    detections = [
+        {
+            "id": k + 1,
+            "image_id": int(owner),
+            "category_id": int(label),
+            "bbox": box.tolist(),
+            "area": float(box[2] * box[3]),
+            "iscrowd": 0,
+            "score": float(score),
+        }
+        for k, (owner, label, box, score) in enumerate(columns)
+    ]
+    return _coco(truth, detections)
+
+
+def _coco(truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
+    from pycocotools.coco import COCO
+
+    coco = COCO()
+    coco.dataset = {
+        "images": [{"id": number} for number in range(truth.images)],
+        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(truth.categories)],
+        "annotations": annotations,
+    }
+    coco.createIndex()
+    return coco
+
+
+def _shown(value: float | None) -> str:
+    return "no ground truth" if value is None else f"{value:.3f}"

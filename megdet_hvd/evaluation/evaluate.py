@@ -1,0 +1,70 @@
+"""A detector measured on a data set, by all ranks together."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from megdet_hvd.comm.agree import together
+from megdet_hvd.comm.exchange import broadcast_object, gather_objects
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.schema import Config
+from megdet_hvd.data.batch import Detections
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.evaluation.boxes import FoundBoxes
+from megdet_hvd.evaluation.coco_ap import CocoResult, score
+from megdet_hvd.evaluation.gather import gather_detections
+from megdet_hvd.evaluation.inference import detect, share_out
+from megdet_hvd.evaluation.numbering import Numbering
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found."""
+
+    result: CocoResult
+    """COCO's numbers; the same on every rank."""
+    numbering: Numbering
+    """The evaluated pictures."""
+    detections: dict[int, Detections]
+    """By position in the index, on the CPU, on every rank."""
+
+    def found_boxes(self) -> FoundBoxes:
+        """The detections as they were scored, for the results JSON."""
+        return self.numbering.found_boxes(self.detections)
+
+
+def evaluate_detector(
+    detector: nn.Module, index: ImageIndex, config: Config, world: World
+) -> Evaluation:
+    """Detect on every picture of ``index`` and compare with its ground truth.
+
+    All ranks call it together; each takes its share of the pictures, none is taken twice or
+    left out, and the numbers don't depend on how many ranks there are. Rank 0 runs pycocotools
+    while the others wait. The detector is in the mode it was in afterwards.
+
+    Args:
+        detector: on its device, equal weights on all ranks.
+        index: the validation pictures; ``config.evaluation.max_images`` takes the first few.
+        config: precision, batch size and picture size are read from it.
+        world: who takes part.
+
+    Raises:
+        UserError: on all ranks alike; a picture can't be decoded.
+    """
+    count = min(len(index), config.evaluation.max_images or len(index))
+    images_per_batch = config.evaluation.images_per_process
+    batches = share_out(index.aspects[:count].tolist(), images_per_batch, world.rank, world.size)
+    found: dict[int, Detections] = {}
+    unreadable = 0
+    with together(world, "evaluation"):
+        found, skipped = detect(detector, index, config, batches, local_size=world.local_size)
+        unreadable = len(skipped)
+    detections = gather_detections(found, world)
+    unreadable = sum(gather_objects(unreadable, world, "evaluation.unreadable"))
+    numbering = Numbering.of(index, range(count))
+    assert len(detections) + unreadable == count, (len(detections), unreadable, count)
+    result: CocoResult | None = None
+    if world.is_main:
+        truth = numbering.ground_truth()
+        result = score(truth, numbering.found_boxes(detections), unreadable=unreadable)
+    return Evaluation(broadcast_object(result, world, "evaluation.result"), numbering, detections)

@@ -1,0 +1,65 @@
+"""Detections of all ranks brought together over Horovod; no shared folder is needed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.world import World
+from megdet_hvd.data.batch import Detections
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Detections of one rank's pictures in five arrays: 28 bytes a box, 16 a picture."""
+
+    positions: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def pack(found: Mapping[int, Detections]) -> Packed:
+    """Detections (tensors on the CPU) by position in the index."""
+    items = list(found.values())
+    empty = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    return Packed(
+        positions=np.asarray(list(found), np.int64),
+        counts=np.asarray([len(item.scores) for item in items], np.int64),
+        boxes=torch.cat([empty.boxes, *(item.boxes.float() for item in items)]).numpy(),
+        scores=torch.cat([empty.scores, *(item.scores.float() for item in items)]).numpy(),
+        labels=torch.cat([empty.labels, *(item.labels for item in items)]).numpy(),
+    )
+
+
+def unpack(packed: Packed) -> dict[int, Detections]:
+    """The inverse of :func:`pack`."""
+    counts = packed.counts.tolist()
+    parts = zip(
+        packed.positions.tolist(),
+        torch.split(torch.from_numpy(packed.boxes), counts),
+        torch.split(torch.from_numpy(packed.scores), counts),
+        torch.split(torch.from_numpy(packed.labels), counts),
+        strict=True,
+    )
+    return {
+        position: Detections(boxes, scores, labels) for position, boxes, scores, labels in parts
+    }
+
+
+def gather_detections(found: Mapping[int, Detections], world: World) -> dict[int, Detections]:
+    """Detections of all ranks by position in the index, ascending, on every rank.
+
+    All ranks call it together. A picture that two ranks report is a fault of the share-out.
+    """
+    gathered: dict[int, Detections] = {}
+    for packed in gather_objects(pack(found), world, "evaluation.detections"):
+        part = unpack(packed)
+        twice = gathered.keys() & part.keys()
+        assert not twice, f"pictures {sorted(twice)[:5]} were evaluated twice"
+        gathered.update(part)
+    return dict(sorted(gathered.items()))

@@ -1,0 +1,49 @@
+"""Detections as standard COCO results JSON, with the data set's own image and category ids."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.evaluation.boxes import FoundBoxes
+from megdet_hvd.evaluation.numbering import Numbering
+
+
+def coco_results(numbering: Numbering, found: FoundBoxes) -> list[list[dict[str, Any]]]:
+    """One list of results per annotation file, since image ids are a file's own.
+
+    Each entry has ``image_id``, ``category_id``, ``bbox`` (x y w h, pixels of the original
+    picture) and ``score``; ``COCO(annotations).loadRes`` takes it.
+    """
+    index = numbering.index
+    results: list[list[dict[str, Any]]] = [[] for _ in index.annotation_files]
+    columns = zip(found.owners, found.labels, found.boxes, found.scores, strict=True)
+    for owner, label, box, score in columns:
+        position = numbering.positions[owner]
+        results[index.sources[position]].append(
+            {
+                "image_id": int(index.image_ids[position]),
+                "category_id": int(index.category_ids[label - 1]),
+                "bbox": box.tolist(),
+                "score": float(score),
+            }
+        )
+    return results
+
+
+def write_results(path: Path, numbering: Numbering, found: FoundBoxes) -> list[tuple[Path, Path]]:
+    """Write the results: ``path`` for one annotation file, ``…_1``, ``…_2`` for several.
+
+    Returns:
+        (annotation file, its results file) for each.
+
+    Raises:
+        UserError: a file can't be written.
+    """
+    lists = coco_results(numbering, found)
+    written = []
+    for k, file in enumerate(numbering.index.annotation_files):
+        out = path if len(lists) == 1 else path.with_name(f"{path.stem}_{k + 1}{path.suffix}")
+        write_bytes(out, json.dumps(lists[k]).encode())
+        written.append((file, out))
+    return written
