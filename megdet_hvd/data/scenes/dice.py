@@ -11,8 +11,10 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Draws from the raw bits of PCG64, which NumPy promises to keep (its ``Generator`` may
-    change from version to version)."""
+    """Draws from the raw bits of PCG64.
+
+    NumPy promises to keep those; what its ``Generator`` makes of them may change.
+    """
 
     def __init__(self, name: str) -> None:
         seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=16).digest(), "big")

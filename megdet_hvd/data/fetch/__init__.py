@@ -1,0 +1,1 @@
+"""Public data sets and weights, downloaded so that what arrives is what was published."""
