@@ -1,10 +1,13 @@
-"""The one exception for bad input.
+"""The two exceptions that end a run with one clear message and no traceback.
 
-Everything a user can get wrong (a key, a path, a data set, a number) raises
-:class:`UserError`. Entry points print its text once and leave with exit code 2;
-a traceback is for faults of this package.
+Entry points print the text once and leave with the exit code beside it; a traceback is for
+faults of this package.
 """
 
 
 class UserError(ValueError):
-    """Bad input. The text names the value, the rule it breaks, and the fix."""
+    """Bad input. The text names the value, the rule it breaks, and the fix. Exit code 2."""
+
+
+class RunError(RuntimeError):
+    """A run that cannot go on. The text names iteration, rank and reason. Exit code 3."""

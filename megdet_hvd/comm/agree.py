@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.world import World
 from megdet_hvd.errors import UserError
+
+_E = TypeVar("_E", bound=Exception)
 
 
 def agree(error: UserError | None, world: World, name: str) -> None:
@@ -19,7 +22,19 @@ def agree(error: UserError | None, world: World, name: str) -> None:
     if first is None:
         return
     own_problem = any(text is None for text in texts)
-    raise UserError(f"rank {first}: {texts[first]}" if own_problem else texts[first])
+    agreed = UserError(f"rank {first}: {texts[first]}" if own_problem else texts[first])
+    raise mark_agreed(agreed)
+
+
+def mark_agreed(error: _E) -> _E:
+    """Note that every rank raises this error at the same place, so that all can leave in order."""
+    error.agreed = True  # type: ignore[attr-defined]
+    return error
+
+
+def is_agreed(error: BaseException) -> bool:
+    """Whether all ranks have this error. Otherwise the others are waiting for this one."""
+    return getattr(error, "agreed", False)
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""The log of a run: rank 0 to standard output and to a file; other ranks only their warnings."""
+
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from megdet_hvd.comm.world import World
+
+LOGGER = logging.getLogger("megdet_hvd")
+
+
+class _BesideBar(logging.Handler):
+    """Writes whole lines, above the progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stdout)
+        sys.stdout.flush()
+
+
+def start_log(world: World) -> None:
+    """Set up the package's logger. Entry points call it, nobody else."""
+    for handler in list(LOGGER.handlers):
+        LOGGER.removeHandler(handler)
+    handler = _BesideBar()
+    prefix = "" if world.is_main else f"[rank {world.rank}] "
+    handler.setFormatter(logging.Formatter(f"{prefix}%(message)s"))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO if world.is_main else logging.WARNING)
+    LOGGER.propagate = False
+
+
+def log_to_file(path: Path) -> None:
+    """Copy rank 0's log, with the time, to the run folder."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    LOGGER.addHandler(handler)
+
+
+def log_error(text: str) -> None:
+    """The message that ends the run: to standard error, and to the run's log file."""
+    tqdm.write(f"error: {text}", file=sys.stderr)
+    sys.stderr.flush()
+    record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, f"error: {text}", (), None)
+    for handler in LOGGER.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

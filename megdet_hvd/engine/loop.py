@@ -1,0 +1,121 @@
+"""The training loop: fetch, forward, backward, step, schedule, log."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.derive import Derived
+from megdet_hvd.config.schema import Config
+from megdet_hvd.data.batch import Batch
+from megdet_hvd.engine.optimizer import set_rate
+from megdet_hvd.engine.status import StatusMessage, StepStatus
+from megdet_hvd.evaluation.device import autocast
+
+
+@dataclass(frozen=True)
+class Step:
+    """A finished step."""
+
+    iteration: int
+    """Steps done, this one included."""
+    status: StepStatus
+    """What all ranks saw in it."""
+    rate: float
+    """Learning rate it was taken with."""
+    wait_s: float
+    """Time spent waiting for pictures."""
+
+
+def share_of_mean(losses: dict[str, Tensor], global_batch: int, world_size: int) -> Tensor:
+    """This process's part of eq. (1): Σ l(x_i) · ranks / images of the global batch.
+
+    ``losses`` are per image, (B,) each. DistributedOptimizer averages gradients over ranks and
+    adds those of accumulated passes, so that the sum of all parts is 1/N · Σ l(x_i), however
+    unevenly images lie on ranks and passes.
+    """
+    total = torch.stack([part.sum() for part in losses.values()]).sum()
+    return total * (world_size / global_batch)
+
+
+def train_steps(
+    detector: nn.Module,
+    optimizer: Any,
+    scaler: Any,
+    steps: Iterator[list[Batch]],
+    config: Config,
+    derived: Derived,
+    world: World,
+    device: torch.device,
+    start_iteration: int,
+) -> Iterator[Step]:
+    """Take a step for each list of batches (one per accumulated pass), and say how it went.
+
+    Raises:
+        RunError: on all ranks: a loss is not finite, or a rank met a picture it can't read and
+            may not skip. Weights are then as after the last finished step.
+    """
+    detector.train()
+    iteration = start_iteration
+    while True:
+        began = time.monotonic()
+        batches = next(steps, None)
+        if batches is None:
+            return
+        wait_s = time.monotonic() - began
+        rate = derived.schedule.rate_at(iteration * config.global_batch)
+        set_rate(optimizer, rate)
+        optimizer.zero_grad()
+        message = StatusMessage(world, device)
+        message.problem = unreadable_problem(batches, config.data.unreadable_images)
+        for number, batch in enumerate(batches):
+            with autocast(config.precision, device):
+                losses = detector(batch.to(device))
+                share = share_of_mean(losses, config.global_batch, world.size)
+            message.add(losses, len(batch), len(batch.unreadable))
+            if number == len(batches) - 1:
+                message.send()
+            (share if scaler is None else scaler.scale(share)).backward()
+        status = message.read(iteration + 1, describe_images(batches))
+        apply_gradients(detector, optimizer, scaler, config.learning.gradient_clip)
+        iteration += 1
+        yield Step(iteration, status, rate, wait_s)
+
+
+def apply_gradients(detector: nn.Module, optimizer: Any, scaler: Any, clip: float | None) -> None:
+    """Average the gradients over all ranks, clip their norm if asked for, and step."""
+    if scaler is None and clip is None:
+        optimizer.step()
+        return
+    optimizer.synchronize()
+    if scaler is not None:
+        scaler.unscale_(optimizer)
+    if clip is not None:
+        nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], clip)
+    with optimizer.skip_synchronize():
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+
+
+def unreadable_problem(batches: Sequence[Batch], policy: str) -> str | None:
+    """Why this rank can't go on: the pictures it could not read; None where it can."""
+    pictures = [picture for batch in batches for picture in batch.unreadable]
+    if not pictures or policy == "skip":
+        return None
+    told = "; ".join(f"{picture.file} can't be read ({picture.reason})" for picture in pictures)
+    return f"{told}; mend or remove the file, or set data.unreadable_images=skip"
+
+
+def describe_images(batches: Sequence[Batch]) -> str:
+    """The pictures of a rank's step, for a message."""
+    ids = [str(info.image_id) for batch in batches for info in batch.infos]
+    return f"images {', '.join(ids)}" if ids else "no images"
+
+

@@ -1,0 +1,58 @@
+"""SGD as in §4, its gradients averaged over all processes by Horovod."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
+
+
+def parameter_groups(model: nn.Module, weight_decay: float, decay_bn: bool) -> list[dict[str, Any]]:
+    """Trainable parameters, with λ/2·‖w‖² of eq. (1) on all of them, or on all but BN's."""
+    bn = {
+        id(parameter)
+        for layer in model.modules()
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        for parameter in layer.parameters(recurse=False)
+    }
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    if decay_bn:
+        return [{"params": trainable, "weight_decay": weight_decay}]
+    decayed = [p for p in trainable if id(p) not in bn]
+    rest = [p for p in trainable if id(p) in bn]
+    groups = [{"params": decayed, "weight_decay": weight_decay}]
+    return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
+
+
+def build_optimizer(model: nn.Module, config: Config) -> Any:
+    """``hvd.DistributedOptimizer`` around SGD. Every process calls it together.
+
+    Gradients go out as one group once all are ready: a BN message never waits behind a gradient
+    that was ready early. With ``deterministic`` they go singly, as fusion is off then and the
+    order of each sum must not depend on timing.
+
+    Raises:
+        UserError: nothing is left to train.
+    """
+    import horovod.torch as hvd
+
+    learning = config.learning
+    groups = parameter_groups(model, learning.weight_decay, learning.decay_bn)
+    if not groups[0]["params"]:
+        raise UserError("no parameter is left to train: lower model.frozen_stages")
+    sgd = torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)
+    return hvd.DistributedOptimizer(
+        sgd,
+        named_parameters=[(n, p) for n, p in model.named_parameters() if p.requires_grad],
+        op=hvd.Average,
+        backward_passes_per_step=learning.accumulation,
+        num_groups=0 if config.deterministic else 1,
+    )
+
+
+def set_rate(optimizer: Any, rate: float) -> None:
+    """Give every parameter group the learning rate of this iteration."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate

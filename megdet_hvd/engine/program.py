@@ -1,0 +1,99 @@
+"""How an entry point runs in every process of a job, and how it ends.
+
+All processes leave together: after an error that all agree on, in order and with one message
+from rank 0; after anything else, by ending the job, since the others are waiting.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from megdet_hvd.comm.world import World
+
+T = TypeVar("T")
+
+USER_ERROR = 2
+RUN_ERROR = 3
+FAULT = 1
+
+_LET_RANK_0_SPEAK_S = 2.0
+
+
+def run_program(
+    configure: Callable[[], T],
+    work: Callable[[T, "World"], int],
+    *,
+    deterministic: Callable[[T], bool] = lambda _: False,
+    machine_of_rank: Sequence[int] | None = None,
+) -> int:
+    """Run ``work`` in every process of the job; returns this process's exit code.
+
+    Args:
+        configure: reads what the user gave; may raise UserError, on some ranks only.
+        work: the program; all processes call it together.
+        deterministic: whether Horovod must start without tensor fusion.
+        machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
+    """
+    value: T | None = None
+    problem: UserError | None = None
+    try:
+        launch = read_launch(os.environ)
+        try:
+            value = configure()
+        except UserError as error:
+            problem = error
+            if launch.controller == "single":
+                raise
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    return _together(value, problem, work, deterministic, machine_of_rank)
+
+
+def _together(
+    value: T | None,
+    problem: UserError | None,
+    work: Callable[[T, "World"], int],
+    deterministic: Callable[[T], bool],
+    machine_of_rank: Sequence[int] | None,
+) -> int:
+    from megdet_hvd.comm.abort import end_job
+    from megdet_hvd.comm.agree import agree, is_agreed
+    from megdet_hvd.comm.session import start, stop
+    from megdet_hvd.engine.log import log_error, start_log
+
+    rank = 0
+    try:
+        world = start(
+            machine_of_rank=machine_of_rank,
+            deterministic=value is not None and deterministic(value),
+        )
+        rank = world.rank
+        start_log(world)
+        agree(problem, world, "configuration")
+        assert value is not None, "without a value there is a problem"
+        code = work(value, world)
+        stop()
+        return code
+    except (UserError, RunError) as error:
+        code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+        if is_agreed(error):
+            if rank == 0:
+                log_error(str(error))
+            stop()
+            return code
+        if rank != 0:
+            time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first
+        log_error(str(error))
+        end_job(code)
+    except BaseException:
+        sys.stderr.write(f"rank {rank} failed:\n{traceback.format_exc()}")
+        end_job(FAULT)
+    raise AssertionError("end_job does not return")

@@ -1,0 +1,121 @@
+"""The folder of one run, and how it is found again."""
+
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from megdet_hvd.checkpoint.naming import list_checkpoints
+from megdet_hvd.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything of a run lies."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def log(self) -> Path:
+        """What rank 0 said."""
+        return self.path / "log.txt"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """TensorBoard event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoint files."""
+        return self.path / "checkpoints"
+
+    @property
+    def curves(self) -> Path:
+        """Picture of the training curves."""
+        return self.path / "curves.png"
+
+    @property
+    def detections(self) -> Path:
+        """Picture of detections beside their ground truth."""
+        return self.path / "detections.png"
+
+
+def new_run_name(config_file: Path | None) -> str:
+    """``scenes-20260131-235959``: the configuration's name and the time of day."""
+    stem = "scenes" if config_file is None else config_file.stem
+    return f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def create_run_folder(path: Path, config_text: str) -> RunFolder:
+    """Make the folder and write the configuration into it. Rank 0 only.
+
+    Raises:
+        UserError: the folder can't be written, or holds another run already.
+    """
+    folder = RunFolder(path)
+    if folder.config.exists():
+        raise UserError(
+            f"{path} already holds a run; carry it on with --resume {path}, or choose another "
+            "name=…"
+        )
+    try:
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
+        folder.config.write_text(config_text)
+    except OSError as error:
+        raise UserError(
+            f"{path}: the run folder can't be written ({error.strerror}); choose another place "
+            "with output=FOLDER"
+        ) from None
+    return folder
+
+
+def check_writable(folder: RunFolder) -> None:
+    """Raise UserError where a run to be resumed can't be written to. Rank 0 only."""
+    if not os.access(folder.path, os.W_OK):
+        raise UserError(
+            f"{folder.path}: the run folder can't be written; mend its permissions, or copy it"
+        )
+
+
+def find_run(output: Path) -> RunFolder:
+    """The newest run below ``output`` that has a checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    runs = [
+        (list_checkpoints(folder / "checkpoints")[-1].stat().st_mtime, folder)
+        for folder in (output.iterdir() if output.is_dir() else ())
+        if (folder / "config.yaml").exists() and list_checkpoints(folder / "checkpoints")
+    ]
+    if not runs:
+        raise UserError(
+            f"{output} holds no run with a checkpoint to resume; name its folder: --resume FOLDER"
+        )
+    return RunFolder(max(runs)[1])
+
+
+def forget_after(metrics: Path, iteration: int) -> None:
+    """Drop the metrics of iterations after a checkpoint: a resumed run writes them again."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text().splitlines():
+        try:
+            if json.loads(line)["iteration"] <= iteration:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # half a line, written when the power went
+    metrics.write_text("".join(f"{line}\n" for line in kept))

@@ -1,0 +1,111 @@
+"""What a checkpoint holds of a run, and how a run takes it up again."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from megdet_hvd.bn.running import averaged_running_statistics, running_buffers
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.load import config_to_dict
+from megdet_hvd.config.schema import Config
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.errors import UserError
+from megdet_hvd.model.initialise import load_exactly
+
+
+def capture_state(
+    detector: nn.Module,
+    optimizer: Any,
+    scaler: Any,
+    config: Config,
+    data: ImageIndex,
+    world: World,
+    *,
+    iteration: int,
+    ap: float | None,
+    best_ap: float | None,
+    shared_statistics: bool,
+) -> dict[str, Any]:
+    """The state after ``iteration`` steps. Every process calls it together.
+
+    The model's running statistics are averaged over the machines; each process's own are kept
+    beside it, so that a resumed run goes on from them.
+    """
+    own = [buffer.detach().cpu().clone() for buffer in running_buffers(detector)]
+    statistics = None if shared_statistics else gather_objects(own, world, "running_statistics")
+    random = gather_objects(random_state(), world, "random")
+    with averaged_running_statistics(detector, world, shared_statistics):
+        model = {name: value.detach().cpu().clone() for name, value in detector.state_dict().items()}
+    return {
+        "config": config_to_dict(config),
+        "categories": list(data.categories),
+        "category_ids": list(data.category_ids),
+        "model": model,
+        "optimizer": optimizer.state_dict(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "iteration": iteration,
+        "images_seen": iteration * config.global_batch,
+        "images_per_epoch": len(data),
+        "ap": ap,
+        "best_ap": best_ap,
+        "random": random,
+        "running_statistics": statistics,
+        "world": world.size,
+    }
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """torch's generators of this process."""
+    state = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_state(
+    state: dict[str, Any],
+    detector: nn.Module,
+    optimizer: Any,
+    scaler: Any,
+    config: Config,
+    data: ImageIndex,
+    world: World,
+) -> int:
+    """Put a checkpoint's state back, the same on every process; returns the iteration.
+
+    Raises:
+        UserError: the checkpoint belongs to other data, another batch or another model.
+    """
+    _check_same_run(state, config, data)
+    load_exactly(detector, state["model"], "the checkpoint to carry on from")
+    optimizer.load_state_dict(state["optimizer"])
+    if scaler is not None and state["scaler"] is not None:
+        scaler.load_state_dict(state["scaler"])
+    if state["world"] == world.size:
+        if state["running_statistics"] is not None:
+            own = state["running_statistics"][world.rank]
+            for buffer, kept in zip(running_buffers(detector), own, strict=True):
+                buffer.copy_(kept)
+        random = state["random"][world.rank]
+        torch.set_rng_state(random["cpu"])
+        if "cuda" in random and torch.cuda.is_available():
+            torch.cuda.set_rng_state(random["cuda"])
+    return int(state["iteration"])
+
+
+def _check_same_run(state: dict[str, Any], config: Config, data: ImageIndex) -> None:
+    before = state["config"]
+    pairs = [
+        ("global_batch", before["global_batch"], config.global_batch),
+        ("seed", before["seed"], config.seed),
+        ("training pictures", state["images_per_epoch"], len(data)),
+        ("categories", state["categories"], list(data.categories)),
+    ]
+    for name, old, new in pairs:
+        if old != new:
+            raise UserError(
+                f"resume: {name} was {old} in the checkpoint and is {new} now; a resumed run "
+                "keeps them. To start anew from its weights, pass model.init_from=CHECKPOINT"
+            )

@@ -1,0 +1,101 @@
+"""One small message per step: how all ranks fare.
+
+It carries the loss parts (for the log), the number of images, and whether a rank cannot go on.
+It travels while gradients are computed, and is read before weights change. So a rank that
+met an unreadable picture or a non-finite loss takes all of them out of the loop at the same
+step, with weights untouched and none left waiting.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.world import World
+from megdet_hvd.errors import RunError
+
+LOSS_PARTS = ("rpn_class", "rpn_box", "class", "box")
+
+
+@dataclass(frozen=True)
+class StepStatus:
+    """A step as all ranks together saw it."""
+
+    losses: dict[str, float]
+    """Mean over the images of the global batch, per part."""
+    images: int
+    """Images that took part."""
+    skipped: int
+    """Unreadable pictures left out."""
+
+    @property
+    def loss(self) -> float:
+        """Eq. (1) without the regulariser."""
+        return sum(self.losses.values())
+
+
+class StatusMessage:
+    """Collects a step's facts on this rank, and sums them over all."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self.world = world
+        self.sums = torch.zeros(len(LOSS_PARTS), dtype=torch.float64, device=device)
+        self.images = 0
+        self.skipped = 0
+        self.problem: str | None = None
+        self._flat: Tensor | None = None
+        self._handle: Any = None
+
+    def add(self, losses: dict[str, Tensor], images: int, skipped: int) -> None:
+        """One backward pass of this rank: per-image losses (B,) for each part."""
+        parts = [losses[part].detach().double().sum() for part in LOSS_PARTS]
+        self.sums += torch.stack(parts)
+        self.images += images
+        self.skipped += skipped
+
+    def send(self) -> None:
+        """Start the sum; gradients may be computed meanwhile."""
+        facts = torch.tensor(
+            [self.images, self.skipped, self.problem is not None],
+            dtype=torch.float64,
+            device=self.sums.device,
+        )
+        bad = (~torch.isfinite(self.sums)).any().double().view(1)
+        self._flat = torch.cat([facts, bad, self.sums])
+        if self.world.size > 1:
+            import horovod.torch as hvd
+
+            self._handle = hvd.allreduce_async(self._flat, name="megdet.status", op=hvd.Sum)
+
+    def read(self, iteration: int, images: str) -> StepStatus:
+        """Wait for the sum. ``images`` names this rank's pictures, should its loss be non-finite.
+
+        Raises:
+            RunError: on every rank, when any cannot go on; names iteration, ranks and reasons.
+        """
+        assert self._flat is not None, "send() comes first"
+        total = self._flat
+        if self._handle is not None:
+            import horovod.torch as hvd
+
+            total = hvd.synchronize(self._handle)
+        count, skipped, failed, bad, *sums = total.tolist()
+        if failed or bad:
+            raise mark_agreed(RunError(self._reasons(iteration, images)))
+        mean = {
+            part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)
+        }
+        return StepStatus(mean, int(count), int(skipped))
+
+    def _reasons(self, iteration: int, images: str) -> str:
+        own = self.problem
+        parts = dict(zip(LOSS_PARTS, self.sums.tolist(), strict=True))
+        if own is None and not torch.isfinite(self.sums).all():
+            shown = ", ".join(f"{part} {value:g}" for part, value in parts.items())
+            own = f"the loss is not finite ({shown}, summed over its images) on {images}"
+        reasons = gather_objects(own, self.world, "reasons")
+        told = "; ".join(f"rank {rank}: {text}" for rank, text in enumerate(reasons) if text)
+        return f"iteration {iteration}: {told}"

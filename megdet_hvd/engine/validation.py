@@ -1,0 +1,45 @@
+"""Evaluation during a run: numbers into the metrics, pictures into the run folder."""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from megdet_hvd.bn.running import averaged_running_statistics
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.schema import Config
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.engine.metrics import Metrics
+from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.evaluation.evaluate import Evaluation, evaluate_detector
+
+
+@dataclass
+class Validation:
+    """Measures the detector on the validation pictures, whenever asked."""
+
+    index: ImageIndex
+    config: Config
+    world: World
+    folder: RunFolder
+    metrics: Metrics | None
+    """None on ranks other than 0."""
+    shared_statistics: bool
+    done_at: int | None = field(default=None, init=False)
+    """Iteration of the last evaluation."""
+    last: Evaluation | None = field(default=None, init=False)
+    """What it found."""
+
+    def run(self, detector: nn.Module, iteration: int, epoch: float) -> Evaluation:
+        """Evaluate after ``iteration`` steps. Every process calls it together."""
+        with averaged_running_statistics(detector, self.world, self.shared_statistics):
+            found = evaluate_detector(detector, self.index, self.config, self.world)
+        self.done_at, self.last = iteration, found
+        if self.metrics is not None:
+            result = found.result
+            self.metrics.write("eval", iteration, epoch=epoch, **result.as_metrics())
+            LOGGER.info(
+                f"validation after iteration {iteration} (epoch {epoch:.2f}): mmAP "
+                f"{result.ap:.3f}, AP@.5 {result.ap50:.3f} on {result.images} pictures"
+            )
+        return found

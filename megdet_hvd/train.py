@@ -1,0 +1,81 @@
+"""``python -m megdet_hvd.train``: train a detector, alone or under any launcher."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megdet_hvd.cli import TrainArguments, parse_train_arguments
+from megdet_hvd.config.load import load_config, override
+from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
+
+if TYPE_CHECKING:
+    from megdet_hvd.comm.world import World
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asks for."""
+
+    config: Config
+    config_file: Path | None
+    resumed: Path | None
+    """Run folder to carry on; None: a new run."""
+
+
+def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
+    """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
+    arguments = parse_train_arguments(argv)
+    from megdet_hvd.engine.program import run_program
+
+    return run_program(
+        lambda: make_plan(arguments),
+        train_in_world,
+        deterministic=lambda plan: plan.config.deterministic,
+        machine_of_rank=machine_of_rank,
+    )
+
+
+def make_plan(arguments: TrainArguments) -> Plan:
+    """Read the configuration, that of the run folder where one is carried on.
+
+    Raises:
+        UserError: a bad setting, or no run to carry on.
+    """
+    if not arguments.resume:
+        return Plan(load_config(arguments.config, arguments.overrides), arguments.config, None)
+    from megdet_hvd.engine.run_folder import RunFolder, find_run
+
+    if arguments.run_folder is None:
+        folder = find_run(Path(load_config(arguments.config, arguments.overrides).output))
+    else:
+        folder = RunFolder(arguments.run_folder)
+    if not folder.config.exists():
+        raise UserError(f"{folder.path} holds no run to carry on (it has no config.yaml)")
+    source = arguments.config or folder.config
+    config = override(load_config(source), arguments.overrides)
+    return Plan(config, source, folder.path)
+
+
+def train_in_world(plan: Plan, world: "World") -> int:
+    """Train with all processes of the job, and print the result."""
+    from megdet_hvd.comm.exchange import broadcast_object
+    from megdet_hvd.engine.run import announce, execute, prepare_run
+    from megdet_hvd.engine.run_folder import new_run_name
+
+    path = plan.resumed
+    if path is None:
+        name = plan.config.name
+        if name == "auto":
+            name = broadcast_object(new_run_name(plan.config_file), world, "name")
+        path = Path(plan.config.output) / name
+    run = prepare_run(plan.config, world, path, resume=plan.resumed is not None)
+    announce(run)
+    execute(run)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
