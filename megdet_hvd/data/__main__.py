@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from megdet_hvd.data.paths import expand_path
+from megdet_hvd.config.paths import expand_path
 from megdet_hvd.errors import UserError
 
 CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2

@@ -10,8 +10,8 @@ import numpy as np
 from megdet_hvd.data.annotations import AnnotationFile, read_annotation_file
 from megdet_hvd.data.coco import combine, missing_pictures, require_same_categories
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.layout import Source
 from megdet_hvd.data.problems import Problem
+from megdet_hvd.data.source import Source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
 

@@ -14,8 +14,8 @@ import numpy as np
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.annotations import INVALID_BOX, AnnotationFile, read_annotation_file
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.paths import expand_path
 from megdet_hvd.data.problems import Problem, report_lines
+from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.errors import UserError
 
 MISSING_PICTURE = "missing picture file"
@@ -27,6 +27,17 @@ def read_coco(
     keep_empty: bool,
     invalid_boxes: Literal["stop", "drop"],
 ) -> ImageIndex:
+    """Read configured annotation files as one data set; see `read_sources`."""
+    return read_sources(
+        [expand_source(source) for source in sources],
+        keep_empty=keep_empty,
+        invalid_boxes=invalid_boxes,
+    )
+
+
+def read_sources(
+    sources: Sequence[Source], *, keep_empty: bool, invalid_boxes: Literal["stop", "drop"]
+) -> ImageIndex:
     """Read annotation files as one data set, in the order given.
 
     A picture whose only boxes are crowds or dropped counts as empty.
@@ -36,8 +47,8 @@ def read_coco(
     """
     if not sources:
         raise UserError("no annotation files were given; name at least one (data.train, data.val)")
-    files = [read_annotation_file(expand_path(source.annotations)) for source in sources]
-    folders = [expand_path(source.images) for source in sources]
+    files = [read_annotation_file(source.annotations) for source in sources]
+    folders = [source.images for source in sources]
     _stop_on_problems(files, invalid_boxes)
     for other in files[1:]:
         require_same_categories(

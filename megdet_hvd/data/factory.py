@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from megdet_hvd.config.schema import AnnotationSource, DataConfig
-from megdet_hvd.data.coco import read_coco, require_same_categories
+from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.data.coco import read_sources, require_same_categories
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.scenes.cache import ensure_scenes
+from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.errors import UserError
 
 
@@ -34,7 +35,7 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
         UserError: whatever is wrong with files, categories or pictures.
     """
     train_sources, val_sources = _sources(config, is_main, wait)
-    train = read_coco(
+    train = read_sources(
         train_sources, keep_empty=config.keep_empty, invalid_boxes=config.invalid_boxes
     )
     if not val_sources:
@@ -64,20 +65,20 @@ def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], Non
     return _validation(config, val_sources)
 
 
-def _validation(config: DataConfig, sources: tuple[AnnotationSource, ...]) -> ImageIndex:
+def _validation(config: DataConfig, sources: list[Source]) -> ImageIndex:
     # Pictures without boxes always count in evaluation: a detection there is a false one.
-    return read_coco(sources, keep_empty=True, invalid_boxes=config.invalid_boxes)
+    return read_sources(sources, keep_empty=True, invalid_boxes=config.invalid_boxes)
 
 
 def _sources(
     config: DataConfig, is_main: bool, wait: Callable[[], None]
-) -> tuple[tuple[AnnotationSource, ...], tuple[AnnotationSource, ...]]:
+) -> tuple[list[Source], list[Source]]:
     if config.kind == "coco":
         wait()
-        return config.train, config.val
+        return [expand_source(s) for s in config.train], [expand_source(s) for s in config.val]
     try:
         scenes = ensure_scenes(config.scenes) if is_main else None
     finally:
         wait()
     scenes = scenes or ensure_scenes(config.scenes, render=False)
-    return (scenes.train,), (scenes.val,)
+    return [scenes.train], [scenes.val]

@@ -3,19 +3,11 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.data.source import Source
 from megdet_hvd.errors import UserError
-
-
-@dataclass(frozen=True)
-class Source:
-    """An annotation file and the folder of its pictures."""
-
-    annotations: Path
-    images: Path
 
 
 def find_sources(paths: Sequence[Path], images: Sequence[Path]) -> list[Source]:

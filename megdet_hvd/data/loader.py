@@ -13,7 +13,14 @@ from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.collate import EvalTransform, TrainTransform, load_batch
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.sampler import Stream, block
-from megdet_hvd.data.workers import fork_server, one_thread, starting_workers, worker_count
+from megdet_hvd.data.workers import (
+    STEPS_AHEAD,
+    fork_server,
+    one_thread,
+    shared_memory_bytes,
+    starting_workers,
+    worker_count,
+)
 
 T = TypeVar("T")
 
@@ -98,7 +105,9 @@ class TrainLoader:
             end_iteration: the step after the last.
             local_size: ranks that share this machine's cores; for ``workers=auto``.
         """
-        self.workers = worker_count(config.workers, len(os.sched_getaffinity(0)), local_size)
+        images = -(-global_batch // (world_size * accumulation))
+        sides = config.max_size, max(config.min_sizes)
+        self.workers = _workers(config, local_size, images * accumulation, sides)
         """Loader processes; 0: a thread of this process loads one step ahead."""
         self._start, self._end = start_iteration, end_iteration
         grouped = config.aspect_grouping > 1
@@ -155,8 +164,19 @@ def eval_batches(
     """
     steps = _EvalSteps(index, tuple(positions), images_per_batch, eval_transform(config))
     count = -(-len(positions) // images_per_batch)
-    workers = worker_count(config.workers, len(os.sched_getaffinity(0)), local_size)
+    sides = config.max_size, steps.transform.min_size
+    workers = _workers(config, local_size, images_per_batch, sides)
     return _iterate(steps, range(count), min(workers, count))
+
+
+def _workers(config: DataConfig, local_size: int, images: int, sides: tuple[int, int]) -> int:
+    return worker_count(
+        config.workers,
+        cores=len(os.sched_getaffinity(0)),
+        local_size=local_size,
+        step_bytes=images * 3 * sides[0] * sides[1],
+        shared_bytes=shared_memory_bytes(),
+    )
 
 
 def _iterate(steps: Dataset[T], numbers: range, workers: int) -> Iterator[T]:
@@ -169,6 +189,7 @@ def _iterate(steps: Dataset[T], numbers: range, workers: int) -> Iterator[T]:
         batch_size=None,
         sampler=numbers,
         num_workers=workers,
+        prefetch_factor=STEPS_AHEAD,
         collate_fn=_as_is,
         multiprocessing_context=fork_server(),
         worker_init_fn=one_thread,

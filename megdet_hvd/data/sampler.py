@@ -43,22 +43,20 @@ def order(
     head = min(-epoch * n % chunk, n)
     pieces = (n - head) // chunk
     wide = aspects[shuffled] >= 1.0
-    uniform: list[Indices] = []
-    rest: list[Indices] = []
-    for group in (shuffled[wide], shuffled[~wide]):
-        whole = len(group) // chunk
-        uniform += list(group[: whole * chunk].reshape(whole, chunk))
-        rest.append(group[whole * chunk :])
-    turn = _shuffle(len(uniform), draw_key(seed, epoch, 0, 0, "pieces"))
-    uniform = [uniform[i] for i in turn]
-    while len(uniform) > pieces:
-        rest.append(uniform.pop())
-    left = np.concatenate(rest)
-    mixed = [left[head + i * chunk : head + (i + 1) * chunk] for i in range(pieces - len(uniform))]
-    tail = left[head + len(mixed) * chunk :]
-    body = uniform + mixed
-    turn = _shuffle(len(body), draw_key(seed, epoch, 0, 0, "places"))
-    return np.concatenate([left[:head], *(body[i] for i in turn), tail])
+    groups = [shuffled[wide], shuffled[~wide]]
+    filled = [len(group) // chunk * chunk for group in groups]
+    uniform = np.concatenate(
+        [g[:k].reshape(-1, chunk) for g, k in zip(groups, filled, strict=True)]
+    )
+    uniform = uniform[_shuffle(len(uniform), draw_key(seed, epoch, 0, 0, "pieces"))]
+    # There may be one piece too many for the places, or places that only a mixed piece can fill.
+    spare = uniform[pieces:].ravel()
+    left = np.concatenate([*(g[k:] for g, k in zip(groups, filled, strict=True)), spare])
+    uniform = uniform[:pieces]
+    mixed = head + (pieces - len(uniform)) * chunk
+    body = np.concatenate([uniform, left[head:mixed].reshape(-1, chunk)])
+    body = body[_shuffle(len(body), draw_key(seed, epoch, 0, 0, "places"))]
+    return np.concatenate([left[:head], body.ravel(), left[mixed:]])
 
 
 def block(

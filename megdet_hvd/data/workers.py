@@ -7,6 +7,7 @@ that imports mpi4py would call MPI_Init there; workers are therefore given an em
 """
 
 import multiprocessing
+import shutil
 import signal
 import sys
 import types
@@ -17,10 +18,19 @@ from typing import Any, Literal
 import torch
 
 MAX_AUTO_WORKERS = 4
+STEPS_AHEAD = 2
+"""Steps that each worker loads ahead."""
 _HELD_BACK = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def worker_count(setting: int | Literal["auto"], cores: int, local_size: int) -> int:
+def worker_count(
+    setting: int | Literal["auto"],
+    *,
+    cores: int,
+    local_size: int,
+    step_bytes: int = 0,
+    shared_bytes: int | None = None,
+) -> int:
     """Loader processes for this rank.
 
     ``auto`` leaves one core of the rank's share to training: the share less one, at most 4, and
@@ -31,10 +41,26 @@ def worker_count(setting: int | Literal["auto"], cores: int, local_size: int) ->
         cores: cores this process may run on (``len(os.sched_getaffinity(0))``).
         local_size: ranks of this machine. A launcher that binds ranks to cores has divided them
             already; give 1 then.
+        step_bytes: what one step's pictures take in shared memory, through which workers hand
+            them over; each keeps up to `STEPS_AHEAD` + 1 of them there.
+        shared_bytes: shared memory of the machine; containers often have only 64 MB, and a
+            worker that finds it full is killed. None: enough.
     """
     if setting != "auto":
         return setting
-    return max(0, min(MAX_AUTO_WORKERS, cores // max(local_size, 1) - 1))
+    share = max(local_size, 1)
+    count = min(MAX_AUTO_WORKERS, cores // share - 1)
+    if shared_bytes is not None and step_bytes > 0:
+        count = min(count, shared_bytes // share // (step_bytes * (STEPS_AHEAD + 1)))
+    return max(0, count)
+
+
+def shared_memory_bytes() -> int | None:
+    """Free shared memory of this machine; None where that can't be told."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return None
 
 
 def fork_server() -> Any:

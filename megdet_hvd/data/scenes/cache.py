@@ -20,10 +20,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from megdet_hvd.config.schema import AnnotationSource, ScenesConfig
-from megdet_hvd.data.paths import expand_path
+from megdet_hvd.config.paths import expand_path
+from megdet_hvd.config.schema import ScenesConfig
 from megdet_hvd.data.scenes.scene import VERSION, render
 from megdet_hvd.data.scenes.shapes import CLASSES
+from megdet_hvd.data.source import Source
 from megdet_hvd.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ class ScenesSet:
 
     folder: Path
     """Holds annotations/, train/, val/ and manifest.json."""
-    train: AnnotationSource
+    train: Source
     """Training scenes."""
-    val: AnnotationSource
+    val: Source
     """Validation scenes."""
 
 
@@ -51,7 +52,7 @@ def scenes_folder(config: ScenesConfig) -> Path:
     else:
         root = config.cache
     name = f"scenes-v{VERSION}-{config.size}px-{config.train_images}-{config.val_images}"
-    return expand_path(root) / name
+    return expand_path(root, "data.scenes.cache") / name
 
 
 def ensure_scenes(config: ScenesConfig, *, render: bool = True) -> ScenesSet:
@@ -86,10 +87,8 @@ def ensure_scenes(config: ScenesConfig, *, render: bool = True) -> ScenesSet:
     return ScenesSet(folder, _source(folder, "train"), _source(folder, "val"))
 
 
-def _source(folder: Path, split: str) -> AnnotationSource:
-    return AnnotationSource(
-        annotations=str(folder / "annotations" / f"{split}.json"), images=str(folder / split)
-    )
+def _source(folder: Path, split: str) -> Source:
+    return Source(folder / "annotations" / f"{split}.json", folder / split)
 
 
 def _make(config: ScenesConfig, folder: Path, fault: str) -> None:
