@@ -1,6 +1,7 @@
 """Saying what is done and how long it takes, and running commands into a log."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,13 +36,15 @@ def step(text: str) -> Iterator[None]:
     say(f"  done in {duration(time.monotonic() - start)}")
 
 
-def last_line(log: Path) -> str:
-    """The last line with text in the log, shortened."""
+def progress(log: Path) -> str:
+    """Where a command stands: the last percentage in its log, else its last line, shortened."""
     with log.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
-        lines = file.read().decode(errors="replace").replace("\r", "\n").splitlines()
-    texts = [line.strip() for line in lines if line.strip()]
-    return texts[-1][:80] if texts else ""
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 100_000))
+        text = file.read().decode(errors="replace").replace("\r", "\n")
+    if percentages := re.findall(r"^\s*\[\s*(\d+%)\]", text, re.MULTILINE):
+        return str(percentages[-1])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:60] if lines else "no output yet"
 
 
 def run_logged(
@@ -83,7 +86,7 @@ def run_logged(
                     break
                 except subprocess.TimeoutExpired:
                     passed = duration(time.monotonic() - start)
-                    say(f"  still at it after {passed}: {last_line(log)}")
+                    say(f"  still at it after {passed}: {progress(log)}")
         except BaseException:
             _end(process)
             raise

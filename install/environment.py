@@ -193,7 +193,8 @@ def _make(
     else:
         prefix_file.unlink(missing_ok=True)
     holds = _check(places, wheels, bool(plan.cuda))
-    write_json(places.stamp, {**begun, "state": "ready", "holds": holds, "wheel": wheels.name})
+    done = {**begun, "state": "ready", "holds": holds, "wheel": wheels.name}
+    write_json(places.stamp, {**done, "architectures": plan.architectures})
     say(f"ready: {holds}")
 
 

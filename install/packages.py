@@ -96,7 +96,7 @@ class Installer:
 
     def make_environment(self, folder: Path, log: Path, *, system_packages: bool) -> None:
         """An empty environment on the user's Python; replaces what is at ``folder``."""
-        command = [self._uv, "venv", "--clear", "--python", base_python(), folder]
+        command: list[str | Path] = [self._uv, "venv", "--clear", "--python", base_python(), folder]
         if system_packages:
             command.append("--system-site-packages")
         run_logged("making the environment", command, log, environ=self._environ)
@@ -113,6 +113,7 @@ class Installer:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as held:
             held.write("\n".join(constraints) + "\n")
             held.flush()
-            command = [self._uv, "pip", "install", "--python", python, *uv_source(self._places)]
+            command: list[str | Path] = [self._uv, "pip", "install", "--python", python]
+            command += uv_source(self._places)
             command += ["--constraint", held.name, *options, *requirements]
             run_logged("installing packages", command, log, environ=self._environ)
