@@ -34,6 +34,12 @@ def build_detector(
             f"num_classes={num_classes}: a detector needs at least one class besides background; "
             "look at the categories of the annotation file"
         )
+    if config.norm in ("bn", "cgbn") and config.norm_eps == 0:
+        raise UserError(
+            f"model.norm_eps=0 with model.norm={config.norm}: trained normalisation divides by "
+            "sqrt(variance + norm_eps), which must not be zero; set model.norm_eps=1e-5, or "
+            "model.norm=frozen to keep weights that were trained with 0"
+        )
     same = None if config.norm == "none" else norm_layer
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -24,8 +24,12 @@ class Misfit:
     reshaped: tuple[str, ...]
     """Both have them, in different shapes."""
 
+    def names(self) -> tuple[str, ...]:
+        """All of them."""
+        return self.missing + self.unexpected + self.reshaped
+
     def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.reshaped)
+        return bool(self.names())
 
 
 def align_counters(state: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:

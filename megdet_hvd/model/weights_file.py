@@ -11,6 +11,16 @@ from torch import Tensor
 
 from megdet_hvd.errors import UserError
 
+UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    BadZipFile,
+    ValueError,
+    KeyError,
+)
+"""What ``torch.load`` raises on files that are cut short, damaged or something else."""
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training programs keep a model's weights."""
 
@@ -31,7 +41,7 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
         raise UserError(f"{setting}={path}: no such file; give the path of a PyTorch weights file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, BadZipFile, ValueError, KeyError) as e:
+    except UNREADABLE as e:
         reason = str(e).strip().split("\n")[0][:200]
         raise UserError(
             f"{setting}={path}: not a readable PyTorch weights file ({reason}); "

@@ -1,0 +1,85 @@
+"""Starting a detector from somebody's weights: exactly, or for fine-tuning."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from megdet_hvd.model.fit import align_counters, find_misfit, refuse
+from megdet_hvd.model.weights_file import read_weights
+
+PREDICTOR = "roi_heads.box_predictor."
+"""The layers whose shape follows from the classes."""
+OLD_NAMES = (
+    (re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+)
+"""torchvision's own renaming of 2022: weights from before carry the old names."""
+
+
+def load_exactly(detector: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load all of ``state`` into ``detector``, or nothing: to resume, evaluate and predict.
+
+    Raises:
+        UserError: something differs; says what, and names ``source``.
+    """
+    state = align_counters(modern_names(state), detector)
+    misfit = find_misfit(state, detector)
+    if misfit:
+        fix = (
+            "use the configuration it was trained with (it lies in the run folder); to start a "
+            "new training from it, set model.init_from"
+        )
+        raise refuse(misfit, state, detector, source, fix)
+    detector.load_state_dict(dict(state))
+
+
+def load_for_fine_tuning(
+    detector: nn.Module, state: Mapping[str, Tensor], source: str
+) -> list[str]:
+    """Load ``state``, but leave a predictor that doesn't fit as it is: newly initialised.
+
+    The predictor (``roi_heads.box_predictor.*``) counts as a whole: its rows belong to classes,
+    so with other classes none of them is kept.
+
+    Returns:
+        The names left new, to be shown; empty if all of ``state`` was loaded.
+
+    Raises:
+        UserError: anything else differs; says what, and names ``source``.
+    """
+    state = align_counters(modern_names(state), detector)
+    misfit = find_misfit(state, detector)
+    new: list[str] = []
+    if any(name.startswith(PREDICTOR) for name in misfit.names()):
+        own = detector.state_dict()
+        new = [name for name in own if name.startswith(PREDICTOR)]
+        state = {k: v for k, v in state.items() if not k.startswith(PREDICTOR)}
+        state.update((name, own[name]) for name in new)
+        misfit = find_misfit(state, detector)
+    if misfit:
+        fix = (
+            "only the predictor may differ; set the model section to that of these weights "
+            "(backbone, norm, fpn_channels, heads)"
+        )
+        raise refuse(misfit, state, detector, source, fix)
+    detector.load_state_dict(dict(state))
+    return new
+
+
+def init_from(detector: nn.Module, file: str) -> list[str]:
+    """``model.init_from``: :func:`load_for_fine_tuning` from a file, ours or torchvision's."""
+    path = Path(file).expanduser()
+    state = read_weights(path, "model.init_from")
+    return load_for_fine_tuning(detector, state, f"model.init_from={path}")
+
+
+def modern_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``state`` under the names that today's torchvision uses."""
+    renamed = {}
+    for name, value in state.items():
+        for pattern, replacement in OLD_NAMES:
+            name = pattern.sub(replacement, name)
+        renamed[name] = value
+    return renamed

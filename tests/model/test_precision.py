@@ -1,0 +1,41 @@
+"""Bytes to numbers, and mixed precision."""
+
+import torch
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+from megdet_hvd.model.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
+from tests.model.samples import build, random_batch, slim, total
+
+
+def test_normalised_as_torchvision_and_zero_outside() -> None:
+    sizes = [(96, 128), (128, 96), (96, 96)]
+    generator = torch.Generator().manual_seed(0)
+    canvas = torch.randint(0, 256, (3, 3, 128, 128), generator=generator, dtype=torch.uint8)
+    pictures = [canvas[i, :, :h, :w] / 255 for i, (h, w) in enumerate(sizes)]
+    transform = GeneralizedRCNNTransform(96, 1333, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    expected = transform(pictures)[0].tensors
+    assert torch.equal(normalise(canvas, sizes, torch.float32), expected)
+    assert normalise(canvas[:0], [], torch.float64).shape == (0, 3, 128, 128)
+
+
+def test_mixed_precision_keeps_losses_and_boxes_in_float32() -> None:
+    detector = build(slim(norm="frozen"))
+    batch = random_batch([(96, 96), (128, 128)])
+    exact = detector(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = detector(batch)
+    for name, values in losses.items():
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values, exact[name], rtol=0.2, atol=0.05)
+    total(losses).backward()
+    assert all(p.grad.dtype == torch.float32 for p in detector.parameters())
+    detector.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = detector(batch)
+    assert all(one.boxes.dtype == one.scores.dtype == torch.float32 for one in found)
+
+
+def test_evaluation_keeps_no_graph() -> None:
+    found = build(slim()).eval()(random_batch([(96, 96)]))
+    assert not found[0].boxes.requires_grad
+    assert not found[0].scores.requires_grad

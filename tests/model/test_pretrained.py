@@ -1,0 +1,102 @@
+"""ImageNet weights by name and from a file, and the errors that say how to get them."""
+
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models import ResNet18_Weights, resnet18, resnet50
+
+from megdet_hvd.errors import UserError
+from tests.model.samples import build, slim
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    torch.manual_seed(9)
+    return resnet18().state_dict()
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder of PyTorch, and no network."""
+
+    def refuse(*args: object, **settings: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def assert_loaded(weights: str, state: dict[str, Tensor], **settings: object) -> None:
+    body = build(slim(backbone_weights=weights, **settings)).backbone.body.state_dict()
+    assert body
+    for name, value in body.items():
+        assert torch.equal(value, state[name]), name
+
+
+def test_from_a_file(state: dict[str, Tensor], tmp_path: Path) -> None:
+    body = {k: v for k, v in state.items() if not k.startswith("fc.")}
+    contents = {
+        "plain": state,
+        "wrapped": {"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}},
+        "of a detector": {f"backbone.body.{k}": v for k, v in body.items()}
+        | {"rpn.head.cls_logits.bias": torch.zeros(3)},
+        "without counters": {k: v for k, v in state.items() if "num_batches" not in k},
+    }
+    for name, content in contents.items():
+        torch.save(content, tmp_path / f"{name}.pth")
+        assert_loaded(str(tmp_path / f"{name}.pth"), state)
+    assert_loaded(str(tmp_path / "plain.pth"), state, norm="frozen")
+    assert_loaded(str(tmp_path / "plain.pth"), state, frozen_stages=3)
+
+
+def test_by_name_from_the_cache(state: dict[str, Tensor], offline: Path) -> None:
+    entry = ResNet18_Weights.IMAGENET1K_V1
+    torch.save(state, offline / Path(entry.url).name)
+    for name in ("IMAGENET1K_V1", "DEFAULT", "ResNet18_Weights.IMAGENET1K_V1"):
+        assert_loaded(name, state)
+
+
+def test_offline_names_both_ways(offline: Path) -> None:
+    with pytest.raises(UserError) as error:
+        build(slim(backbone_weights="IMAGENET1K_V1"))
+    text = str(error.value)
+    assert "python -m megdet_hvd.data fetch backbone" in text
+    assert "model.backbone_weights=FILE" in text
+    assert Path(ResNet18_Weights.IMAGENET1K_V1.url).name in text
+    assert str(offline) in text
+
+
+def test_bad_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
+    def message(weights: Path | str, **settings: object) -> str:
+        with pytest.raises(UserError) as error:
+            build(slim(backbone_weights=str(weights), **settings))
+        return str(error.value)
+
+    assert "names for resnet18 are IMAGENET1K_V1" in message("IMAGENET_V1")
+    assert "no such file" in message(tmp_path / "nothing.pth")
+
+    (tmp_path / "damaged.pth").write_bytes(b"PK\x03\x04 not weights")
+    assert "not a readable PyTorch weights file" in message(tmp_path / "damaged.pth")
+    torch.save(state, tmp_path / "cut.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "cut.pth").read_bytes()[:20000])
+    assert "not a readable PyTorch weights file" in message(tmp_path / "cut.pth")
+    torch.save(Path, tmp_path / "code.pth")
+    assert "not a readable PyTorch weights file" in message(tmp_path / "code.pth")
+    torch.save({"epoch": 3}, tmp_path / "empty.pth")
+    assert "holds no weights" in message(tmp_path / "empty.pth")
+
+    torch.save(resnet50().state_dict(), tmp_path / "deep.pth")
+    text = message(tmp_path / "deep.pth")
+    assert "layer1.0.conv1.weight is (64, 64, 1, 1), the model has (64, 64, 3, 3)" in text
+    assert "set model.backbone" in text
+
+    torch.save(state, tmp_path / "plain.pth")
+    assert "set model.norm=frozen" in message(tmp_path / "plain.pth", norm="none")
