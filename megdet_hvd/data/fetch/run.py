@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from megdet_hvd.data.fetch.catalogue import COCO2017, Download, backbone_download
+from megdet_hvd.data.fetch.catalogue import BACKBONES, COCO2017, Download, backbone_download
 from megdet_hvd.data.fetch.download import Progress, digest, download
 from megdet_hvd.data.fetch.unpack import unpack
 from megdet_hvd.errors import UserError
@@ -59,7 +59,10 @@ def fetch_backbone(
     try:
         item = backbone_download(backbone, weights)
     except KeyError:
-        raise UserError(f"torchvision has no weights {weights} for {backbone}") from None
+        known = ", ".join(name for model, name in BACKBONES if model == backbone)
+        raise UserError(
+            f"--weights {weights}: torchvision's names for {backbone} are {known}"
+        ) from None
     target = folder / item.name
     _fetch(item, target, base_url, say)
     return target

@@ -1,0 +1,157 @@
+"""`python -m megdet_hvd.data check`: what it finds, what it counts, what it draws."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from megdet_hvd.data.__main__ import main
+from megdet_hvd.data.draw import COLOURS
+
+from .made import box, image, real_data, save_noise, write_set
+
+
+def test_a_clean_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [image(1), image(2, width=64, height=100), image(3)]
+    boxes = [box(1, 1, [0, 0, 10, 10]), box(2, 2, [0, 0, 33, 33], 90), box(3, 2, [1, 1, 9, 9])]
+    boxes.append(box(4, 2, [0, 0, 64, 100], 3, iscrowd=1))
+    write_set(tmp_path, images, boxes)
+    assert main(["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]) == 0
+    out = capsys.readouterr().out
+    assert "3 pictures, 3 boxes of 3 classes, 1 crowds, 1 pictures without any" in out
+    assert "2 small, 1 medium, 0 large" in out
+    assert "3 decoded" in out
+    assert "nothing wrong was found" in out
+    counts = {line.split()[1]: line.split()[2] for line in out.splitlines() if line[:5] == "     "}
+    assert counts == {"cat": "2", "dog": "0", "cup": "1"}
+
+
+def test_everything_wrong_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = [image(k) for k in range(1, 7)] + [image(6)]
+    boxes = [box(k, 1, [0, 0, 0, 5]) for k in range(20, 29)]
+    boxes += [box(1, 99, [0, 0, 5, 5]), box(2, 1, [0, 0, 5, 5], 55), box(3, 1, [30, 20, 30, 30])]
+    write_set(tmp_path, images, boxes)
+    (tmp_path / "pictures" / "2.png").write_bytes(b"<html>")
+    save_noise(tmp_path / "pictures" / "3.png", 41, 30)
+    (tmp_path / "pictures" / "4.png").unlink()
+    arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
+    assert main([*arguments, "--first", "2"]) == 1
+    out = capsys.readouterr().out
+    file = tmp_path / "set.json"
+    for line in (
+        "15 problems",
+        "duplicate image id: 1",
+        f"  {file}, annotation 1 (image 99)",
+        f"  {file}, annotation 2 (image 1): category_id 55",
+        "outside its picture): 9",
+        f"  {file}, annotation 20 (image 1): bbox [0.0, 0.0, 0.0, 5.0], picture 40×30",
+        "  … and 7 more",
+        f"  {file}, image 4: {tmp_path / 'pictures' / '4.png'}",
+        "unreadable picture: 2",
+        f"  {tmp_path / 'pictures' / '3.png'}, image 3: it is 41×30 pixels, but annotated as 40×30",
+        "note: 1 boxes reach outside their picture and are clipped, the first: annotation 3",
+    ):
+        assert line in out, line
+    assert "annotation 22" not in out
+    assert main([*arguments, "--no-decode"]) == 1
+    out = capsys.readouterr().out
+    assert "unreadable" not in out
+    assert "pictures not opened" in out
+    assert "13 problems" in out
+
+
+def test_layouts_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco = tmp_path / "coco like"
+    for split in ("train2017", "val2017"):
+        source = write_set(tmp_path / split, [image(1)], [box(1, 1, [0, 0, 5, 5])], pictures=False)
+        target = coco / "annotations" / f"instances_{split}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Path(source.annotations).rename(target)
+        save_noise(coco / split / "1.png", 40, 30)
+    (coco / "annotations" / "captions_val2017.json").write_text("{}")
+    exported = tmp_path / "exported"
+    write_set(exported / "train", [image(1)], [box(1, 1, [0, 0, 5, 5])])
+    (exported / "train" / "set.json").rename(exported / "train" / "_annotations.coco.json")
+    (exported / "train" / "pictures" / "1.png").rename(exported / "train" / "1.png")
+    assert main(["check", str(coco), str(exported)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("1 pictures, 1 boxes") == 3
+    assert f"pictures in {coco / 'val2017'}" in out
+    assert f"pictures in {exported / 'train'}" in out
+
+
+def test_categories_that_differ_between_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for name, categories in [("a", [{"id": 7, "name": "x"}]), ("b", [{"id": 7, "name": "y"}])]:
+        source = write_set(tmp_path / name, [image(1)], [box(1, 1, [0, 0, 5, 5])], categories)
+        files += [source.annotations]
+    arguments = ["check", *files, "--images", str(tmp_path / "a" / "pictures")]
+    assert main([*arguments, "--images", str(tmp_path / "b" / "pictures")]) == 1
+    assert "category 7: 'x' against 'y'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["check", "{}/none"], "none does not exist"),
+        (["check", "{}"], "no annotation file in"),
+        (["check", "{}/set/set.json", "--images", "{}/none"], "is not a folder"),
+        (["check", "{}/set/set.json", "--images", "{}", "--images", "{}"], "given 2 times for 1"),
+        (["check", "{}/alone.json"], "give it with --images"),
+        (["check", "${{NO_SUCH_PLACE}}/x"], "NO_SUCH_PLACE is not set"),
+    ],
+)
+def test_bad_usage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
+) -> None:
+    write_set(tmp_path / "set", [image(1)], [])
+    if "alone" in arguments[1]:
+        content = (tmp_path / "set" / "set.json").read_text()
+        (tmp_path / "alone.json").write_text(content)
+    assert main([word.format(tmp_path) for word in arguments]) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_coco_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.json").write_text('{"images": []}')
+    assert main(["check", str(tmp_path / "x.json"), "--images", str(tmp_path)]) == 1
+    assert "missing annotations, categories" in capsys.readouterr().out
+
+
+def test_drawing_shows_boxes_where_they_are(tmp_path: Path) -> None:
+    write_set(tmp_path, [image(1, width=320, height=240)], [box(1, 1, [40, 60, 100, 80], 3)])
+    Image.new("RGB", (320, 240), (10, 10, 10)).save(tmp_path / "pictures" / "1.png")
+    out = tmp_path / "drawn.png"
+    arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
+    assert main([*arguments, "--draw", "4", "--out", str(out)]) == 0
+    pixels = np.asarray(Image.open(out))[2:242, 2:322]
+    ys, xs = np.nonzero((pixels == COLOURS[0]).all(axis=2))
+    assert (xs.min(), xs.max(), ys.max()) == (40, 139, 139)
+    below = ys[ys >= 60]
+    assert below.min() == 60
+    assert main([*arguments, "--draw", "1", "--out", str(tmp_path / "no" / "x.png")]) == 2
+
+
+def test_real_sets_are_clean() -> None:
+    for name in ("bccd", "coco_tiny"):
+        folder = real_data(name, "the checker on real pictures")
+        done = subprocess.run(
+            [sys.executable, "-m", "megdet_hvd.data", "check", str(folder)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        for file in (folder / "annotations").iterdir():
+            content = json.loads(file.read_text())
+            boxes = sum(not a["iscrowd"] for a in content["annotations"])
+            assert f"{len(content['images'])} pictures, {boxes} boxes" in done.stdout
+            assert f"{len(content['images'])} decoded" in done.stdout
