@@ -13,7 +13,12 @@ from megdet_hvd.model.rpn import RegionProposals
 
 
 def build_detector(
-    config: ModelConfig, num_classes: int, norm_layer: NormFactory, *, seed: int
+    config: ModelConfig,
+    num_classes: int,
+    norm_layer: NormFactory,
+    *,
+    seed: int,
+    pretrained: bool = True,
 ) -> Detector:
     """A detector on the CPU, in training mode.
 
@@ -25,6 +30,8 @@ def build_detector(
             but ``cgbn``, :func:`local_norm` gives it.
         seed: of the random weights, and of the draws in training. Equal seeds give equal bits;
             the global generator is neither read nor moved.
+        pretrained: load ``backbone_weights``. False where a checkpoint follows, so that resuming,
+            evaluating and predicting need neither the file nor a network.
 
     Raises:
         UserError: backbone weights that can't be had or don't fit; anchors without area.
@@ -49,7 +56,7 @@ def build_detector(
         )
         rpn = RegionProposals(config)
         roi_heads = RoiHeads(config, num_classes, same if config.roi.norm == "same" else None)
-    if config.backbone_weights is not None:
+    if pretrained and config.backbone_weights is not None:
         load_backbone_weights(backbone.body, config)
     freeze_stages(backbone.body, config.frozen_stages)
     return Detector(backbone, rpn, roi_heads, config=config, num_classes=num_classes, seed=seed)

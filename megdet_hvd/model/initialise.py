@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
+from megdet_hvd.config.paths import expand_path
 from megdet_hvd.model.fit import align_counters, find_misfit, refuse
 from megdet_hvd.model.weights_file import read_weights
 
@@ -70,7 +70,7 @@ def load_for_fine_tuning(
 
 def init_from(detector: nn.Module, file: str) -> list[str]:
     """``model.init_from``: :func:`load_for_fine_tuning` from a file, ours or torchvision's."""
-    path = Path(file).expanduser()
+    path = expand_path(file, "model.init_from")
     state = read_weights(path, "model.init_from")
     return load_for_fine_tuning(detector, state, f"model.init_from={path}")
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum, get_model_weights
 
+from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.fit import align_counters, find_misfit, refuse
@@ -36,7 +37,8 @@ def load_backbone_weights(body: nn.Module, config: ModelConfig) -> None:
     if entry is not None:
         state = _fetch(entry, source)
     else:
-        state = read_weights(Path(wanted).expanduser(), "model.backbone_weights")
+        setting = "model.backbone_weights"
+        state = read_weights(expand_path(wanted, setting), setting)
     state = align_counters(body_part(state), body)
     misfit = find_misfit(state, body)
     if misfit:
@@ -57,7 +59,7 @@ def named_weights(backbone: str, wanted: str) -> WeightsEnum | None:
     name = wanted.removeprefix(f"{family.__name__}.")
     if name in family.__members__:
         return family[name]
-    if Path(wanted).expanduser().exists() or "/" in wanted or "." in wanted:
+    if Path(wanted).exists() or any(mark in wanted for mark in "/.~$"):
         return None
     known = ", ".join(family.__members__)
     raise UserError(

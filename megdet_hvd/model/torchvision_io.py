@@ -107,8 +107,8 @@ def from_torchvision(
         UserError: not a Faster R-CNN's weights, or ``config`` is of another model.
     """
     state = modern_names(state)
-    config = config.model_copy(update={"backbone_weights": None, "init_from": None})
-    detector = build_detector(config, _classes(state), local_norm(config), seed=seed)
+    norm = local_norm(config)
+    detector = build_detector(config, _classes(state), norm, seed=seed, pretrained=False)
     load_exactly(detector, state, "the torchvision weights")
     return detector.eval()
 

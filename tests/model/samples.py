@@ -25,7 +25,7 @@ def slim(**changes: Any) -> ModelConfig:
     """A ResNet-18 detector narrow enough for a CPU. ``rpn`` and ``roi`` are dicts of changes."""
     rpn = RpnConfig(**{"anchors_per_image": 64, **changes.pop("rpn", {})})
     roi = RoiConfig(**{"width": 64, "boxes_per_image": 32, **changes.pop("roi", {})})
-    settings = {"backbone": "resnet18", "norm": "bn", "fpn_channels": 32} | changes
+    settings: dict[str, Any] = {"backbone": "resnet18", "norm": "bn", "fpn_channels": 32} | changes
     return ModelConfig(anchor_sizes=(16, 32, 48, 64, 96), rpn=rpn, roi=roi, **settings)
 
 
@@ -62,6 +62,10 @@ def part(batch: Batch, positions: Sequence[int]) -> Batch:
 
 def total(losses: dict[str, Tensor]) -> Tensor:
     return torch.cat(list(losses.values())).sum()
+
+
+def backward(losses: dict[str, Tensor]) -> None:
+    torch.autograd.backward([total(losses)])
 
 
 def real_pictures(sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -136,5 +140,6 @@ def _centre(layer: nn.Module, spread: float, run: Callable[[], Any]) -> None:
     handle.remove()
     values = torch.cat(seen, dim=1)
     gain = spread / values.std(dim=1).clamp(min=1e-6)
-    layer.bias.sub_(values.mean(dim=1)).mul_(gain)
-    layer.weight.mul_(gain.view(-1, *[1] * (layer.weight.dim() - 1)))
+    weight, bias = layer.get_parameter("weight"), layer.get_parameter("bias")
+    bias.sub_(values.mean(dim=1)).mul_(gain)
+    weight.mul_(gain.view(-1, *[1] * (weight.dim() - 1)))

@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
-from tests.model.samples import build, random_batch, slim, total
+from tests.model.samples import backward, build, random_batch, slim
 
 
 def test_equal_seeds_give_equal_bits_whatever_the_global_generator() -> None:
@@ -68,7 +68,7 @@ def test_training_leaves_frozen_stages_alone() -> None:
     detector = build(slim(frozen_stages=2))
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=0.01)
-    total(detector(random_batch([(96, 96), (128, 96)]))).backward()
+    backward(detector(random_batch([(96, 96), (128, 96)])))
     optimizer.step()
     after = detector.state_dict()
     kept = ("backbone.body.conv1.", "backbone.body.bn1.", "backbone.body.layer1.")

@@ -8,7 +8,7 @@ from megdet_hvd.draws import draw_key
 from megdet_hvd.model.losses import box_losses, class_losses, objectness_losses
 from megdet_hvd.model.sampling import sample_balanced
 from megdet_hvd.model.torchvision_io import to_torchvision
-from tests.model.samples import build, part, random_batch, slim, total
+from tests.model.samples import backward, build, part, random_batch, slim
 
 THEIRS = {
     "rpn_class": "loss_objectness",
@@ -43,12 +43,12 @@ def test_one_picture_gives_torchvisions_losses_and_gradients(norm: str, boxes: i
     batch = random_batch([size], boxes)
     theirs = to_torchvision(detector, min_size=96, max_size=1333).train()
     info, config = batch.infos[0], detector.config
-    for stage, purpose, number in (
-        (theirs.rpn, "anchors", config.rpn.anchors_per_image),
-        (theirs.roi_heads, "rois", config.roi.boxes_per_image),
+    rpn, roi = config.rpn, config.roi
+    for stage, purpose, number, fraction in (
+        (theirs.rpn, "anchors", rpn.anchors_per_image, rpn.positive_fraction),
+        (theirs.roi_heads, "rois", roi.boxes_per_image, roi.positive_fraction),
     ):
         key = draw_key(detector.seed, info.epoch, info.source, info.image_id, purpose)
-        fraction = {"anchors": config.rpn, "rois": config.roi}[purpose].positive_fraction
         stage.fg_bg_sampler = SameSample(number, fraction, key)
 
     picture = batch.images[0, :, : size[0], : size[1]].double() / 255
@@ -64,8 +64,8 @@ def test_one_picture_gives_torchvisions_losses_and_gradients(norm: str, boxes: i
     if boxes:
         assert all(value.item() > 0 for value in losses.values())
 
-    total(losses).backward()
-    sum(expected.values()).backward()
+    backward(losses)
+    torch.autograd.backward(list(expected.values()))
     gradients = {name: p.grad for name, p in theirs.named_parameters()}
     for name, parameter in detector.named_parameters():
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-5, atol=1e-7)

@@ -4,7 +4,7 @@ import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from megdet_hvd.model.normalise import IMAGENET_MEAN, IMAGENET_STD, normalise
-from tests.model.samples import build, random_batch, slim, total
+from tests.model.samples import backward, build, random_batch, slim
 
 
 def test_normalised_as_torchvision_and_zero_outside() -> None:
@@ -27,8 +27,10 @@ def test_mixed_precision_keeps_losses_and_boxes_in_float32() -> None:
     for name, values in losses.items():
         assert values.dtype == torch.float32
         torch.testing.assert_close(values, exact[name], rtol=0.2, atol=0.05)
-    total(losses).backward()
-    assert all(p.grad.dtype == torch.float32 for p in detector.parameters())
+    backward(losses)
+    for parameter in detector.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.dtype == torch.float32
     detector.eval()
     with torch.autocast("cpu", torch.bfloat16):
         found = detector(batch)

@@ -10,13 +10,15 @@ from torch import Tensor
 from torchvision.models import ResNet18_Weights, resnet18, resnet50
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.model.build import build_detector, local_norm
 from tests.model.samples import build, slim
 
 
 @pytest.fixture
 def state() -> dict[str, Tensor]:
     torch.manual_seed(9)
-    return resnet18().state_dict()
+    weights: dict[str, Tensor] = resnet18().state_dict()
+    return weights
 
 
 @pytest.fixture
@@ -72,6 +74,8 @@ def test_offline_names_both_ways(offline: Path) -> None:
     assert "model.backbone_weights=FILE" in text
     assert Path(ResNet18_Weights.IMAGENET1K_V1.url).name in text
     assert str(offline) in text
+    config = slim(backbone_weights="IMAGENET1K_V1")
+    build_detector(config, 3, local_norm(config), seed=0, pretrained=False)
 
 
 def test_bad_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
@@ -82,6 +86,7 @@ def test_bad_weights(state: dict[str, Tensor], tmp_path: Path) -> None:
 
     assert "names for resnet18 are IMAGENET1K_V1" in message("IMAGENET_V1")
     assert "no such file" in message(tmp_path / "nothing.pth")
+    assert "NOT_SET_ANYWHERE is not set" in message("${NOT_SET_ANYWHERE}/resnet18.pth")
 
     (tmp_path / "damaged.pth").write_bytes(b"PK\x03\x04 not weights")
     assert "not a readable PyTorch weights file" in message(tmp_path / "damaged.pth")

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.model.detector import Detector
-from tests.model.samples import build, part, random_batch, slim, total
+from tests.model.samples import backward, build, part, random_batch, slim
 
 BOXES = [4, 0, 3, 1, 6, 2, 5, 4]
 SPLITS = {
@@ -21,7 +21,7 @@ def gradients(detector: Detector, parts: list[list[int]]) -> dict[str, Tensor]:
     detector.zero_grad(set_to_none=True)
     batch = random_batch(boxes=BOXES)
     for positions in parts:
-        total(detector(part(batch, positions))).backward()
+        backward(detector(part(batch, positions)))
     return {n: p.grad.clone() for n, p in detector.named_parameters() if p.grad is not None}
 
 
