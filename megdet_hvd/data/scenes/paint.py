@@ -3,6 +3,7 @@
 Only sums, products and roots touch pixels, so that processors cannot differ in a last bit.
 """
 
+import colorsys
 import math
 
 import numpy as np
@@ -30,10 +31,35 @@ def colour_apart(dice: Dice, other: Colour, least: float) -> Colour:
     """A colour at least ``least`` away from another, so that a shape can be seen on it."""
     for _ in range(20):
         colour = random_colour(dice)
-        if sum((a - b) ** 2 for a, b in zip(colour, other, strict=True)) >= least**2:
+        if _apart(colour, other, least):
             return colour
     red, green, blue = (255.0 - v if abs(v - 127) > 60 else 250.0 for v in other)
     return red, green, blue
+
+
+HUES = (0.07, 0.77, 0.6, 0.36, 0.15, 0.97)
+"""Typical hue of each class: orange, violet, blue, green, yellow, red."""
+TYPICAL = 0.8
+"""Share of objects that have their class's hue; the others have any colour."""
+
+
+def class_colour(dice: Dice, label: int, ground: Colour, least: float) -> Colour:
+    """A colour for an object of a class, at least ``least`` away from the ground's.
+
+    As with real things, colour hints at the class and does not settle it.
+    """
+    if dice.chance(TYPICAL):
+        for _ in range(8):
+            hue = HUES[label - 1] + dice.between(-0.05, 0.05)
+            rgb = colorsys.hsv_to_rgb(hue % 1, dice.between(0.5, 1), dice.between(0.35, 1))
+            red, green, blue = (255 * v for v in rgb)
+            if _apart((red, green, blue), ground, least):
+                return red, green, blue
+    return colour_apart(dice, ground, least)
+
+
+def _apart(colour: Colour, other: Colour, least: float) -> bool:
+    return sum((a - b) ** 2 for a, b in zip(colour, other, strict=True)) >= least**2
 
 
 def ramp(width: int, height: int, angle: float) -> NDArray[np.float32]:

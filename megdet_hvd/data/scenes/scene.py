@@ -15,7 +15,7 @@ from megdet_hvd.data.scenes import paint
 from megdet_hvd.data.scenes.dice import Dice
 from megdet_hvd.data.scenes.shapes import CLASSES, DISTRACTORS, Mask, Pose, mask_of
 
-VERSION = 1
+VERSION = 2
 """Part of the cache folder's name; raise it when a change here changes any pixel."""
 LEAST_VISIBLE = 0.4
 """An object with a smaller part of it to be seen gets no box."""
@@ -54,7 +54,7 @@ def render(split: str, number: int, size: int) -> Scene:
     owner = np.full((height, width), -1, np.int16)
     sizes = []
     for k, mask in enumerate(masks):
-        _paint_object(dice, canvas, mask, ground_colour)
+        _paint_object(dice, canvas, mask, labels[k], ground_colour)
         sizes.append(_claim(owner, mask, k))
     for _ in range(dice.count(0, 3)):
         mask = _line(dice, width, height)
@@ -78,8 +78,8 @@ def _arrange(dice: Dice, width: int, height: int, size: int) -> tuple[list[Mask]
     wholes: list[int] = []
     for _ in range(dice.count(1, 8)):
         label = dice.count(1, len(CLASSES))
-        # Sizes even in their logarithm, by repeated square roots of two: 0.07 … 0.56 of the side.
-        diameter = size * 0.07 * math.exp(math.log(8) * dice.unit())
+        # Sizes even in their logarithm: 0.08 … 0.56 of the longer side.
+        diameter = size * 0.08 * 7 ** dice.unit()
         for _ in range(8):
             pose = _pose(dice, width, height, round(diameter, 3))
             mask = mask_of(CLASSES[label - 1], pose)
@@ -130,12 +130,14 @@ def _visible(owner: NDArray[np.int16], k: int, label: int, whole: int) -> SceneO
     return SceneObject(label, (x, y, int(columns[-1]) + 1 - x, int(rows[-1]) + 1 - y), area)
 
 
-def _paint_object(dice: Dice, canvas: paint.Canvas, mask: Mask, ground: paint.Colour) -> None:
+def _paint_object(
+    dice: Dice, canvas: paint.Canvas, mask: Mask, label: int, ground: paint.Colour
+) -> None:
     if dice.chance(0.35):
         shift = dice.count(1, max(1, mask.alpha.shape[0] // 12))
         shadow = Mask(mask.left + shift, mask.top + shift, mask.alpha)
         paint.blend(canvas, shadow, (0.0, 0.0, 0.0), dice.between(0.2, 0.5))
-    colour = paint.colour_apart(dice, ground, dice.between(55, 110))
+    colour = paint.class_colour(dice, label, ground, dice.between(65, 120))
     height, width = mask.alpha.shape
     paint.blend(canvas, mask, paint.surface(dice, colour, width, height))
 
@@ -174,8 +176,10 @@ def _line(dice: Dice, width: int, height: int) -> Mask:
 def _blob(dice: Dice, width: int, height: int) -> Mask:
     pose = _pose(dice, width, height, max(width, height) * dice.between(0.2, 0.8))
     sharp = mask_of("disc", pose)
-    soft = Image.fromarray(sharp.alpha).filter(ImageFilter.BoxBlur(pose.diameter / 6))
-    return Mask(sharp.left, sharp.top, np.asarray(soft))
+    radius = int(pose.diameter / 6)
+    wide = Image.fromarray(np.pad(sharp.alpha, 2 * radius))
+    soft = wide.filter(ImageFilter.BoxBlur(radius)).filter(ImageFilter.BoxBlur(radius))
+    return Mask(sharp.left - 2 * radius, sharp.top - 2 * radius, np.asarray(soft))
 
 
 def _camera(dice: Dice, canvas: paint.Canvas) -> Image.Image:
@@ -183,13 +187,13 @@ def _camera(dice: Dice, canvas: paint.Canvas) -> Image.Image:
     height, width = canvas.shape[:2]
     falloff = paint.ramp(width, height, dice.between(0, 2 * math.pi))
     light = (1 + falloff * np.float32(dice.between(0, 0.35)))[..., None]
-    contrast, exposure = dice.between(0.55, 1.15), dice.between(0.75, 1.2)
+    contrast, exposure = dice.between(0.6, 1.15), dice.between(0.75, 1.2)
     tint = np.asarray([dice.between(0.9, 1.1) for _ in range(3)], np.float32)
     pixels = ((canvas - 127) * np.float32(contrast) + 127) * light * tint * np.float32(exposure)
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     if dice.chance(0.35):
         picture = picture.filter(ImageFilter.GaussianBlur(dice.between(0.3, 1.0)))
-    amplitude = 0.12 * dice.unit() ** 2  # squared: most pictures are nearly clean
+    amplitude = 0.1 * dice.unit() ** 2  # squared: most pictures are nearly clean
     # The sum of two bytes: a triangle of standard deviation 104 about 255, scaled.
     noise = dice.bytes(2, height, width, 3).astype(np.float32).sum(axis=0) - 255
     noisy = np.asarray(picture).astype(np.float32) + noise * np.float32(amplitude)
