@@ -1,0 +1,60 @@
+"""Training and validation sets opened together."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from megdet_hvd.config.schema import AnnotationSource, DataConfig
+from megdet_hvd.data.factory import open_datasets, open_validation
+from megdet_hvd.errors import UserError
+
+from .made import CATEGORIES, box, image, write_set
+
+ROOT = Path(__file__).parents[2]
+
+
+def coco(train: AnnotationSource, *val: AnnotationSource, **more: Any) -> DataConfig:
+    return DataConfig(kind="coco", train=(train,), val=val, **more)
+
+
+def test_empty_pictures_are_left_out_of_training_only(tmp_path: Path) -> None:
+    source = write_set(tmp_path, [image(1), image(2)], [box(1, 2, [0, 0, 5, 5])])
+    wait = Mock()
+    sets = open_datasets(coco(source, source), is_main=True, wait=wait)
+    wait.assert_called_once_with()
+    assert sets.val is not None
+    assert (len(sets.train), len(sets.val)) == (1, 2)
+    kept = open_datasets(coco(source, keep_empty=True), is_main=False, wait=wait)
+    assert (len(kept.train), kept.val) == (2, None)
+    assert len(open_validation(coco(source, source), is_main=True, wait=wait)) == 2
+    with pytest.raises(UserError, match=r"give data\.val"):
+        open_validation(coco(source), is_main=True, wait=wait)
+
+
+def test_validation_must_have_the_same_categories(tmp_path: Path) -> None:
+    train = write_set(tmp_path / "a", [image(1)], [box(1, 1, [0, 0, 5, 5])])
+    val = write_set(tmp_path / "b", [image(1)], [], CATEGORIES[:2])
+    with pytest.raises(UserError) as error:
+        open_datasets(coco(train, val), is_main=True, wait=Mock())
+    text = str(error.value)
+    assert f"training file {tmp_path / 'a' / 'set.json'} (3)" in text
+    assert f"validation file {tmp_path / 'b' / 'set.json'} (2)" in text
+    assert "category 90: 'cup' against missing" in text
+
+
+def test_reading_and_ordering_need_no_torch() -> None:
+    code = (
+        "import sys\n"
+        "from megdet_hvd.data import __main__, check, coco, draw, factory, layout, sampler\n"
+        "from megdet_hvd.data import transforms\n"
+        "from megdet_hvd.data.fetch import run\n"
+        "print(sorted({'torch', 'torchvision', 'horovod', 'mpi4py'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
