@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,14 +30,15 @@ class _Watched:
         self.file.flush()
 
 
-def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
     """Have ``write(file)`` fill a file that takes the name ``path`` only once it is on the disk.
 
     Temporary file in the same folder, flush, fsync, rename, fsync of the folder: after a crash,
-    a kill or a full disk ``path`` is the old file or the new one, never half of one.
+    a kill or a full disk ``path`` is the old file or the new one, never half of one. The folder
+    is made where missing.
 
     Raises:
-        UserError: the file can't be written (disk full, no permission); ``path`` is as it was.
+        OSError: the file can't be written (disk full, no permission); ``path`` is as it was.
     """
     temporary = path.with_name(TEMPORARY.format(name=path.name))
     watched: _Watched | None = None
@@ -50,20 +52,25 @@ def write_atomically(path: Path, write: Callable[[Any], None]) -> None:
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         # torch.save turns the file's OSError into a RuntimeError about positions.
-        cause = error if isinstance(error, OSError) else watched.error if watched else None
-        if cause is None:
-            raise
-        raise UserError(
-            f"{path}: cannot be written ({cause.strerror or cause}). The files already there are "
-            "untouched. Free some space there or choose another folder"
-        ) from error
+        if watched is not None and watched.error is not None and error is not watched.error:
+            raise watched.error from error
+        raise
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all. Raises UserError, as above."""
+    """Write ``data`` to ``path``, whole or not at all. Raises OSError, as above."""
     write_atomically(path, lambda file: file.write(data))
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """The message for a file that could not be written by one of the functions above."""
+    return UserError(
+        f"{path}: cannot be written ({error.strerror or error}). The files already there are "
+        "untouched. Free some space there or choose another folder"
+    )
 
 
 def sync_folder(folder: Path) -> None:
@@ -72,9 +79,6 @@ def sync_folder(folder: Path) -> None:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # Some network file systems don't open folders; the rename stands.
         return
-    try:
+    with suppress(OSError):
         os.fsync(handle)
-    except OSError:
-        pass
-    finally:
-        os.close(handle)
+    os.close(handle)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from megdet_hvd.checkpoint.atomic import write_atomically
+from megdet_hvd.checkpoint.atomic import cannot_write, write_atomically
 from megdet_hvd.checkpoint.naming import BEST, find_checkpoint, iteration_of, list_checkpoints
 from megdet_hvd.errors import UserError
 
@@ -51,7 +51,10 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     missing = [key for key in REQUIRED if key not in content]
     assert not missing, missing
     _check_plain(content, "checkpoint")
-    write_atomically(path, lambda file: torch.save(content, file))
+    try:
+        write_atomically(path, lambda file: torch.save(content, file))
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -61,28 +64,33 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         path: the file, or a run folder: its latest checkpoint.
 
     Raises:
-        UserError: the file is missing, damaged (the newest sound one beside it is named), not a
+        UserError: the file is missing, damaged (a sound one beside it is named), not a
             checkpoint of this package, or made by a newer version of it.
     """
     path = find_checkpoint(path)
+    return check_content(read_or_offer_another(path), path)
+
+
+def read_or_offer_another(path: Path) -> Any:
+    """As :func:`read_torch_file`; of a damaged file the message names a sound one beside it."""
     try:
-        return _load(path)
+        return read_torch_file(path)
     except DamagedFileError as error:
         raise DamagedFileError(f"{error}{_offer_another(path)}") from error
 
 
-def is_sound(path: Path) -> bool:
-    """Whether a file is a checkpoint of ours whose every byte is as it was written."""
-    try:
-        _load(path)
-    except UserError:
-        return False
-    return True
+def is_checkpoint(content: Any) -> bool:
+    """Whether the content of a file says that it is a checkpoint of ours."""
+    return isinstance(content, dict) and content.get("format") == FORMAT
 
 
-def _load(path: Path) -> dict[str, Any]:
-    content = read_torch_file(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+def check_content(content: Any, path: Path) -> dict[str, Any]:
+    """The content of ``path``, if it is a checkpoint of ours that this version can use.
+
+    Raises:
+        UserError: it isn't.
+    """
+    if not is_checkpoint(content):
         raise UserError(
             f"{path}: not a checkpoint of megdet_hvd ({_describe(content)}). To start from the "
             f"weights of another model, pass model.init_from={path}"
@@ -96,7 +104,17 @@ def _load(path: Path) -> dict[str, Any]:
     missing = [key for key in REQUIRED if key not in content]
     if missing:
         raise UserError(f"{path}: the checkpoint lacks {', '.join(missing)}; it can't be used")
-    return content
+    found: dict[str, Any] = content
+    return found
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file is a checkpoint of ours whose every byte is as it was written."""
+    try:
+        check_content(read_torch_file(path), path)
+    except UserError:
+        return False
+    return True
 
 
 def read_torch_file(path: Path) -> Any:

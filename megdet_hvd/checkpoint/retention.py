@@ -4,9 +4,8 @@ import os
 import shutil
 from pathlib import Path
 
-from megdet_hvd.checkpoint.atomic import TEMPORARY, sync_folder
+from megdet_hvd.checkpoint.atomic import TEMPORARY, cannot_write, sync_folder
 from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
-from megdet_hvd.errors import UserError
 
 
 def mark_best(path: Path) -> Path:
@@ -30,10 +29,7 @@ def mark_best(path: Path) -> Path:
         os.replace(temporary, best)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(
-            f"{best}: cannot be written ({error.strerror or error}). The files already there are "
-            "untouched. Free some space there or choose another folder"
-        ) from error
+        raise cannot_write(best, error) from error
     temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are one file.
     sync_folder(path.parent)
     return best

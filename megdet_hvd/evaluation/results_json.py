@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.checkpoint.atomic import cannot_write, write_bytes
 from megdet_hvd.evaluation.boxes import FoundBoxes
 from megdet_hvd.evaluation.numbering import Numbering
 
@@ -44,6 +44,9 @@ def write_results(path: Path, numbering: Numbering, found: FoundBoxes) -> list[t
     written = []
     for k, file in enumerate(numbering.index.annotation_files):
         out = path if len(lists) == 1 else path.with_name(f"{path.stem}_{k + 1}{path.suffix}")
-        write_bytes(out, json.dumps(lists[k]).encode())
+        try:
+            write_bytes(out, json.dumps(lists[k]).encode())
+        except OSError as error:
+            raise cannot_write(out, error) from error
         written.append((file, out))
     return written

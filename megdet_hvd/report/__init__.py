@@ -1,1 +1,1 @@
-"""Pictures of curves and of detections."""
+"""Pictures that people look at: training curves, and detections beside their ground truth."""

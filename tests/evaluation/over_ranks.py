@@ -1,20 +1,34 @@
-"""Evaluate on however many ranks there are; rank 0 writes what came out to the file named."""
+"""Evaluate on however many ranks there are; each writes what came out to a file of its own."""
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from megdet_hvd.comm.session import start, stop
+from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
-from megdet_hvd.config.schema import AnnotationSource
+from megdet_hvd.config.schema import AnnotationSource, Config
 from megdet_hvd.data.batch import Batch, Detections
+from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.evaluation.sets import imperfect, open_set
+
+SMALL = (
+    "data.min_sizes=[64]",
+    "data.max_size=96",
+    "data.workers=0",
+    "evaluation.images_per_process=2",
+    "model.fpn_channels=16",
+    "model.roi.width=16",
+    "model.rpn.post_nms_test=40",
+    "model.roi.score_threshold=0",
+)
 
 
 class Known(nn.Module):
@@ -32,45 +46,50 @@ class Known(nn.Module):
         return [self.found[info.index] for info in batch.infos]
 
 
-def main(kind: str, out: str, *annotation_files: str) -> None:
-    """Kind: known, real, skip or stop."""
-    torch.set_num_threads(1)
-    world = start()
-    sources = [
-        AnnotationSource(annotations=file, images=str(Path(file).parent / "images"))
-        for file in annotation_files
-    ]
-    index = open_set(*sources)
-    overrides = ["data.min_sizes=[64]", "data.max_size=96", "evaluation.images_per_process=2"]
-    if kind == "skip":
-        overrides.append("data.unreadable_images=skip")
-    config = load_config(None, overrides)
-    detector: nn.Module
-    if kind == "real":
-        detector = build_detector(config.model, 3, local_norm(config.model), seed=0)
-        detector.roi_heads.score_threshold = 0.0
-    else:
-        detector = Known(imperfect(index, 7))
+def outcome(detector: nn.Module, index: ImageIndex, config: Config, world: World) -> dict[str, Any]:
+    """Plain values of an evaluation, or the message that ended it."""
     detector.train()
-    message = ""
     try:
         evaluation = evaluate_detector(detector, index, config, world)
     except UserError as error:
-        message = str(error)
+        return {"message": str(error)}
     assert detector.training
-    seen = getattr(detector, "seen", [])
-    print(f"rank {world.rank} of {world.size} saw {sorted(seen)}; {message}", flush=True)
-    if not message and world.is_main:
-        content = {
-            "stats": evaluation.result.stats,
-            "per_class": evaluation.result.per_class,
-            "unreadable": evaluation.result.unreadable,
-            "boxes": {k: v.boxes.tolist() for k, v in evaluation.detections.items()},
-            "scores": {k: v.scores.tolist() for k, v in evaluation.detections.items()},
-        }
-        Path(out).write_text(json.dumps(content))
-    stop()
+    return {
+        "seen": getattr(detector, "seen", []),
+        "stats": evaluation.result.stats,
+        "per_class": evaluation.result.per_class,
+        "unreadable": evaluation.result.unreadable,
+        "boxes": {str(k): v.boxes.tolist() for k, v in evaluation.detections.items()},
+        "scores": {str(k): v.scores.tolist() for k, v in evaluation.detections.items()},
+    }
+
+
+def source_of(folder: Path) -> AnnotationSource:
+    """A set of ``write_set``."""
+    return AnnotationSource(
+        annotations=str(folder / "annotations.json"), images=str(folder / "images")
+    )
+
+
+def all_outcomes(folder: Path, world: World) -> dict[str, Any]:
+    """Made-up detections on two files; a detector's own; an unreadable picture, both ways."""
+    config = load_config(None, SMALL)
+    skipping = load_config(None, [*SMALL, "data.unreadable_images=skip"])
+    both = open_set(source_of(folder / "one"), source_of(folder / "two"))
+    mixed = open_set(source_of(folder / "mixed"))
+    damaged = open_set(source_of(folder / "damaged"))
+    detector = build_detector(config.model, 3, local_norm(config.model), seed=0)
+    return {
+        "known": outcome(Known(imperfect(both, 7)), both, config, world),
+        "real": outcome(detector, mixed, config, world),
+        "stop": outcome(Known(imperfect(damaged, 7)), damaged, config, world),
+        "skip": outcome(Known(imperfect(damaged, 7)), damaged, skipping, world),
+    }
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    torch.set_num_threads(1)
+    world = start()
+    outcomes = all_outcomes(Path(sys.argv[1]), world)
+    Path(sys.argv[1], f"outcome {world.rank} of {world.size}.json").write_text(json.dumps(outcomes))
+    stop()

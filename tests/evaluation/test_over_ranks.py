@@ -1,13 +1,15 @@
 """However many ranks share the pictures, the numbers are those of one."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from megdet_hvd.evaluation.inference import share_out
+from megdet_hvd.comm.world import World
+from megdet_hvd.evaluation.inference import evaluating, share_out
+from tests.evaluation.over_ranks import all_outcomes, source_of
 from tests.evaluation.sets import imperfect, open_set, write_set
 from tests.evaluation.test_coco_ap import evaluate
 from tests.ranks import Launcher, run_ranks
@@ -15,81 +17,85 @@ from tests.ranks import Launcher, run_ranks
 SCRIPT = Path(__file__).with_name("over_ranks.py")
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
-@pytest.mark.parametrize("count", [0, 1, 5, 8, 23])
 @pytest.mark.parametrize("per_batch", [1, 2, 5])
-def test_every_picture_is_taken_once(size: int, count: int, per_batch: int) -> None:
-    aspects = [(7 * i % 5) / 3 + 0.5 for i in range(count)]
-    shares = [share_out(aspects, per_batch, rank, size) for rank in range(size)]
-    taken = [position for share in shares for batch in share for position in batch]
-    assert sorted(taken) == list(range(count))
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    # A rank's batches in a row must fall into the same batches again when they are cut up.
-    for share in shares:
-        assert all(len(batch) == per_batch for batch in share[:-1])
-    alone = share_out(aspects, per_batch, 0, 1)
-    assert sorted(batch for share in shares for batch in share) == sorted(alone)
+def test_every_picture_is_taken_once(per_batch: int) -> None:
+    for size in (1, 2, 3, 4, 7):
+        for count in (0, 1, 5, 8, 23):
+            aspects = [(7 * i % 5) / 3 + 0.5 for i in range(count)]
+            shares = [share_out(aspects, per_batch, rank, size) for rank in range(size)]
+            taken = [position for share in shares for batch in share for position in batch]
+            assert sorted(taken) == list(range(count))
+            assert max(map(len, shares)) - min(map(len, shares)) <= 1
+            # A rank's batches in a row must come out alike when they are cut up again.
+            assert all(len(batch) == per_batch for share in shares for batch in share[:-1])
+            alone = share_out(aspects, per_batch, 0, 1)
+            assert sorted(batch for share in shares for batch in share) == sorted(alone)
 
 
-def run(
-    tmp_path: Path, kind: str, np: int, *files: Path, launcher: Launcher = "horovodrun"
-) -> tuple[dict[str, Any], str]:
-    out = tmp_path / f"{kind} {np}.json"
-    done = run_ranks(SCRIPT, np, kind, out, *files, launcher=launcher)
-    assert done.returncode == 0, done.stdout
-    return (json.loads(out.read_text()) if out.exists() else {}), done.stdout
+def test_every_layer_gets_its_mode_back() -> None:
+    layers = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Dropout(), torch.nn.Linear(2, 2))
+    layers.train()
+    layers[0].eval()  # a frozen stage
+    with pytest.raises(KeyError), evaluating(layers):
+        assert not any(part.training for part in layers.modules())
+        assert not layers(torch.ones(3, 2)).requires_grad
+        raise KeyError
+    assert [part.training for part in layers] == [False, True, True]
+    assert layers.training
+    assert layers(torch.ones(3, 2)).requires_grad
 
 
-def seen(output: str) -> list[list[int]]:
-    lines = re.findall(r"rank (\d+) of \d+ saw \[([\d, ]*)\]", output)
-    return [[int(n) for n in text.split(",") if n.strip()] for _, text in sorted(lines)]
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sets with spaces")
+    write_set(folder / "one", [1, 2, 3], seed=2, sizes=((120, 90), (90, 140)))
+    write_set(folder / "two", [2, 3], seed=3)
+    write_set(folder / "mixed", range(10, 15), sizes=((120, 90), (90, 140), (80, 80)))
+    write_set(folder / "damaged", range(5), seed=1)
+    picture = folder / "damaged" / "images" / "picture 3.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> dict[str, Any]:
+    outcomes = all_outcomes(folder, World(0, 1, ((0,),)))
+    assert sum(map(len, outcomes["real"]["boxes"].values())) > 50
+    return outcomes
 
 
 @pytest.mark.parametrize(("np", "launcher"), [(2, "gloo"), (3, "horovodrun"), (4, "mpirun")])
-def test_gathered_numbers_are_those_of_one_process(
-    tmp_path: Path, np: int, launcher: Launcher
+def test_any_number_of_ranks_gives_what_one_gives(
+    folder: Path, alone: dict[str, Any], np: int, launcher: Launcher
 ) -> None:
-    """Five pictures over three ranks, and one of four ranks without any; two files, equal ids."""
-    one = write_set(tmp_path / "one", [1, 2, 3], seed=2, sizes=((120, 90), (90, 140)))
-    two = write_set(tmp_path / "two", [2, 3], seed=3)
-    files = [Path(one.annotations), Path(two.annotations)]
-    result, output = run(tmp_path, "known", np, *files, launcher=launcher)
-    shares = seen(output)
-    assert len(shares) == np
-    assert sorted(n for share in shares for n in share) == [0, 1, 2, 3, 4]
+    """Five pictures: uneven over two and three ranks, and one of four has none at all."""
+    done = run_ranks(SCRIPT, np, folder, launcher=launcher)
+    assert done.returncode == 0, done.stdout
+    ranks = [
+        json.loads((folder / f"outcome {rank} of {np}.json").read_text()) for rank in range(np)
+    ]
+    # Made-up detections, two files with equal image ids: against pycocotools on all of them.
+    both = open_set(source_of(folder / "one"), source_of(folder / "two"))
+    found = imperfect(both, 7)
+    expected = evaluate(both, found)
+    shares = [rank["known"].pop("seen") for rank in ranks]
     assert sorted(map(len, shares)) == {2: [2, 3], 3: [1, 2, 2], 4: [0, 1, 2, 2]}[np]
-    index = open_set(one, two)
-    found = imperfect(index, 7)
-    expected = evaluate(index, found)
-    assert result["stats"] == expected.stats
-    assert result["per_class"] == expected.per_class
-    assert {int(k): v for k, v in result["boxes"].items()} == {
-        k: v.boxes.tolist() for k, v in found.items()
-    }
-
-
-def test_a_detector_finds_the_same_on_one_two_and_three_ranks(tmp_path: Path) -> None:
-    source = write_set(tmp_path, range(10, 15), sizes=((120, 90), (90, 140), (80, 80)))
-    file = Path(source.annotations)
-    alone, _ = run(tmp_path, "real", 1, file, launcher="python")
-    assert sum(map(len, alone["boxes"].values())) > 50
-    for np in (2, 3):
-        assert run(tmp_path, "real", np, file)[0] == alone
-
-
-def test_an_unreadable_picture_is_named_on_all_ranks_or_skipped(tmp_path: Path) -> None:
-    source = write_set(tmp_path, range(5), seed=1)
-    damaged = tmp_path / "images" / "picture 3.png"
-    damaged.write_bytes(damaged.read_bytes()[:200])
-    file = Path(source.annotations)
-    _, output = run(tmp_path, "stop", 2, file)
-    messages = re.findall(r"rank \d of 2 saw \[.*\]; (.+)", output)
-    assert len(messages) == 2
-    for message in messages:
-        assert f"{damaged}: cannot be decoded" in message
-        assert "data.unreadable_images=skip" in message
-    result, _ = run(tmp_path, "skip", 2, file)
-    assert result["unreadable"] == 1
-    index = open_set(source)
-    found = {k: v for k, v in imperfect(index, 7).items() if k != 3}
-    assert result["stats"] == evaluate(index, found).stats
+    assert sorted(position for share in shares for position in share) == [0, 1, 2, 3, 4]
+    assert ranks[0]["known"]["stats"] == expected.stats
+    assert ranks[0]["known"]["per_class"] == expected.per_class
+    assert ranks[0]["known"]["boxes"] == {str(k): v.boxes.tolist() for k, v in found.items()}
+    assert all(rank["known"] == ranks[0]["known"] for rank in ranks)
+    # A detector whose pictures share a canvas: against the same in this process.
+    for position, boxes in alone["real"]["boxes"].items():
+        torch.testing.assert_close(ranks[0]["real"]["boxes"][position], boxes, rtol=0, atol=1e-2)
+    for position, scores in alone["real"]["scores"].items():
+        torch.testing.assert_close(ranks[0]["real"]["scores"][position], scores, rtol=0, atol=1e-5)
+    # A picture that can't be decoded ends it on every rank, or is left out and counted.
+    for rank in ranks:
+        assert "picture 3.png: cannot be decoded" in rank["stop"]["message"]
+        assert "data.unreadable_images=skip" in rank["stop"]["message"]
+    damaged = open_set(source_of(folder / "damaged"))
+    known = {k: v for k, v in imperfect(damaged, 7).items() if k != 3}
+    assert ranks[0]["skip"]["unreadable"] == 1
+    assert ranks[0]["skip"]["stats"] == evaluate(damaged, known).stats
+    assert "3" not in ranks[0]["skip"]["boxes"]

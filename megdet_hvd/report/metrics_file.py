@@ -1,0 +1,48 @@
+"""What a run wrote into its ``metrics.jsonl``, read back."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MetricsFile:
+    """The lines of a run, each kind by iteration."""
+
+    train: list[Record]
+    """Losses, rate and speed every few iterations."""
+    eval: list[Record]
+    """One for each evaluation."""
+
+
+def read_metrics(path: Path) -> MetricsFile:
+    """Read a file that may still be written to, and may hold iterations twice after a resume.
+
+    Of two lines for one iteration the later counts; a line cut off in mid-write is left out.
+    No file: no lines.
+    """
+    by_kind: dict[str, dict[int, Record]] = {"train": {}, "eval": {}}
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("kind") in by_kind:
+            by_kind[record["kind"]][int(record["iteration"])] = record
+    return MetricsFile(
+        *([lines[i] for i in sorted(lines)] for lines in (by_kind["train"], by_kind["eval"]))
+    )
+
+
+def series(records: list[Record], x: str, y: str) -> tuple[list[float], list[float]]:
+    """Two columns of the records that have both; null is left out."""
+    pairs = [
+        (float(record[x]), float(record[y]))
+        for record in records
+        if isinstance(record.get(x), int | float) and isinstance(record.get(y), int | float)
+    ]
+    return [a for a, _ in pairs], [b for _, b in pairs]
