@@ -22,7 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("bn", "model", "checkpoint"),
     ("evaluation", "report"),
     ("engine", "cli"),
-    ("train", "evaluate", "predict", "doctor", "data.__main__"),
+    ("train", "evaluate", "predict", "doctor", "data.__main__", "lab"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -11,12 +12,18 @@ from megdet_hvd.comm.world import World
 LOGGER = logging.getLogger("megdet_hvd")
 
 
+def _write_line(text: str, stream: TextIO) -> None:
+    """One write for the whole line: launchers tag, and interleave, what comes in pieces."""
+    with tqdm.external_write_mode(file=stream):
+        stream.write(f"{text}\n")
+        stream.flush()
+
+
 class _BesideBar(logging.Handler):
     """Writes whole lines, above the progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stdout)
-        sys.stdout.flush()
+        _write_line(self.format(record), sys.stdout)
 
 
 def start_log(world: World) -> None:
@@ -40,8 +47,7 @@ def log_to_file(path: Path) -> None:
 
 def log_error(text: str) -> None:
     """The message that ends the run: to standard error, and to the run's log file."""
-    tqdm.write(f"error: {text}", file=sys.stderr)
-    sys.stderr.flush()
+    _write_line(f"error: {text}", sys.stderr)
     record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, f"error: {text}", (), None)
     for handler in LOGGER.handlers:
         if isinstance(handler, logging.FileHandler):

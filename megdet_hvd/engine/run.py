@@ -93,7 +93,11 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
     folder = RunFolder(path)
     with together(world, "model"):
         detector = build_detector(
-            config.model, len(data.train.categories), detector_norm(config), seed=config.seed
+            config.model,
+            len(data.train.categories),
+            detector_norm(config),
+            seed=config.seed,
+            pretrained=not resume,
         )
         weights = None if resume else config.model.init_from
         new_layers = [] if weights is None else init_from(detector, weights)
@@ -152,10 +156,11 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
 def announce(run: Run) -> None:
     """The first lines of the log: who takes part, on what, and the batch's arithmetic."""
     world, config, derived = run.world, run.config, run.derived
-    per_machine = ", ".join(str(len(ranks)) for ranks in world.machines)
+    machines, threads = len(world.machines), torch.get_num_threads()
     LOGGER.info(
-        f"{world.size} processes on {len(world.machines)} machines ({per_machine}), started by "
-        f"{world.launcher}; {run.device.type}, {torch.get_num_threads()} threads a process"
+        f"{world.size} {'process' if world.size == 1 else 'processes'} on "
+        f"{machines} {'machine' if machines == 1 else 'machines'}, started by {world.launcher}; "
+        f"device {run.device.type}, {threads} {'thread' if threads == 1 else 'threads'} a process"
     )
     LOGGER.info(f"run folder {run.folder.path}")
     for name, index in (("training", run.data.train), ("validation", run.data.val)):

@@ -1,0 +1,1 @@
+"""Experiments that hold this toolkit against others and against the paper."""

@@ -1,0 +1,75 @@
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from megdet_hvd.bn import CrossGPUBatchNorm2d, convert_cross_gpu_bn
+from megdet_hvd.bn.statistics import group_moments, local_moments
+from tests.ranks import Launcher, run_ranks
+
+CHECKS = Path(__file__).with_name("check_ranks.py")
+
+
+@pytest.mark.parametrize(
+    ("launcher", "np", "machines"),
+    [
+        ("python", 1, "-"),
+        ("horovodrun", 2, "-"),
+        ("gloo", 3, "-"),
+        ("mpirun", 4, "-"),
+        ("horovodrun", 3, "0,1,1"),
+        ("gloo", 4, "0,0,1,1"),
+        ("mpirun", 4, "0,1,0,1"),
+    ],
+)
+def test_equal_to_plain_bn_on_the_concatenated_batch(
+    launcher: Launcher, np: int, machines: str
+) -> None:
+    done = run_ranks(CHECKS, np, machines, launcher=launcher)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("all equal") == np, done.stdout
+
+
+def test_moments_survive_a_mean_far_from_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(8, 3, 32, 32, generator=generator, dtype=torch.float64) + 1e4
+    parts = [local_moments(part) for part in x.split([1, 5, 2])]
+    n, mean, variance = group_moments(torch.stack(parts).sum(0))
+    assert int(n) == 8 * 32 * 32
+    assert torch.allclose(mean, x.mean((0, 2, 3)), rtol=1e-14)
+    assert torch.allclose(variance, x.var((0, 2, 3), correction=0), rtol=1e-6)
+
+
+def test_converted_model_keeps_tensors_keys_modes_and_frozen_layers() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3, momentum=None), FrozenBatchNorm2d(4)
+    )
+    model[1].eval()
+    weight, keys = model[1].weight, list(model.state_dict())
+    converted = convert_cross_gpu_bn(model)
+    layer = converted[1]  # type: ignore[index]
+    assert isinstance(layer, CrossGPUBatchNorm2d)
+    assert layer.weight is weight and not layer.training
+    assert (layer.eps, layer.momentum, layer.message_name) == (1e-3, None, "cgbn.1")
+    assert isinstance(converted[2], FrozenBatchNorm2d)  # type: ignore[index]
+    assert list(converted.state_dict()) == keys
+
+
+def test_a_bn_layer_by_itself_is_replaced() -> None:
+    assert isinstance(convert_cross_gpu_bn(nn.BatchNorm2d(2)), CrossGPUBatchNorm2d)
+
+
+def test_wrong_dimensions_are_named_as_nn_batchnorm_names_them() -> None:
+    with pytest.raises(ValueError, match="expected 4D input"):
+        CrossGPUBatchNorm2d(2)(torch.zeros(3, 2))
+
+
+def test_alone_without_horovod_it_is_plain_bn_and_copies() -> None:
+    layer, plain = CrossGPUBatchNorm2d(3), nn.BatchNorm2d(3)
+    x = torch.randn(4, 3, 5, 5)
+    assert torch.allclose(layer(x), plain(x), atol=1e-6)
+    twin = copy.deepcopy(layer)
+    assert torch.equal(twin.eval()(x), layer.eval()(x))

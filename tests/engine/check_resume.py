@@ -1,0 +1,75 @@
+"""Run by several ranks: a run that was stopped and resumed, against one that was not.
+
+Arguments: folder, the machine of each rank or ``-``.
+"""
+
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.comm.abort import end_job
+from megdet_hvd.comm.exchange import barrier
+from megdet_hvd.comm.session import start, stop
+from megdet_hvd.config.load import override
+from megdet_hvd.config.schema import Config
+from megdet_hvd.engine.log import start_log
+from megdet_hvd.engine.run import announce, execute, prepare_run
+from tests.engine.small import small_config
+
+STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    content = load_checkpoint(folder)
+    assert content["iteration"] == STEPS and content["images_seen"] == STEPS * 12
+    momentum = content["optimizer"]["state"]
+    flat = {f"momentum.{k}": v["momentum_buffer"] for k, v in momentum.items()}
+    return {**content["model"], **flat}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
+    world = start(machine_of_rank=told, deterministic=True)
+    start_log(world)
+    torch.set_num_threads(1)
+
+    def train(config: Config, name: str, steps: int, *, resume: bool = False) -> None:
+        shorter = override(config, [f"learning.max_iterations={steps}"])
+        run = prepare_run(shorter, world, Path(config.output) / name, resume=resume)
+        announce(run)
+        execute(run)
+        barrier(world, "trained")
+
+    for case, more in enumerate(
+        (
+            ["global_batch=12", "learning.accumulation=1"],
+            ["global_batch=12", "learning.accumulation=1", "model.norm=bn"],
+        )
+    ):
+        config = small_config(folder, ["deterministic=true", *more])
+        runs = Path(config.output)
+        train(config, f"whole{case}", STEPS)
+        train(config, f"parts{case}", STOPPED_AT)
+        train(config, f"parts{case}", STEPS, resume=True)
+        if world.is_main:
+            whole, parts = weights_of(runs / f"whole{case}"), weights_of(runs / f"parts{case}")
+            start_weights = load_checkpoint(runs / f"parts{case}" / "checkpoints")["model"]
+            assert whole.keys() == parts.keys() and len(start_weights)
+            different = [n for n in whole if not torch.equal(whole[n], parts[n])]
+            assert not different, f"{len(different)} tensors differ, {different[:3]}"
+            lines = (runs / f"parts{case}" / "metrics.jsonl").read_text().splitlines()
+            assert len([n for n in lines if '"kind": "train"' in n]) == STEPS
+    print(f"rank {world.rank} of {world.size}: resumed bit for bit", flush=True)
+    stop()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:
+        print(traceback.format_exc(), flush=True)
+        end_job(1)

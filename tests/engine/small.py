@@ -1,0 +1,39 @@
+"""A detector and scenes small enough to train a few steps in seconds."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet_hvd.config.load import load_config
+from megdet_hvd.config.schema import Config
+
+SETTINGS = (
+    "data.scenes.train_images=30",
+    "data.scenes.val_images=6",
+    "data.scenes.size=64",
+    "data.min_sizes=[48,64]",
+    "data.max_size=96",
+    "data.workers=0",
+    "model.fpn_channels=16",
+    "model.roi.width=32",
+    "model.roi.boxes_per_image=16",
+    "model.rpn.post_nms_train=40",
+    "model.rpn.pre_nms_train=80",
+    "model.anchor_sizes=[8,16,32,64,128]",
+    "evaluation.untrained=false",
+    "evaluation.every_epochs=0",
+    "log.tensorboard=false",
+    "log.every_iterations=1",
+    "global_batch=12",
+    "learning.warmup_iterations=2",
+    "device=cpu",
+)
+
+
+def small_settings(folder: Path, *more: str) -> list[str]:
+    """Command-line settings; scenes are cached and runs are written below ``folder``."""
+    return [*SETTINGS, f"data.scenes.cache={folder / 'cache'}", f"output={folder / 'runs'}", *more]
+
+
+def small_config(folder: Path, more: Sequence[str] = ()) -> Config:
+    """The same as a configuration."""
+    return load_config(None, small_settings(folder, *more))
