@@ -13,6 +13,7 @@ from pathlib import Path
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
+from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
 
@@ -74,8 +75,7 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
     if machine_of_rank is None:
         problems = [p for p in hvd.allgather_object(_local_size_problem(launch, world), name="megdet.local") if p]
         if problems:
-            stop()
-            raise UserError(problems[0])
+            raise mark_agreed(UserError(problems[0]))
     return world
 
 

@@ -54,10 +54,11 @@ def run_program(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    return _together(value, problem, work, deterministic, machine_of_rank)
+    return _together(launch.rank or 0, value, problem, work, deterministic, machine_of_rank)
 
 
 def _together(
+    rank: int,
     value: T | None,
     problem: UserError | None,
     work: Callable[[T, "World"], int],
@@ -69,7 +70,6 @@ def _together(
     from megdet_hvd.comm.session import start, stop
     from megdet_hvd.engine.log import log_error, start_log
 
-    rank = 0
     try:
         world = start(
             machine_of_rank=machine_of_rank,

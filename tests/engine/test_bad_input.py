@@ -1,0 +1,76 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.ranks import Launcher, run_ranks
+
+CHECKS = Path(__file__).with_name("check_bad_input.py")
+
+EXPECTED = {
+    "typo": (2, r"learning\.wieght_decay.*learning\.weight_decay"),
+    "batch": (2, r"global_batch=13 does not divide.*13 % 2 = 1.*try 1[24]"),
+    "nofile": (2, r"/no\.json"),
+    "config": (2, r"absent\.yaml: no such configuration file"),
+    "good": (0, ""),
+    "taken": (2, r"taken already holds a run.*--resume"),
+    "unwritable": (2, r"/proc/nowhere/x: the run folder can't be written"),
+    "missing": (2, r"norun holds no run"),
+    "damaged": (2, r"iteration_00000003\.pt is damaged.*iteration_00000002\.pt"),
+    "nonfinite": (3, r"iteration 1: rank 1: the loss is not finite \(rpn_class .*class nan.*images"),
+    "unreadable": (3, r"iteration 1: .*p3\.png can't be read"),
+    "skipped": (0, ""),
+}
+
+
+@pytest.mark.parametrize("launcher", ["horovodrun"])
+def test_bad_input_ends_every_rank_with_one_message(launcher: Launcher, tmp_path: Path) -> None:
+    done = run_ranks(CHECKS, 2, tmp_path, launcher=launcher, timeout_s=400)
+    assert done.returncode == 0, done.stdout
+    for name, (code, message) in EXPECTED.items():
+        found = re.findall(rf"CASE {name} exit (\d+) said (.*)", done.stdout)
+        assert [int(c) for c, _ in found] == [code] * 2, f"{name}: {found}\n{done.stdout}"
+        spoken = [said for _, said in found if said.strip() not in ("''", '""')]
+        if message:
+            assert len(spoken) == 1, f"{name}: said {len(spoken)} times: {found}"
+            assert re.search(message, spoken[0]), f"{name}: {spoken[0]}"
+            assert "Traceback" not in spoken[0]
+
+
+RAISES = """
+import os, sys
+from megdet_hvd.engine.program import run_program
+def work(value, world):
+    if world.rank == world.size - 1:
+        raise ZeroDivisionError("a fault of one rank")
+    from megdet_hvd.comm.exchange import gather_objects
+    gather_objects(None, world, "never")
+    return 0
+sys.exit(run_program(lambda: 1, work))
+"""
+
+
+@pytest.mark.parametrize("launcher", ["horovodrun", "gloo", "mpirun"])
+def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -> None:
+    script = tmp_path / "raises.py"
+    script.write_text(RAISES)
+    done = run_ranks(script, 2, launcher=launcher, timeout_s=120)
+    assert done.returncode != 0
+    assert "rank 1 failed" in done.stdout and "a fault of one rank" in done.stdout
+
+
+CONTRADICTS = """
+import os, sys
+os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"] = "8"
+from megdet_hvd.engine.program import run_program
+sys.exit(run_program(lambda: 1, lambda value, world: 0))
+"""
+
+
+def test_a_local_size_that_contradicts_the_launcher_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "contradicts.py"
+    script.write_text(CONTRADICTS)
+    done = run_ranks(script, 2, launcher="mpirun", timeout_s=120)
+    assert done.returncode != 0
+    assert done.stdout.count("is contradictory") == 1, done.stdout
+    assert "mpirun says 8" in done.stdout and "Traceback" not in done.stdout

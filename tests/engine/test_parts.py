@@ -1,0 +1,151 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.load import load_config
+from megdet_hvd.data.batch import Batch, ImageInfo, Unreadable
+from megdet_hvd.engine.loop import describe_images, share_of_mean, unreadable_problem
+from megdet_hvd.engine.metrics import Metrics
+from megdet_hvd.engine.optimizer import parameter_groups
+from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
+from megdet_hvd.engine.progress import Progress, clock, wants_bar
+from megdet_hvd.engine.run_folder import RunFolder, create_run_folder, find_run, forget_after
+from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage
+from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.model.detector import LOSSES
+
+ALONE = World(rank=0, size=1, machines=((0,),))
+
+
+def test_periods_of_epochs_fall_due_at_the_first_step_at_or_after_them() -> None:
+    # 10 pictures, batch 4: steps end after 4, 8, 12, 16, 20, … pictures
+    assert [i for i in range(11) if due_by_epochs(i, 1, 10, 4)] == [3, 5, 8, 10]
+    assert [i for i in range(11) if due_by_epochs(i, 0.5, 10, 4)] == [2, 3, 4, 5, 7, 8, 9, 10]
+    assert [i for i in range(11) if due_by_epochs(i, 2, 10, 4)] == [5, 10]
+    assert not any(due_by_epochs(i, 0, 10, 4) for i in range(11))
+
+
+def test_periods_of_iterations() -> None:
+    assert [i for i in range(7) if due_by_iterations(i, 3)] == [3, 6]
+    assert not any(due_by_iterations(i, None) for i in range(7))
+
+
+def test_shares_of_uneven_processes_average_to_the_mean_over_all_images() -> None:
+    images = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+    shares = [share_of_mean({"a": part}, 5, 3) for part in images.split([4, 0, 1])]
+    assert float(sum(shares) / 3) == pytest.approx(31 / 5)
+
+
+def test_weight_decay_on_all_parameters_or_on_all_but_those_of_bn() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 1))
+    model[2].weight.requires_grad_(False)
+    (everything,) = parameter_groups(model, 1e-4, decay_bn=True)
+    assert len(everything["params"]) == 5 and everything["weight_decay"] == 1e-4
+    decayed, rest = parameter_groups(model, 1e-4, decay_bn=False)
+    assert len(decayed["params"]) == 3
+    assert [id(p) for p in rest["params"]] == [id(p) for p in model[1].parameters()]
+    assert rest["weight_decay"] == 0
+
+
+def test_the_status_names_the_model_s_losses() -> None:
+    assert set(LOSS_PARTS) == set(LOSSES)
+
+
+def test_status_of_a_step_is_the_mean_over_images() -> None:
+    message = StatusMessage(ALONE, torch.device("cpu"))
+    for value, images in ((1.0, 2), (4.0, 1)):
+        message.add({part: torch.full((images,), value) for part in LOSS_PARTS}, images, 1)
+    message.send()
+    status = message.read(5, "images 1, 2, 3")
+    assert status.losses == dict.fromkeys(LOSS_PARTS, 2.0)
+    assert (status.images, status.skipped, status.loss) == (3, 2, 8.0)
+
+
+def test_a_non_finite_loss_is_named_with_its_parts_and_images() -> None:
+    message = StatusMessage(ALONE, torch.device("cpu"))
+    message.add({p: torch.tensor([math.inf if p == "box" else 1.0]) for p in LOSS_PARTS}, 1, 0)
+    message.send()
+    with pytest.raises(RunError, match=r"iteration 9: rank 0: .*box inf.*images 42"):
+        message.read(9, "images 42")
+
+
+def batch_with(unreadable: tuple[Unreadable, ...]) -> Batch:
+    info = ImageInfo(0, 0, 42, 0, (4, 4), (4, 4))
+    return Batch(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), (info,), (), unreadable)
+
+
+def test_unreadable_pictures_stop_the_rank_unless_they_are_skipped() -> None:
+    bad = batch_with((Unreadable("a/b.jpg", "cut off"),))
+    assert "a/b.jpg can't be read (cut off)" in (unreadable_problem([bad], "stop") or "")
+    assert unreadable_problem([bad], "skip") is None
+    assert unreadable_problem([batch_with(())], "stop") is None
+    assert describe_images([bad]) == "images 42"
+
+
+def test_metrics_are_json_even_where_a_number_is_not(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m.jsonl", None, 0)
+    metrics.write("eval", 3, AP=math.nan, per_class={"a": math.inf, "b": 0.5})
+    (line,) = (tmp_path / "m.jsonl").read_text().splitlines()
+    expected = {"kind": "eval", "iteration": 3, "AP": None, "per_class": {"a": None, "b": 0.5}}
+    assert json.loads(line) == expected
+
+
+def test_metrics_after_the_checkpoint_are_forgotten_and_half_a_line_too(tmp_path: Path) -> None:
+    file = tmp_path / "m.jsonl"
+    file.write_text('{"iteration": 1}\n{"iteration": 2}\n{"iteration": 3}\n{"itera')
+    forget_after(file, 2)
+    assert file.read_text() == '{"iteration": 1}\n{"iteration": 2}\n'
+
+
+def test_tensorboard_files_hold_the_numbers(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    metrics = Metrics(tmp_path / "m.jsonl", tmp_path / "tb", 0)
+    metrics.write("train", 5, loss=2.5)
+    metrics.close()
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    (point,) = events.Scalars("train/loss")
+    assert (point.step, point.value) == (5, 2.5)
+
+
+def test_the_newest_run_with_a_checkpoint_is_found(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run with a checkpoint"):
+        find_run(tmp_path)
+    for name in ("a", "b", "without"):
+        create_run_folder(tmp_path / name, "seed: 0\n")
+    for name in ("b", "a"):
+        (tmp_path / name / "checkpoints" / "iteration_00000001.pt").write_bytes(b"x")
+    newest = tmp_path / "a" / "checkpoints" / "iteration_00000001.pt"
+    import os
+
+    os.utime(newest, (2e9, 2e9))
+    assert find_run(tmp_path) == RunFolder(tmp_path / "a")
+
+
+def test_a_bar_only_on_a_terminal_of_its_own() -> None:
+    assert wants_bar("auto", "python", True)
+    assert not wants_bar("auto", "mpirun", True)  # mpirun gives its processes a terminal
+    assert not wants_bar("auto", "python", False)
+    assert wants_bar("bar", "mpirun", False) and not wants_bar("lines", "python", True)
+
+
+def test_progress_averages_over_the_interval() -> None:
+    config = load_config(None, ["log.every_iterations=2", "log.progress=lines"])
+    progress = Progress(config, "python", 0, 3, shown=False)
+    losses = dict.fromkeys(LOSS_PARTS, 1.0)
+    assert progress.step(1, losses, 8, 0.1, 0.0) is None
+    line = progress.step(2, {part: 3.0 for part in losses}, 8, 0.2, 0.0)
+    assert line is not None and line["class"] == 2.0 and line["loss"] == 8.0
+    assert line["rate"] == 0.2 and line["images_per_s"] == pytest.approx(8 / line["step_s"])
+    last = progress.step(3, losses, 8, 0.2, 0.0)  # the end is always shown
+    assert last is not None and last["class"] == 1.0
+
+
+def test_time_left() -> None:
+    assert [clock(s) for s in (0, 59.6, 3725.4)] == ["0:00:00", "0:01:00", "1:02:05"]
