@@ -40,7 +40,8 @@ class HorovodCarrier:
         """The sum, by one named collective."""
         import horovod.torch as hvd
 
-        return hvd.allreduce(vector, name=name, op=hvd.Sum, process_set=self.process_set)
+        total: Tensor = hvd.allreduce(vector, name=name, op=hvd.Sum, process_set=self.process_set)
+        return total
 
 
 def carrier_for(process_set: Any | None) -> Carrier:

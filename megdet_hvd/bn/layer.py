@@ -64,6 +64,7 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         if not self.training and not self.track_running_stats:
             # nn.BatchNorm2d uses the batch's own statistics here, and so do we: no messages.
             return super().forward(input)
+        y: Tensor
         y, n, mean, variance = GroupNormalise.apply(
             input, self.weight, self.bias, self.eps, self.carrier, self.message_name
         )
@@ -73,7 +74,7 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
 
     @torch.no_grad()
     def _update_running(self, n: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """running ← (1 − m)·running + m·statistic; an empty group changes nothing."""
+        """Move running to (1 − m)·running + m·statistic; an empty group changes nothing."""
         if self.running_mean is None or self.running_var is None or n == 0:
             return
         factor = self.momentum

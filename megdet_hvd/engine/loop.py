@@ -117,5 +117,3 @@ def describe_images(batches: Sequence[Batch]) -> str:
     """The pictures of a rank's step, for a message."""
     ids = [str(info.image_id) for batch in batches for info in batch.infos]
     return f"images {', '.join(ids)}" if ids else "no images"
-
-

@@ -3,6 +3,7 @@
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from tqdm import tqdm
 
@@ -46,7 +47,7 @@ class Progress:
         self._since = time.monotonic()
         self._trained_s = 0.0
         self._trained_steps = 0
-        self._bar: tqdm[None] | None = None
+        self._bar: Any = None
         self._shown = shown
         if shown and wants_bar(config.log.progress, launcher, sys.stdout.isatty()):
             self._bar = tqdm(

@@ -239,9 +239,7 @@ def _validation(run: Run, metrics: Metrics | None) -> Validation | None:
     )
 
 
-def _count(
-    run: Run, step: Step, progress: Progress, metrics: Metrics | None, skipped: int
-) -> None:
+def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, skipped: int) -> None:
     status = step.status
     line = progress.step(step.iteration, status.losses, status.images, step.rate, step.wait_s)
     if line is not None and metrics is not None:

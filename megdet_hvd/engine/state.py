@@ -37,7 +37,9 @@ def capture_state(
     statistics = None if shared_statistics else gather_objects(own, world, "running_statistics")
     random = gather_objects(random_state(), world, "random")
     with averaged_running_statistics(detector, world, shared_statistics):
-        model = {name: value.detach().cpu().clone() for name, value in detector.state_dict().items()}
+        model = {
+            name: value.detach().cpu().clone() for name, value in detector.state_dict().items()
+        }
     return {
         "config": config_to_dict(config),
         "categories": list(data.categories),
@@ -57,7 +59,7 @@ def capture_state(
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """torch's generators of this process."""
+    """The state of torch's generators in this process."""
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state()

@@ -85,9 +85,7 @@ class StatusMessage:
         count, skipped, failed, bad, *sums = total.tolist()
         if failed or bad:
             raise mark_agreed(RunError(self._reasons(iteration, images)))
-        mean = {
-            part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)
-        }
+        mean = {part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)}
         return StepStatus(mean, int(count), int(skipped))
 
     def _reasons(self, iteration: int, images: str) -> str:

@@ -44,7 +44,7 @@ def _floats(batch: "Batch") -> "Iterator[Any]":
 
 
 def peer_module(model: "nn.Module") -> "nn.Module":
-    """torchvision's model behind our batches: a loss in training, detections in evaluation."""
+    """The model of torchvision behind our batches: a loss in training, detections in evaluation."""
     from torch import nn
 
     from megdet_hvd.data.batch import Batch, Detections
