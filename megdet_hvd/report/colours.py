@@ -32,6 +32,12 @@ def class_colour(label: int) -> Colour:
 
 
 def text_colour(background: Colour) -> Colour:
-    """Black or white, whichever is easier to read on ``background`` (Rec. 601 luma)."""
-    red, green, blue = background
-    return (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else (255, 255, 255)
+    """White, or black where white would be hard to read (WCAG 2 contrast below 3 : 1)."""
+    linear = [_linear(value / 255) for value in background]
+    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+    return (255, 255, 255) if 1.05 / (luminance + 0.05) >= 3.1 else (0, 0, 0)
+
+
+def _linear(value: float) -> float:
+    """An sRGB value 0…1 without its gamma."""
+    return float(((value + 0.055) / 1.055) ** 2.4) if value > 0.04045 else value / 12.92

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ def write_set(
     seed: int = 0,
     sizes: Sequence[tuple[int, int]] = ((120, 90),),
     crowds: bool = True,
-    used: Sequence[int] = CATEGORY_IDS,
+    categories: Mapping[int, str] | None = None,
 ) -> AnnotationSource:
     """Pictures of noise with 0–4 boxes each; sizes as (width, height), taken in turn."""
     draw = random.Random(seed)
-    images, annotations = [], []
+    categories = categories or dict(zip(CATEGORY_IDS, NAMES, strict=True))
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for position, image_id in enumerate(image_ids):
         width, height = sizes[position % len(sizes)]
@@ -46,18 +48,17 @@ def write_set(
                 {
                     "id": len(annotations),  # from 0, the id that COCOeval can't match
                     "image_id": image_id,
-                    "category_id": draw.choice(list(used)),
+                    "category_id": draw.choice(list(categories)),
                     "bbox": [round(v, 2) for v in (x, y, w, h)],
                     "area": round(w * h * draw.uniform(0.3, 1.0), 2),
                     "iscrowd": int(crowds and k == 3),
                 }
             )
-    categories = [{"id": i, "name": n} for i, n in zip(CATEGORY_IDS, NAMES, strict=True)]
     file = folder / "annotations.json"
     content: dict[str, Any] = {
         "images": images,
         "annotations": annotations,
-        "categories": categories,
+        "categories": [{"id": i, "name": n} for i, n in categories.items()],
     }
     file.write_text(json.dumps(content))
     return AnnotationSource(annotations=str(file), images=str(folder / "images"))

@@ -1,0 +1,121 @@
+"""``python -m megdet_hvd.evaluate``: COCO's numbers of a checkpoint, alone or under a launcher."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.config.load import load_config, override
+from megdet_hvd.config.schema import Config
+
+if TYPE_CHECKING:
+    from megdet_hvd.comm.world import World
+    from megdet_hvd.evaluation.trained import Trained
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the command line asks for."""
+
+    trained: "Trained"
+    config: Config
+    out: Path | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, evaluate, and return the exit code."""
+    parser = make_parser(
+        "megdet_hvd.evaluate",
+        "Measure a detector on validation pictures: the 12 COCO numbers and AP per class. Under "
+        "a launcher, such as `horovodrun -np 2 python -m megdet_hvd.evaluate …`, the processes "
+        "share the pictures.",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="checkpoint, run folder (its latest one), or weights of torchvision's Faster R-CNN",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with the pictures and settings to evaluate with; without it: those of "
+        "training. The model is the checkpoint's in any case",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the detections as COCO results JSON; with several annotation files, "
+        "FILE_1, FILE_2, …",
+    )
+    found = parse(parser, argv)
+    from megdet_hvd.engine.program import run_program
+
+    return run_program(
+        lambda: make_plan(found.checkpoint, found.config, found.overrides, found.out),
+        evaluate_in_world,
+    )
+
+
+def make_plan(
+    checkpoint: Path, config_file: Path | None, overrides: Sequence[str], out: Path | None
+) -> Plan:
+    """Read the checkpoint and the settings.
+
+    Raises:
+        UserError: a file that can't be used, or a bad setting.
+    """
+    from megdet_hvd.evaluation.trained import read_trained
+
+    trained = read_trained(checkpoint.expanduser())
+    config = trained.config
+    if config_file is not None:
+        config = load_config(config_file).model_copy(update={"model": config.model})
+    return Plan(trained, override(config, overrides), out)
+
+
+def evaluate_in_world(plan: Plan, world: "World") -> int:
+    """Evaluate with all processes of the job; rank 0 prints and writes."""
+    import os
+
+    import torch
+
+    from megdet_hvd.cluster.threads import threads_per_process
+    from megdet_hvd.comm.agree import together
+    from megdet_hvd.comm.exchange import barrier
+    from megdet_hvd.data.factory import open_validation
+    from megdet_hvd.evaluation.device import pick_device
+    from megdet_hvd.evaluation.evaluate import evaluate_detector
+    from megdet_hvd.evaluation.labels import Relabelled, labels_in
+    from megdet_hvd.evaluation.results_json import write_results
+
+    torch.set_num_threads(threads_per_process(world.cores, os.environ))
+    index = open_validation(
+        plan.config.data,
+        is_main=world.local_rank == 0,
+        wait=lambda: barrier(world, "evaluate.data"),
+    )
+    with together(world, "evaluate.detector"):
+        table = labels_in(index, plan.trained)
+        device = pick_device(plan.config.device, world.local_rank)
+        detector = Relabelled(plan.trained.build(device, plan.config.model), table)
+    found = evaluate_detector(detector, index, plan.config, world)
+    if world.is_main:
+        steps = plan.trained.iteration
+        print(f"{plan.trained.path}" + (f", iteration {steps}" if steps is not None else ""))
+        print(f"on {', '.join(str(file) for file in index.annotation_files)}")
+        print("\n".join(found.result.lines()), flush=True)
+    with together(world, "evaluate.write"):
+        if plan.out is not None and world.is_main:
+            for file, out in write_results(plan.out, found.numbering, found.found_boxes()):
+                print(f"detections on {file} written to {out}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""A detector's labels against those of the data set it is measured on."""
+
+import torch
+from torch import Tensor, nn
+
+from megdet_hvd.data.batch import Batch, Detections
+from megdet_hvd.data.coco import require_same_categories
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.errors import UserError
+from megdet_hvd.evaluation.trained import Trained
+
+
+def labels_in(index: ImageIndex, trained: Trained) -> Tensor:
+    """For each label of the detector (0…K) the data set's own, 0 for "none": (K + 1,) int64.
+
+    Detectors of ours were trained on the same categories, so this is 0, 1, …, K. torchvision's
+    COCO detectors have labels for unused ids, and its other weights have no names: those are
+    taken to be in the order of the data set's categories.
+
+    Raises:
+        UserError: the categories differ; the differences are named.
+    """
+    if not trained.named:
+        if len(trained.categories) != len(index.categories):
+            raise UserError(
+                f"{trained.path} knows {len(trained.categories)} classes and "
+                f"{index.annotation_files[0]} declares {len(index.categories)}; evaluate it on "
+                "the data set it was trained for"
+            )
+        return torch.arange(len(trained.categories) + 1)
+    require_same_categories(
+        trained.used(),
+        f"the detector {trained.path}",
+        dict(zip(index.category_ids, index.categories, strict=True)),
+        str(index.annotation_files[0]),
+    )
+    own = {number: label for label, number in enumerate(index.category_ids, start=1)}
+    used = trained.used()
+    return torch.tensor([0, *(own[i] if i in used else 0 for i in trained.category_ids)])
+
+
+class Relabelled(nn.Module):
+    """A detector whose detections carry other labels; those without one are dropped."""
+
+    def __init__(self, detector: nn.Module, table: Tensor) -> None:
+        super().__init__()
+        self.detector = detector
+        self.register_buffer("table", table)
+
+    def forward(self, batch: Batch) -> list[Detections]:
+        """Detections of each picture, as the detector's own otherwise."""
+        relabelled = []
+        for found in self.detector(batch):
+            labels = self.get_buffer("table").to(found.labels.device)[found.labels]
+            kept = labels > 0
+            relabelled.append(Detections(found.boxes[kept], found.scores[kept], labels[kept]))
+        return relabelled

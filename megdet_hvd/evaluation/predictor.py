@@ -1,0 +1,134 @@
+"""Detection in Python: ``load_detector(path)(images)``."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.data.batch import Batch, Detections, ImageInfo
+from megdet_hvd.data.collate import canvas
+from megdet_hvd.data.loader import eval_transform
+from megdet_hvd.data.transforms import UnreadablePicture, decode, resize, resized_size, to_rgb
+from megdet_hvd.errors import UserError
+from megdet_hvd.evaluation.device import autocast, pick_device
+from megdet_hvd.evaluation.inference import evaluating
+from megdet_hvd.evaluation.trained import read_trained
+from megdet_hvd.model.detector import Detector
+
+Picture = str | os.PathLike[str] | Image.Image | Tensor
+
+
+class Predictor:
+    """A detector with all that is done to pictures before it and to boxes after it."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        categories: Sequence[str],
+        category_ids: Sequence[int],
+        data: DataConfig,
+        precision: str = "auto",
+    ) -> None:
+        self.detector = detector
+        """On its device, in evaluation mode."""
+        self.categories = tuple(categories)
+        """Label k is ``categories[k - 1]``."""
+        self.category_ids = tuple(category_ids)
+        """Label k has the id ``category_ids[k - 1]`` in annotation files."""
+        self._transform = eval_transform(data)
+        self._precision = precision
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> list[Detections]:
+        """Detections of each picture, on the CPU, best first, in pixels of the upright picture.
+
+        Pictures pass one by one, so none depends on its company.
+
+        Args:
+            images: paths, Pillow pictures, or uint8 RGB tensors (3, H, W); one or several.
+
+        Raises:
+            UserError: a path can't be decoded; it is named.
+            TypeError: something else than these was given.
+        """
+        if isinstance(images, str | os.PathLike | Image.Image) or (
+            isinstance(images, Tensor) and images.ndim == 3
+        ):
+            images = [images]
+        device = next(self.detector.parameters()).device
+        results = []
+        with evaluating(self.detector), autocast(self._precision, device):
+            for image in images:
+                batch = self._batch(as_picture(image)).to(device)
+                (found,) = self.detector(batch)
+                results.append(
+                    Detections(
+                        found.boxes.float().cpu(), found.scores.float().cpu(), found.labels.cpu()
+                    )
+                )
+        return results
+
+    def _batch(self, picture: Image.Image) -> Batch:
+        transform = self._transform
+        width, height = resized_size(*picture.size, transform.min_size, transform.max_size)
+        info = ImageInfo(
+            index=0,
+            source=0,
+            image_id=0,
+            epoch=0,
+            original_size=(picture.height, picture.width),
+            size=(height, width),
+        )
+        return Batch(canvas([resize(picture, (width, height))]), (info,), ())
+
+
+def load_detector(
+    path: str | os.PathLike[str], device: str = "auto", *, norm_eps: float | None = None
+) -> Predictor:
+    """A detector from a file, ready to use.
+
+    Args:
+        path: a checkpoint of ours, a run folder (its latest checkpoint), or a state dict of
+            torchvision's Faster R-CNN.
+        device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
+        norm_eps: see :func:`megdet_hvd.evaluation.trained.read_trained`; for torchvision only.
+
+    Raises:
+        UserError: missing, damaged or foreign file, or no such device.
+    """
+    trained = read_trained(Path(path).expanduser(), norm_eps=norm_eps)
+    chosen = pick_device(device)
+    precision = trained.config.precision if chosen.type == "cuda" else "float32"
+    return Predictor(
+        trained.build(chosen),
+        trained.categories,
+        trained.category_ids,
+        trained.config.data,
+        precision,
+    )
+
+
+def as_picture(image: Picture) -> Image.Image:
+    """Any accepted kind of picture as upright 8-bit RGB."""
+    if isinstance(image, Tensor):
+        if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
+            raise TypeError(
+                f"a tensor picture must be uint8 RGB (3, H, W), not {image.dtype} "
+                f"{tuple(image.shape)}"
+            )
+        return Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy())
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, str | os.PathLike):
+        raise TypeError(f"a picture is a path, a Pillow picture or a tensor, not {type(image)}")
+    file = Path(image)
+    if file.is_dir():
+        raise UserError(f"{file}: is a folder; name the pictures in it ({file}/*)")
+    try:
+        return decode(file)
+    except UnreadablePicture as error:
+        reason = "no such file" if not file.exists() else str(error)
+        raise UserError(f"{file}: cannot be decoded ({reason}); give a picture file") from error

@@ -1,0 +1,126 @@
+"""``python -m megdet_hvd.predict``: pictures with their detections drawn on them."""
+
+import argparse
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.errors import UserError
+
+if TYPE_CHECKING:
+    from megdet_hvd.evaluation.predictor import Predictor
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, detect, write, and return the exit code: 2 if any picture could not be used."""
+    parser = make_parser(
+        "megdet_hvd.predict",
+        "Detect objects and write each picture with boxes, class names and scores on it.",
+        settings=False,
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="checkpoint, run folder (its latest one), or weights of torchvision's Faster R-CNN",
+    )
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture file")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("predictions"),
+        metavar="FOLDER",
+        help="folder for the pictures, made where missing (default: predictions)",
+    )
+    parser.add_argument(
+        "--score",
+        type=_score,
+        default=0.5,
+        help="draw and list detections from this score on, 0…1 (default: 0.5)",
+    )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)"
+    )
+    found = parse(parser, argv)
+    from megdet_hvd.evaluation.predictor import load_detector
+
+    try:
+        predictor = load_detector(found.checkpoint, found.device)
+        problems = predict(predictor, found.images, found.out, found.score)
+    except UserError as error:
+        problems = [str(error)]
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2 if problems else 0
+
+
+def predict(
+    predictor: "Predictor", images: Sequence[Path], folder: Path, score: float
+) -> list[str]:
+    """Write a PNG for each picture and print what is on it; what went wrong is returned.
+
+    A picture that can't be decoded doesn't keep the others from being done.
+
+    Raises:
+        UserError: the folder can't be written to.
+    """
+    from megdet_hvd.evaluation.predictor import as_picture
+    from megdet_hvd.report.predictions import draw_prediction
+
+    problems = []
+    for image, out in zip(images, output_files(images, folder), strict=True):
+        try:
+            picture = as_picture(image)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        (detections,) = predictor(picture)
+        try:
+            shown = draw_prediction(picture, detections, predictor.categories, out, score=score)
+        except OSError as error:
+            raise UserError(
+                f"{out}: cannot be written ({error.strerror or error}); choose another --out"
+            ) from error
+        print(f"{image}: {', '.join(shown) or f'nothing at or above {score}'} → {out}", flush=True)
+    return problems
+
+
+def output_files(images: Iterable[Path], folder: Path) -> list[Path]:
+    """A file name in ``folder`` for each picture: its own, ``.png``, and a number where taken.
+
+    Pictures of the same name from different folders keep apart, whatever the case of their
+    letters, and no output takes the place of a picture that was given.
+    """
+    images = list(images)
+    taken = {_key(image) for image in images}
+    files = []
+    for image in images:
+        number, name = 1, f"{image.stem}.png"
+        while _key(folder / name) in taken:
+            number += 1
+            name = f"{image.stem}_{number}.png"
+        taken.add(_key(folder / name))
+        files.append(folder / name)
+    return files
+
+
+def _key(path: Path) -> str:
+    return str(path.absolute()).casefold()
+
+
+def _score(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

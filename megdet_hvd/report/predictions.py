@@ -1,0 +1,60 @@
+"""One picture with its detections drawn on it."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image
+
+from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.data.batch import Detections
+from megdet_hvd.report.boxes import DrawnBox, draw_boxes
+from megdet_hvd.report.colours import class_colour
+
+SMALLEST = 480
+"""A picture with a shorter longer side than this is drawn enlarged: labels need the room."""
+
+
+def draw_prediction(
+    picture: Image.Image,
+    detections: Detections,
+    categories: Sequence[str],
+    out: Path,
+    *,
+    score: float,
+) -> list[str]:
+    """Write ``picture`` as PNG with boxes, class names and scores.
+
+    Args:
+        picture: upright RGB.
+        detections: in its pixels.
+        categories: names of labels 1…K.
+        out: the file; replaced whole, the folder made where missing.
+        score: detections below it are left out.
+
+    Returns:
+        What was drawn, as text, best first: ``dog 0.98``.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    scale = max(1.0, SMALLEST / max(picture.size))
+    if scale > 1:
+        size = (round(picture.width * scale), round(picture.height * scale))
+        picture = picture.resize(size, Image.Resampling.BICUBIC)
+    drawn = []
+    columns = zip(
+        detections.boxes.tolist(),
+        detections.scores.tolist(),
+        detections.labels.tolist(),
+        strict=True,
+    )
+    for box, value, label in columns:
+        if value >= score:
+            x1, y1, x2, y2 = (side * scale for side in box)
+            text = f"{categories[label - 1]} {value:.2f}"
+            drawn.append(DrawnBox((x1, y1, x2, y2), class_colour(label), text))
+    buffer = BytesIO()
+    draw_boxes(picture, drawn).save(buffer, "PNG")
+    write_bytes(out, buffer.getvalue())
+    return [item.text for item in drawn]

@@ -1,0 +1,89 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from megdet_hvd.predict import main, output_files
+from tests.evaluation.checkpoints import write_checkpoint
+
+
+def picture(file: Path, size: tuple[int, int] = (90, 60), mode: str = "RGB") -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(1).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(noise).convert(mode).save(file)
+    return file
+
+
+def test_names_keep_apart() -> None:
+    images = [
+        Path("a/x.jpg"),
+        Path("b/x.jpg"),
+        Path("b/X.png"),
+        Path("x_2.jpg"),
+        Path("out/y.png"),
+        Path("z.tar.jpg"),
+    ]
+    names = [file.name for file in output_files(images, Path("out"))]
+    assert names == ["x.png", "x_2.png", "X_3.png", "x_2_2.png", "y_2.png", "z.tar.png"]
+    assert all(file.parent == Path("out") for file in output_files(images, Path("out")))
+
+
+def test_pictures_are_written_and_what_is_no_picture_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "runs/my run/checkpoints/iteration_00000100.pt")
+    plain = picture(tmp_path / "one" / "a name with 'quotes' & ünicode.png")
+    grey = picture(tmp_path / "two" / plain.name, (600, 400), "L")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff no more")
+    out = tmp_path / "new" / "folder"
+    arguments = ["--checkpoint", str(tmp_path / "runs/my run"), "--score", "0.2", "--device", "cpu"]
+    code = main([*arguments, str(plain), str(broken), str(grey), "--out", str(out)])
+    captured = capsys.readouterr()
+    assert code == 2
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"error: {broken}: cannot be decoded")
+    names = sorted(file.name for file in out.iterdir())
+    assert names == [f"{plain.stem}.png", f"{plain.stem}_2.png"]
+    first, second = captured.out.splitlines()
+    assert first.startswith(f"{plain}: ")
+    assert second.endswith(f"→ {out / names[1]}")
+    small = Image.open(out / names[0])
+    assert small.size == (480, 320)  # enlarged, so that the labels can be read
+    assert Image.open(out / names[1]).size == (600, 400)
+    # What is written differs from the picture where boxes are: there are detections to draw.
+    assert any(name in first for name in ("cat", "dog", "traffic light"))
+    enlarged = Image.open(plain).resize((480, 320), Image.Resampling.BICUBIC)
+    assert np.any(np.asarray(small) != np.asarray(enlarged))
+    assert main([*arguments[:2], "--score", "1", str(plain), "--out", str(out)]) == 0
+    assert "nothing at or above 1.0" in capsys.readouterr().out
+
+
+def test_bad_input_is_one_message_and_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(picture(tmp_path / "a.png"))
+    assert main(["--checkpoint", str(tmp_path / "none.pt"), image]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/none.pt: no such checkpoint file\n"
+    write_checkpoint(tmp_path / "best.pt")
+    (tmp_path / "file").touch()
+    arguments = ["--checkpoint", str(tmp_path / "best.pt"), "--device", "cpu", image]
+    assert main([*arguments, "--out", str(tmp_path / "file")]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([*arguments, "--score", "50%"])
+    assert "50% is not a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys\nfrom megdet_hvd.predict import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--checkpoint FILE" in done.stdout
