@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -179,10 +180,12 @@ def _build(
     environ: Mapping[str, str],
     key: str,
 ) -> None:
-    scratch = places.cache / "build" / key
+    builds = places.cache / "build"
     logs = places.cache / "logs"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    builds.mkdir(parents=True, exist_ok=True)
+    for left in builds.glob(f"{key}-*"):  # by a build that was killed; we hold the lock
+        shutil.rmtree(left, ignore_errors=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=builds))
     environment = scratch / "env"
     python = environment / "bin" / "python"
     packaged_cuda = bool(plan.cuda) and plan.toolkit is None and plan.pair is not None

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from install.failure import failure_text
@@ -74,7 +74,6 @@ def run_logged(
                 stderr=subprocess.STDOUT,
                 env=None if environ is None else dict(environ),
                 cwd=cwd,
-                start_new_session=True,
             )
         except OSError as error:
             raise SetupProblem(f"{what} failed: cannot run {words[0]} ({error})") from error
@@ -96,13 +95,28 @@ def run_logged(
     return text
 
 
+def descendants(pid: int) -> list[int]:
+    """Processes below ``pid``, parents first, as the system lists them."""
+    found: list[int] = []
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        children = [int(c) for t in threads for c in (t / "children").read_text().split()]
+    except OSError:
+        return found
+    for child in children:
+        found += [child, *descendants(child)]
+    return found
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, how)
-            process.wait(5)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+    for pid in [process.pid, *descendants(process.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def warn(text: str) -> None:

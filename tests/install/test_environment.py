@@ -143,3 +143,32 @@ def test_open_mpis_place_is_told_only_where_it_is(tmp_path: Path) -> None:
     assert prefix(full, OPAL_PREFIX="/set") == "/set"
     assert prefix(full) == str(full)
     assert prefix(empty) in ("None", str(Path(sys.prefix)))
+
+
+def test_an_interrupted_command_takes_its_children_along(tmp_path: Path) -> None:
+    code = (
+        "import signal, sys\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "from pathlib import Path\n"
+        "from install.console import run_logged\n"
+        "run_logged('waiting', ['sh', '-c', 'sleep 300 & echo $! > pid; wait'], Path('l'),"
+        " cwd=Path.cwd())\n"
+    )
+    pid_file = tmp_path / "pid"
+    root = str(Path(__file__).parents[2])
+    environ = {"PYTHONPATH": root, "PATH": "/usr/bin:/bin"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL
+    ) as process:
+        while not (pid_file.exists() and pid_file.read_text().strip()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) != 0
+    sleeper = Path("/proc", pid_file.read_text().strip(), "cmdline")
+    for _ in range(100):
+        if not sleeper.exists() or b"sleep" not in sleeper.read_bytes():
+            return
+        time.sleep(0.1)
+    raise AssertionError("the child of the interrupted command goes on")

@@ -31,7 +31,7 @@ def test_run_puts_the_environment_first_and_keeps_arguments(tmp_path: Path) -> N
     program.write_text('#!/bin/sh\nprintf "%s|" "$VIRTUAL_ENV" "$@"\n')
     program.chmod(0o755)
     words = ["-np", "2", "a b", "x='1 2'", "$HOME"]
-    done = run(["sh", root / "install" / "run", "horovodrun", *words], tmp_path)
+    done = run(["sh", str(root / "install" / "run"), "horovodrun", *words], tmp_path)
     assert done.stdout.split("|")[:-1] == [f"{root}/.venv", *words]
 
 
@@ -42,7 +42,7 @@ def test_run_hears_where_the_environment_is(tmp_path: Path) -> None:
         ("envs/a", f"{root}/envs/a"),
         ("~/envs/a", "/home of/u/envs/a"),
     ):
-        command = ["sh", root / "install" / "run", "sh", "-c", 'printf %s "$VIRTUAL_ENV"']
+        command = ["sh", str(root / "install" / "run"), "sh", "-c", 'printf %s "$VIRTUAL_ENV"']
         done = run(command, tmp_path, MEGDET_VENV=venv, HOME="/home of/u")
         assert done.stdout == seen
 
