@@ -19,7 +19,7 @@ from megdet_hvd.errors import UserError
 
 PACKAGES = (
     "torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools", "pydantic", "pyyaml",
-    "pillow", "matplotlib", "tensorboard", "psutil",
+    "pillow", "matplotlib", "tensorboard", "tqdm", "psutil",
 )  # fmt: skip
 
 

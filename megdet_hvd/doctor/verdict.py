@@ -55,32 +55,44 @@ def can_run(findings: list[Finding]) -> bool:
 
 
 def report(findings: list[Finding]) -> list[str]:
-    """The lines to print, at most one screen of 40 lines of 100 characters."""
-    lines: list[str] = []
-    for finding in findings:
-        head = f"{finding.state:>4}  {finding.subject:<12} "
-        lines += textwrap.wrap(
-            finding.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head)
-        ) or [head.rstrip()]
-        if finding.fix:
-            start = " " * len(head) + "→ "
-            lines += textwrap.wrap(
-                finding.fix,
-                WIDTH,
-                initial_indent=start,
-                subsequent_indent=" " * len(start),
-                break_on_hyphens=False,
-            )
+    """The lines to print, at most one screen of 40 lines of 100 characters.
+
+    Where there is more, faults come before notes, and notes before what is in order.
+    """
+    blocks = [_block(finding) for finding in findings]
     faults = sum(finding.state == "NO" for finding in findings)
+    last = "Training can run."
     if faults:
         last = f"Training cannot run: {faults} thing{'s' * (faults > 1)} to mend (→)."
-    else:
-        last = "Training can run."
     room = SCREEN_LINES - 1
-    if len(lines) > room:
-        left_out = len(lines) - room + 1
-        lines = [*lines[: room - 1], f"      … {left_out} more lines: mend these first"]
-    return [*lines, last]
+    if sum(map(len, blocks)) <= room:
+        return [*(line for block in blocks for line in block), last]
+    order = sorted(range(len(blocks)), key=lambda i: ("NO", "note", "ok").index(findings[i].state))
+    shown: set[int] = set()
+    left = room - 1
+    for i in order:
+        if len(blocks[i]) <= left:
+            shown.add(i)
+            left -= len(blocks[i])
+    more = f"      … and {len(blocks) - len(shown)} more that this screen has no room for"
+    return [*(line for i in sorted(shown) for line in blocks[i]), more, last]
+
+
+def _block(finding: Finding) -> list[str]:
+    head = f"{finding.state:>4}  {finding.subject:<12} "
+    lines = textwrap.wrap(
+        finding.text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head)
+    ) or [head.rstrip()]
+    if finding.fix:
+        start = " " * len(head) + "→ "
+        lines += textwrap.wrap(
+            finding.fix,
+            WIDTH,
+            initial_indent=start,
+            subsequent_indent=" " * len(start),
+            break_on_hyphens=False,
+        )
+    return lines
 
 
 def _python(facts: Facts) -> Iterator[Finding]:
@@ -266,7 +278,16 @@ def _gpu(facts: Facts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
 
 
 def _packages(facts: Facts) -> Iterator[Finding]:
-    needed = ("numpy", "pycocotools", "pydantic", "pyyaml", "pillow", "matplotlib", "psutil")
+    needed = (
+        "numpy",
+        "pycocotools",
+        "pydantic",
+        "pyyaml",
+        "pillow",
+        "matplotlib",
+        "tqdm",
+        "psutil",
+    )
     missing = [name for name in needed if name not in facts.versions]
     if missing:
         yield Finding("NO", "packages", f"not installed: {', '.join(missing)}", SET_UP)
