@@ -73,7 +73,11 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
         launcher=launch.launcher,
     )
     if machine_of_rank is None:
-        problems = [p for p in hvd.allgather_object(_local_size_problem(launch, world), name="megdet.local") if p]
+        problems = [
+            p
+            for p in hvd.allgather_object(_local_size_problem(launch, world), name="megdet.local")
+            if p
+        ]
         if problems:
             raise mark_agreed(UserError(problems[0]))
     return world

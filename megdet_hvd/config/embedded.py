@@ -13,7 +13,7 @@ EMBEDDED: dict[str, Any] = {
     "data": {
         "kind": "scenes",
         "scenes": {"train_images": 1200, "val_images": 200, "size": 160},
-        "min_sizes": [160],
+        "min_sizes": [128],
         "max_size": 320,
     },
     "model": {

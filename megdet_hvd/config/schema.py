@@ -277,7 +277,7 @@ class Config(Section):
     seed: NotNegative = 0
     """Seed of weights, order, augmentation and sampling."""
     deterministic: bool = False
-    """Bit-for-bit repeatable: Horovod's fusion off, deterministic kernels."""
+    """Bit-for-bit repeatable on equally many processes and threads: fusion off, exact kernels."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """``auto``: CUDA where there is one."""
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -29,7 +29,14 @@ def coco_set(folder: Path, pictures: int = 12) -> list[str]:
         images.append({"id": i + 1, "file_name": name, "width": 64, "height": 48})
         box = [5, 5, 20 + i, 20]
         annotations.append(
-            {"id": i + 1, "image_id": i + 1, "category_id": 7, "bbox": box, "area": 400, "iscrowd": 0}
+            {
+                "id": i + 1,
+                "image_id": i + 1,
+                "category_id": 7,
+                "bbox": box,
+                "area": 400,
+                "iscrowd": 0,
+            }
         )
     content = {
         "images": images,

@@ -17,7 +17,10 @@ EXPECTED = {
     "unwritable": (2, r"/proc/nowhere/x: the run folder can't be written"),
     "missing": (2, r"norun holds no run"),
     "damaged": (2, r"iteration_00000003\.pt is damaged.*iteration_00000002\.pt"),
-    "nonfinite": (3, r"iteration 1: rank 1: the loss is not finite \(rpn_class .*class nan.*images"),
+    "nonfinite": (
+        3,
+        r"iteration 1: rank 1: the loss is not finite \(rpn_class .*class nan.*images",
+    ),
     "unreadable": (3, r"iteration 1: .*p3\.png can't be read"),
     "skipped": (0, ""),
 }
