@@ -34,7 +34,7 @@ def fetch_archives(places: Places, environ: Mapping[str, str]) -> None:
     settings = read_settings(environ, {}, versions.default_torch)
     pair = None if settings.torch == "site" else versions.pair(settings.torch)
     site_mpi = settings.mpi == "site"
-    packaged_cuda = settings.gpu == "on" and pair is not None and bool(pair.cuda_compiler)
+    packaged_cuda = pair is not None and bool(pair.cuda_compiler)
     wanted = {
         *run_requirements(versions, pair, site_mpi=site_mpi),
         *build_requirements(versions, pair, site_mpi=site_mpi, packaged_cuda=packaged_cuda),

@@ -78,8 +78,7 @@ def make_plan(
         SetupProblem: GPU support is wanted and there is no CUDA compiler for this torch.
     """
     torch = pair.torch if pair is not None else site.version if site is not None else ""
-    line = pair.cuda if pair is not None else site.cuda if site is not None else ""
-    cuda = line if settings.gpu == "on" else ""
+    cuda = pair.cuda if pair is not None else site.cuda if site is not None else ""
     packaged = pair is not None and bool(pair.cuda_compiler)
     asked = bool(environ.get("HOROVOD_CUDA_HOME") or environ.get("CUDA_HOME"))
     toolkit = cuda_toolkit(environ, cuda) if cuda and (asked or not packaged) else None
@@ -87,8 +86,7 @@ def make_plan(
         raise SetupProblem(
             f"torch {torch} was built with CUDA {cuda}, and no package index has that line's "
             f"compiler: install or load a CUDA {cuda.split('.')[0]} toolkit (module load cuda, or "
-            "CUDA_HOME=/path/to/cuda), take the default torch, or build without GPU support "
-            "(MEGDET_GPU=off)"
+            "CUDA_HOME=/path/to/cuda), or take the default torch (MEGDET_TORCH=default)"
         )
     nccl = environ.get("HOROVOD_NCCL_HOME") if cuda else None
     default_archs = pair.architectures if pair is not None else "80,90"
@@ -249,7 +247,7 @@ def _check_nccl(plan: Plan, site_packages: Path) -> None:
     if not (nccl / "include" / "nccl.h").is_file():
         raise SetupProblem(
             f"no NCCL at {nccl} (include/nccl.h): set HOROVOD_NCCL_HOME to the folder that holds "
-            "its include and lib, or build without GPU support (MEGDET_GPU=off)"
+            "its include and lib"
         )
 
 

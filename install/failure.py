@@ -44,8 +44,7 @@ CAUSES = (
     ),
     (
         r"Could NOT find NCCL",
-        "NCCL was not found: set HOROVOD_NCCL_HOME to the folder that holds its include and lib, "
-        "or MEGDET_GPU=off",
+        "NCCL was not found: set HOROVOD_NCCL_HOME to the folder that holds its include and lib",
     ),
     (
         r"Temporary failure in name resolution|dns error|Network is unreachable"

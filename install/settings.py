@@ -14,10 +14,9 @@ from install.problem import SetupProblem
 NAMES = {
     "torch": "MEGDET_TORCH",
     "mpi": "MEGDET_MPI",
-    "gpu": "MEGDET_GPU",
     "architectures": "MEGDET_CUDA_ARCHS",
 }
-_CHOICES = {"mpi": ("package", "site"), "gpu": ("on", "off")}
+_CHOICES = {"mpi": ("package", "site")}
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,6 @@ class Settings:
     """A torch version of ``versions.toml``, or ``site``."""
     mpi: str = "package"
     """``package``: Open MPI from the package index. ``site``: the mpicc on PATH."""
-    gpu: str = "on"
-    """``off`` builds Horovod without CUDA and NCCL."""
     architectures: str = ""
     """GPU architectures such as ``80,90``; empty: the pair's own."""
 

@@ -155,7 +155,7 @@ def _horovod(facts: Facts) -> Iterator[Finding]:
     gpus = bool(facts.gpus) and bool(facts.torch.text("cuda"))
     if "NCCL" not in has and gpus:
         text += "; without NCCL, sums between GPUs go through the host's memory, slowly"
-        yield Finding("note", "Horovod", text, "make setup MEGDET_GPU=on")
+        yield Finding("note", "Horovod", text, REBUILD)
     elif "MPI" not in has:
         yield Finding("note", "Horovod", f"{text}: only horovodrun --gloo starts it", REBUILD)
     else:
@@ -258,7 +258,7 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
 def _gpu(facts: Facts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
     if facts.torch.works and not cuda:
         text = f"{name}: this torch was built without CUDA and leaves it idle"
-        yield Finding("note", "GPU", text, "make setup MEGDET_TORCH=default MEGDET_GPU=on")
+        yield Finding("note", "GPU", text, "make setup MEGDET_TORCH=default")
         return
     if problem := driver_problem(gpu.driver, cuda):
         yield Finding("NO", "GPU", f"{name}: {problem}", "make setup MEGDET_TORCH=2.9.1 (CUDA 12)")

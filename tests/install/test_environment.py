@@ -14,7 +14,7 @@ from install.environment import OPEN_MPI_PREFIX, fate
 from install.files import only_one, put_folder, read_json, write_json
 from install.problem import SetupProblem
 
-SETTINGS = {"torch": "2.14.1", "mpi": "package", "gpu": "on", "architectures": ""}
+SETTINGS = {"torch": "2.14.1", "mpi": "package", "architectures": ""}
 READY = {"state": "ready", "settings": SETTINGS}
 
 
@@ -23,7 +23,7 @@ READY = {"state": "ready", "settings": SETTINGS}
     [
         (None, False, SETTINGS, "", "make"),
         (READY, True, SETTINGS, "3.11", "update"),
-        (READY, True, {**SETTINGS, "gpu": "off"}, "3.11", "update"),
+        (READY, True, {**SETTINGS, "architectures": "80"}, "3.11", "update"),
         (READY, True, {**SETTINGS, "torch": "2.11.0"}, "3.11", "make"),
         (READY, True, {**SETTINGS, "mpi": "site"}, "3.11", "make"),
         (READY, True, SETTINGS, "3.12", "make"),

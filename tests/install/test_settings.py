@@ -9,12 +9,12 @@ from install.settings import Settings, read_places, read_settings
 
 
 def test_defaults() -> None:
-    assert read_settings({}, {}, "2.14.1") == Settings("2.14.1", "package", "on", "")
+    assert read_settings({}, {}, "2.14.1") == Settings("2.14.1", "package", "")
 
 
 def test_what_is_not_given_stays_as_it_was() -> None:
-    remembered = {"torch": "2.11.0", "mpi": "site", "gpu": "off", "architectures": "80,90"}
-    assert read_settings({}, remembered, "2.14.1") == Settings("2.11.0", "site", "off", "80,90")
+    remembered = {"torch": "2.11.0", "mpi": "site", "architectures": "80,90"}
+    assert read_settings({}, remembered, "2.14.1") == Settings("2.11.0", "site", "80,90")
     given = {"MEGDET_TORCH": "2.9.1", "MEGDET_MPI": "package"}
     assert read_settings(given, remembered, "2.14.1").torch == "2.9.1"
     assert read_settings(given, remembered, "2.14.1").mpi == "package"
@@ -40,7 +40,7 @@ def test_horovods_own_variable_is_heard() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("MEGDET_CUDA_ARCHS", "ampere"), ("MEGDET_MPI", "openmpi"), ("MEGDET_GPU", "yes")],
+    [("MEGDET_CUDA_ARCHS", "ampere"), ("MEGDET_MPI", "openmpi")],
 )
 def test_a_wrong_value_is_named_with_its_variable(name: str, value: str) -> None:
     with pytest.raises(SetupProblem, match=f"{name}={value}"):
