@@ -1,5 +1,7 @@
 """The pictures of a run folder, drawn anew after each evaluation. Rank 0 only."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from megdet_hvd.comm.world import World
@@ -18,14 +20,29 @@ class RunPictures:
     world: World
 
     def draw(self, found: Evaluation) -> None:
-        """Refresh both; a picture that can't be drawn is named in the log and costs nothing."""
+        """Refresh both after an evaluation."""
+        self.draw_curves()
         if not self.world.is_main or self.data.val is None:
             return
-        from megdet_hvd.report.curves import draw_curves
         from megdet_hvd.report.detections import draw_detections
 
-        try:
-            draw_curves(self.folder.metrics, self.folder.curves)
+        with _unless_disk_fails():
             draw_detections(self.data.val, found.detections, self.folder.detections)
-        except OSError as error:
-            LOGGER.warning(f"the pictures could not be drawn: {error}")
+
+    def draw_curves(self) -> None:
+        """Refresh the curves."""
+        if not self.world.is_main or not self.folder.metrics.exists():
+            return
+        from megdet_hvd.report.curves import draw_curves
+
+        with _unless_disk_fails():
+            draw_curves(self.folder.metrics, self.folder.curves)
+
+
+@contextmanager
+def _unless_disk_fails() -> Iterator[None]:
+    """A picture that can't be written is named in the log and costs nothing."""
+    try:
+        yield
+    except OSError as error:
+        LOGGER.warning(f"a picture could not be drawn: {error}")

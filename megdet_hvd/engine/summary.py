@@ -1,0 +1,29 @@
+"""The last lines of a run: how good it is, beside the untrained model, and where it lies."""
+
+from megdet_hvd.checkpoint.naming import BEST
+from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.report.metrics_file import read_metrics
+
+
+def summary(folder: RunFolder, end_iteration: int) -> list[str]:
+    """Read from the run's metrics, so that a resumed run says the same as one that was not."""
+    evaluations = read_metrics(folder.metrics).eval
+    lines = []
+    if evaluations:
+        last, first = evaluations[-1], evaluations[0]
+        beside = ""
+        if first["iteration"] == 0 and last is not first:
+            beside = f"; the untrained model: {_shown(first['AP50'])}"
+        lines.append(
+            f"after {end_iteration} iterations: AP@.5 on validation {_shown(last['AP50'])}"
+            f"{beside}; mmAP {_shown(last['AP'])}"
+        )
+    best = folder.checkpoints / BEST
+    pictures = [p for p in (folder.curves, folder.detections) if p.exists()]
+    lines += [f"picture: {picture}" for picture in pictures]
+    lines.append(f"checkpoint: {best if best.exists() else folder.checkpoints}")
+    return lines
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3f}"
