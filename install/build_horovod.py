@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import sys
 import tempfile
@@ -157,6 +158,26 @@ def lay_links(nvidia: Path, line: str) -> None:
     link(nvidia / "nccl" / "lib" / "libnccl.so", "libnccl.so.2")
 
 
+def build_folder(cache: Path, scratch: Path, user: int) -> Path:
+    """Where builds take place: in the cache, or where its path would break make, in ``scratch``.
+
+    Raises:
+        SetupProblem: neither path is plain.
+    """
+
+    def plain(path: Path) -> bool:
+        return re.fullmatch(r"[\w./+@-]+", str(path), re.ASCII) is not None
+
+    if plain(cache):
+        return cache / "build"
+    if plain(scratch):
+        return scratch / f"megdet_hvd-build-{user}"
+    raise SetupProblem(
+        f"Horovod cannot be built below a path with blanks or special characters, and both "
+        f"{cache} and {scratch} have some: set TMPDIR or MEGDET_CACHE to a plain path"
+    )
+
+
 def get_wheel(
     plan: Plan, versions: Versions, places: Places, installer: Installer, environ: Mapping[str, str]
 ) -> Path:
@@ -178,7 +199,7 @@ def _build(
     environ: Mapping[str, str],
     key: str,
 ) -> None:
-    builds = places.cache / "build"
+    builds = build_folder(places.cache, Path(tempfile.gettempdir()), os.getuid())
     logs = places.cache / "logs"
     builds.mkdir(parents=True, exist_ok=True)
     for left in builds.glob(f"{key}-*"):  # by a build that was killed; we hold the lock

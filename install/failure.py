@@ -10,7 +10,7 @@ _TELLING = re.compile(
 )
 _NOISE = re.compile(
     r"(Failed building wheel|subprocess-exited|metadata-generation|CalledProcessError"
-    r"|exited with|did not run successfully|Failed to build|collect2: error|^\s*error: command)"
+    r"|find CCache|exited with|did not run successfully|Failed to build|collect2: error|^\s*error: command)"
 )
 
 CAUSES = (
@@ -61,13 +61,16 @@ def telling_lines(log: str, limit: int = 8) -> list[str]:
     Falls back on the log's last lines where none is telling.
     """
     lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in log.splitlines()]
+    texts = [line.strip() for line in lines if line.strip()]
     picked: list[str] = []
-    for line in lines:
-        text = line.strip()
-        if _TELLING.search(text) and not _NOISE.search(text) and text[:300] not in picked:
-            picked.append(text[:300])
+    for number, text in enumerate(texts):
+        if _TELLING.search(text) and not _NOISE.search(text):
+            if text.startswith("CMake Error") and number + 1 < len(texts):
+                text += " " + texts[number + 1]  # the reason stands below the place
+            if text[-300:] not in picked:
+                picked.append(text[-300:])
     if not picked:
-        picked = [line.strip()[:300] for line in lines if line.strip()][-limit:]
+        picked = [text[:300] for text in texts[-limit:]]
     return picked[:limit]
 
 

@@ -57,3 +57,15 @@ def test_the_message_is_short_and_names_log_and_step() -> None:
     assert text.startswith("building Horovod failed (exit code 1):\n    /env/torch")
     assert "Whole log: /c/logs/x.log" in text
     assert len(text.splitlines()) <= 12
+
+
+def test_cmakes_reason_stands_below_its_place() -> None:
+    log = """-- Could not find CCache. Consider installing CCache to speed up compilation.
+CMake Error at Modules/FindMPI.cmake:1283 (try_compile):
+  Failed to generate test project build system.
+Call Stack (most recent call first):
+"""
+    assert telling_lines(log) == [
+        "CMake Error at Modules/FindMPI.cmake:1283 (try_compile): "
+        "Failed to generate test project build system."
+    ]
