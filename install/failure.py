@@ -10,7 +10,8 @@ _TELLING = re.compile(
 )
 _NOISE = re.compile(
     r"(Failed building wheel|subprocess-exited|metadata-generation|CalledProcessError"
-    r"|find CCache|exited with|did not run successfully|Failed to build|collect2: error|^\s*error: command)"
+    r"|find CCache|exited with|did not run successfully|Failed to build|collect2: error"
+    r"|^\s*error: command)"
 )
 
 CAUSES = (
@@ -67,11 +68,18 @@ def telling_lines(log: str, limit: int = 8) -> list[str]:
         if _TELLING.search(text) and not _NOISE.search(text):
             if text.startswith("CMake Error") and number + 1 < len(texts):
                 text += " " + texts[number + 1]  # the reason stands below the place
-            if text[-300:] not in picked:
-                picked.append(text[-300:])
+            if (short := _shortened(text)) not in picked:
+                picked.append(short)
     if not picked:
-        picked = [text[:300] for text in texts[-limit:]]
+        picked = [_shortened(text) for text in texts[-limit:]]
     return picked[:limit]
+
+
+def _shortened(text: str) -> str:
+    """At most 300 characters; deep paths of a long line lose their folders first."""
+    if len(text) > 200:
+        text = re.sub(r"(?:/[^\s:/]+){4,}(/[^\s:/]+)", r"…\1", text)
+    return text[:300]
 
 
 def remedy(log: str) -> str | None:

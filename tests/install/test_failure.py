@@ -69,3 +69,10 @@ Call Stack (most recent call first):
         "CMake Error at Modules/FindMPI.cmake:1283 (try_compile): "
         "Failed to generate test project build system."
     ]
+
+
+def test_a_long_line_loses_folders_before_words() -> None:
+    place = "/home/u/" + "deep/" * 50
+    assert telling_lines(f"CMake Error at {place}FindMPI.cmake:12 (try):\n  no such thing") == [
+        "CMake Error at …/FindMPI.cmake:12 (try): no such thing"
+    ]
