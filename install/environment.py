@@ -208,8 +208,7 @@ def _check(places: Places, wheels: Path, gpu: bool) -> str:
     with step("checking that Horovod loads"):
         log = places.cache / "logs" / "check.log"
         environ = {**os.environ, "PATH": f"{places.venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
-        for name in ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
-            environ.pop(name, None)
+        environ.pop("PYTHONDONTWRITEBYTECODE", None)
         try:
             output = run_logged(
                 "loading Horovod",
