@@ -112,6 +112,22 @@ def require_compilers(environ: Mapping[str, str]) -> None:
         raise SetupProblem("Building Horovod needs\n    " + "\n    ".join(missing))
 
 
+def toolkit_home(dry_run: str) -> Path | None:
+    """The toolkit's folder from what ``nvcc --dryrun`` prints; None: not said."""
+    found = re.search(r"^#\$ _HERE_=(.+)$", dry_run, re.MULTILINE)
+    return Path(found[1].strip()).parent if found else None
+
+
+def _home_of(nvcc: str) -> Path:
+    """Asked, since the nvcc on PATH may be a script that starts the real one elsewhere."""
+    command = [nvcc, "--dryrun", "-E", "-x", "cu", os.devnull]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.CompletedProcess(command, 1, "", "")
+    return toolkit_home(done.stderr + done.stdout) or Path(os.path.realpath(nvcc)).parent.parent
+
+
 def cuda_toolkit(environ: Mapping[str, str], wanted: str) -> tuple[Path, str] | None:
     """The machine's CUDA toolkit of the wanted major version, with its release; None: none.
 
@@ -126,7 +142,7 @@ def cuda_toolkit(environ: Mapping[str, str], wanted: str) -> tuple[Path, str] | 
         (name, environ[name]) for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME") if environ.get(name)
     ]
     if on_path is not None:
-        places.append(("PATH", str(Path(os.path.realpath(on_path)).parent.parent)))
+        places.append(("PATH", str(_home_of(on_path))))
     for name, text in places:
         home = Path(text)
         release = nvcc_release(output_of(home / "bin" / "nvcc", "--version"))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from install.machine import cuda_toolkit, nvcc_release, open_mpi_version
+from install.machine import cuda_toolkit, nvcc_release, open_mpi_version, toolkit_home
 from install.problem import SetupProblem
 
 NVCC = """nvcc: NVIDIA (R) Cuda compiler driver
@@ -55,3 +55,20 @@ def test_a_named_toolkit_of_another_version_is_refused(tmp_path: Path) -> None:
     home = fake_toolkit(tmp_path / "cuda", "12.4")
     with pytest.raises(SetupProblem, match=r"holds CUDA 12\.4, but this torch .* CUDA 13\.0"):
         cuda_toolkit({"HOROVOD_CUDA_HOME": str(home)}, "13.0")
+
+
+def test_a_script_that_stands_before_nvcc_is_seen_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = fake_toolkit(tmp_path / "cuda-12.4", "12.4")
+    real = home / "bin" / "nvcc"
+    text = real.read_text().replace("cat", 'echo "#$ _HERE_=$(dirname "$0")" >&2\ncat')
+    real.write_text(text)
+    script = tmp_path / "bin" / "nvcc"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec "{real}" "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{script.parent}:/usr/bin:/bin")
+    assert cuda_toolkit({}, "12.8") == (home, "12.4")
+    assert toolkit_home("#$ _SPACE_= \n#$ _HERE_=/opt/cuda 12/bin\n") == Path("/opt/cuda 12")
+    assert toolkit_home("nvcc: not found") is None
