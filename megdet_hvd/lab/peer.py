@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from megdet_hvd.data.batch import Batch
+    from megdet_hvd.model.detector import Detector
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +69,19 @@ def peer_module(model: "nn.Module") -> "nn.Module":
     return Peer()
 
 
+def peer_of(ours: "Detector", config: Config) -> "nn.Module":
+    """The model of torchvision with the weights of ``ours``, behind our batches."""
+    from megdet_hvd.data.loader import eval_transform
+    from megdet_hvd.model.torchvision_io import to_torchvision
+
+    # The loader has resized already, and torchvision's own resize is the identity on that: in
+    # training it is told to skip it, in evaluation the sizes fit.
+    evaluated = eval_transform(config.data)
+    model = to_torchvision(ours, min_size=evaluated.min_size, max_size=evaluated.max_size)
+    model.transform._skip_resize = True
+    return peer_module(model)
+
+
 def train_peer(config: Config) -> None:
     """Train, evaluating when a run of ours would, on one process."""
     import os
@@ -83,7 +97,6 @@ def train_peer(config: Config) -> None:
     from megdet_hvd.engine.periods import due_by_epochs
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.model.build import build_detector, local_norm
-    from megdet_hvd.model.torchvision_io import to_torchvision
 
     world = World(rank=0, size=1, machines=((0,),), cores=os.cpu_count() or 1)
     torch.manual_seed(config.seed)
@@ -94,9 +107,7 @@ def train_peer(config: Config) -> None:
     ours = build_detector(
         config.model, len(data.train.categories), local_norm(config.model), seed=config.seed
     )
-    model = to_torchvision(ours)
-    model.transform._skip_resize = True  # the loader has resized already
-    peer = peer_module(model)
+    peer = peer_of(ours, config)
     learning = config.learning
     groups = parameter_groups(peer, learning.weight_decay, learning.decay_bn)
     optimizer = torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)

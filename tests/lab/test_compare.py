@@ -2,10 +2,14 @@ import json
 import sys
 from pathlib import Path
 
+import torch
 from PIL import Image
 
+from megdet_hvd.data.factory import open_datasets
+from megdet_hvd.data.loader import eval_batches
 from megdet_hvd.lab.compare import draw, evaluations, side_command, table
-from megdet_hvd.lab.peer import train_peer
+from megdet_hvd.lab.peer import peer_of, train_peer
+from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.small import small_config
 
 
@@ -49,3 +53,16 @@ def test_the_peer_trains_and_is_measured_as_a_run_of_ours_is(tmp_path: Path) -> 
     assert len(losses) == 2 and all(0 < loss < 20 for loss in losses)
     (last,) = evaluations(metrics)
     assert set(last) == {"epoch", "AP", "AP50", "AP75"}
+
+
+def test_the_peer_sees_evaluation_pictures_at_the_size_the_loader_gave_them(tmp_path: Path) -> None:
+    config = small_config(tmp_path, ["data.min_sizes=[48]", "model.norm=bn"])
+    data = open_datasets(config.data, is_main=True, wait=lambda: None)
+    (batch, *_) = eval_batches(data.val, config.data, [0, 1], 2)
+    ours = build_detector(config.model, 6, local_norm(config.model), seed=0).eval()
+    for parameter in ours.roi_heads.box_predictor.parameters():
+        torch.nn.init.normal_(parameter, 0, 0.5, generator=torch.Generator().manual_seed(1))
+    peer = peer_of(ours, config).eval()
+    for mine, theirs in zip(ours(batch), peer(batch), strict=True):
+        assert len(mine.scores) and torch.equal(mine.labels, theirs.labels)
+        assert torch.allclose(mine.boxes, theirs.boxes, atol=1e-3)
