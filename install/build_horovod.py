@@ -159,14 +159,17 @@ def lay_links(nvidia: Path, line: str) -> None:
 
 
 def build_folder(cache: Path, scratch: Path, user: int) -> Path:
-    """Where builds take place: in the cache, or where its path would break make, in ``scratch``.
+    """Where builds take place: in the cache, or where its path would break them, in ``scratch``.
+
+    Horovod's CMake files use their own path as a regular expression: a ``+`` in it, and the
+    library silently lands in a wrong folder of the wheel. make breaks on blanks.
 
     Raises:
         SetupProblem: neither path is plain.
     """
 
     def plain(path: Path) -> bool:
-        return re.fullmatch(r"[\w./+@-]+", str(path), re.ASCII) is not None
+        return re.fullmatch(r"[\w./@-]+", str(path), re.ASCII) is not None
 
     if plain(cache):
         return cache / "build"

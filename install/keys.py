@@ -23,7 +23,7 @@ def wheel_key(parts: Mapping[str, str]) -> str:
     architectures, CUDA and NCCL versions, edits, machine …) counts as much.
     """
     shown = "_".join(f"{name}-{parts[name]}" for name in ("horovod", "torch", "python", "mpi"))
-    shown = re.sub(r"[^A-Za-z0-9._+-]+", "-", shown)
+    shown = re.sub(r"[^A-Za-z0-9._-]+", "-", shown)  # builds lie below it: see build_folder
     return f"{shown}_{fingerprint({**parts, 'recipe': RECIPE})}"
 
 

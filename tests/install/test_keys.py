@@ -64,10 +64,10 @@ def test_horovod_python_and_edits_count(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_name_can_be_read_and_is_a_file_name() -> None:
-    parts = {"horovod": "0.28.1", "torch": "2.1/a b", "python": "3.11", "mpi": "x;y"}
+    parts = {"horovod": "0.28.1", "torch": "2.1+cu130 (a)/b", "python": "3.11", "mpi": "x;y"}
     key = wheel_key(parts)
-    assert key.startswith("horovod-0.28.1_torch-2.1-a-b_python-3.11_mpi-x-y_")
-    assert not set(key) & set("/ ;'\"")
+    assert key.startswith("horovod-0.28.1_torch-2.1-cu130-a-b_python-3.11_mpi-x-y_")
+    assert not set(key) & set("/ ;'\"+()[]")
 
 
 def test_only_a_finished_environment_with_all_that_is_wanted_is_ready() -> None:
