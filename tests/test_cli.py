@@ -90,7 +90,7 @@ def test_help_lists_every_setting_with_type_default_and_docstring(
         "      accumulated passes.",
     ]
     assert "  learning.momentum=0.9" in lines
-    assert "  data.min_sizes=[800]  ([160])" in lines
+    assert "  data.min_sizes=[800]  ([128])" in lines
 
 
 def test_every_setting_has_a_docstring() -> None:

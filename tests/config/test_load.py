@@ -32,7 +32,7 @@ def test_the_embedded_default_is_small_rendered_scenes() -> None:
     assert found.global_batch == 8
     assert found.model.backbone == "resnet18"
     assert found.model.norm == "cgbn"
-    assert found.data.min_sizes == (160,)
+    assert found.data.min_sizes == (128,)
 
 
 def test_a_file_is_read_over_the_schema(tmp_path: Path) -> None:

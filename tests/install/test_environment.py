@@ -130,7 +130,8 @@ def test_open_mpis_place_is_told_only_where_it_is(tmp_path: Path) -> None:
     environ = {"PATH": "/usr/bin:/bin"}
 
     def prefix(folder: Path, **more: str) -> str:
-        command = [sys.executable, "-c", code, str(folder)]
+        # -S: the environment's own line of this kind must not speak first
+        command = [sys.executable, "-S", "-c", code, str(folder)]
         done = subprocess.run(
             command, capture_output=True, text=True, check=True, env={**environ, **more}
         )
@@ -142,7 +143,7 @@ def test_open_mpis_place_is_told_only_where_it_is(tmp_path: Path) -> None:
     assert prefix(empty, OPAL_PREFIX="/set") == "/set"
     assert prefix(full, OPAL_PREFIX="/set") == "/set"
     assert prefix(full) == str(full)
-    assert prefix(empty) in ("None", str(Path(sys.prefix)))
+    assert prefix(empty) == "None"
 
 
 def test_an_interrupted_command_takes_its_children_along(tmp_path: Path) -> None:
