@@ -31,8 +31,8 @@ EMBEDDED: dict[str, Any] = {
     },
     "learning": {
         "policy": "custom",
-        "milestones": [{"epoch": 4.5, "factor": 0.1}, {"epoch": 5.4, "factor": 0.1}],
-        "epochs": 6,
+        "milestones": [{"epoch": 3, "factor": 0.1}, {"epoch": 3.7, "factor": 0.1}],
+        "epochs": 4,
     },
     "evaluation": {"untrained": True},
 }
