@@ -58,6 +58,7 @@ def test_the_peer_trains_and_is_measured_as_a_run_of_ours_is(tmp_path: Path) -> 
 def test_the_peer_sees_evaluation_pictures_at_the_size_the_loader_gave_them(tmp_path: Path) -> None:
     config = small_config(tmp_path, ["data.min_sizes=[48]", "model.norm=bn"])
     data = open_datasets(config.data, is_main=True, wait=lambda: None)
+    assert data.val is not None
     (batch, *_) = eval_batches(data.val, config.data, [0, 1], 2)
     ours = build_detector(config.model, 6, local_norm(config.model), seed=0).eval()
     for parameter in ours.roi_heads.box_predictor.parameters():
