@@ -90,6 +90,7 @@ class TrainLoader:
         start_iteration: int,
         end_iteration: int,
         local_size: int = 1,
+        cores: int | None = None,
     ) -> None:
         """Steps ``start_iteration`` … ``end_iteration`` - 1 of the stream.
 
@@ -103,11 +104,12 @@ class TrainLoader:
             world_size: processes.
             start_iteration: first step, counted from 0.
             end_iteration: the step after the last.
-            local_size: ranks that share this machine's cores; for ``workers=auto``.
+            local_size: ranks of this machine; for ``workers=auto``.
+            cores: this rank's own share of them; None: those it may run on, shared by all ranks.
         """
         images = -(-global_batch // (world_size * accumulation))
         sides = config.max_size, max(config.min_sizes)
-        self.workers = _workers(config, local_size, images * accumulation, sides)
+        self.workers = _workers(config, local_size, cores, images * accumulation, sides)
         """Loader processes; 0: a thread of this process loads one step ahead."""
         self._start, self._end = start_iteration, end_iteration
         grouped = config.aspect_grouping > 1
@@ -152,6 +154,7 @@ def eval_batches(
     images_per_batch: int,
     *,
     local_size: int = 1,
+    cores: int | None = None,
 ) -> Iterator[Batch]:
     """The pictures at ``positions``, in that order, without augmentation and without targets.
 
@@ -160,19 +163,24 @@ def eval_batches(
         config: sizes and workers.
         positions: this rank's share of the index.
         images_per_batch: pictures per batch; the last may hold fewer.
-        local_size: ranks that share this machine's cores; for ``workers=auto``.
+        local_size: ranks of this machine; for ``workers=auto``.
+        cores: this rank's own share of them; None: those it may run on, shared by all ranks.
     """
     steps = _EvalSteps(index, tuple(positions), images_per_batch, eval_transform(config))
     count = -(-len(positions) // images_per_batch)
     sides = config.max_size, steps.transform.min_size
-    workers = _workers(config, local_size, images_per_batch, sides)
+    workers = _workers(config, local_size, cores, images_per_batch, sides)
     return _iterate(steps, range(count), min(workers, count))
 
 
-def _workers(config: DataConfig, local_size: int, images: int, sides: tuple[int, int]) -> int:
+def _workers(
+    config: DataConfig, local_size: int, cores: int | None, images: int, sides: tuple[int, int]
+) -> int:
+    # Where the launcher bound each rank to cores of its own, dividing those again by the ranks
+    # would leave none for loading.
     return worker_count(
         config.workers,
-        cores=len(os.sched_getaffinity(0)),
+        cores=len(os.sched_getaffinity(0)) if cores is None else cores * local_size,
         local_size=local_size,
         step_bytes=images * 3 * sides[0] * sides[1],
         shared_bytes=shared_memory_bytes(),

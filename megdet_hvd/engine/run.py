@@ -46,11 +46,14 @@ def execute(run: Run) -> Run:
         start_iteration=run.iteration,
         end_iteration=end,
         local_size=world.local_size,
+        cores=world.cores,
     )
     skipped = 0
     with closing(progress):
         if validation is not None and config.evaluation.untrained and run.iteration == 0:
+            began = time.monotonic()
             _evaluate(run, validation, pictures)
+            progress.outside(time.monotonic() - began)
         steps = train_steps(
             run.detector,
             run.optimizer,

@@ -1,6 +1,6 @@
 """Evaluation during a run: numbers into the metrics, pictures into the run folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -25,16 +25,11 @@ class Validation:
     metrics: Metrics | None
     """None on ranks other than 0."""
     shared_statistics: bool
-    done_at: int | None = field(default=None, init=False)
-    """Iteration of the last evaluation."""
-    last: Evaluation | None = field(default=None, init=False)
-    """What it found."""
 
     def run(self, detector: nn.Module, iteration: int, epoch: float) -> Evaluation:
         """Evaluate after ``iteration`` steps. Every process calls it together."""
         with averaged_running_statistics(detector, self.world, self.shared_statistics):
             found = evaluate_detector(detector, self.index, self.config, self.world)
-        self.done_at, self.last = iteration, found
         if self.metrics is not None:
             result = found.result
             self.metrics.write("eval", iteration, epoch=epoch, **result.as_metrics())

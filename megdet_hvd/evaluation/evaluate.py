@@ -57,7 +57,14 @@ def evaluate_detector(
     found: dict[int, Detections] = {}
     unreadable = 0
     with together(world, "evaluation"):
-        found, skipped = detect(detector, index, config, batches, local_size=world.local_size)
+        found, skipped = detect(
+            detector,
+            index,
+            config,
+            batches,
+            local_size=world.local_size,
+            cores=world.cores,
+        )
         unreadable = len(skipped)
     detections = gather_detections(found, world)
     unreadable = sum(gather_objects(unreadable, world, "evaluation.unreadable"))

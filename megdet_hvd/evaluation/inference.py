@@ -48,6 +48,7 @@ def detect(
     batches: Sequence[Sequence[int]],
     *,
     local_size: int = 1,
+    cores: int | None = None,
 ) -> tuple[dict[int, Detections], list[Unreadable]]:
     """Detections, on the CPU, by position in the index. No communication takes place.
 
@@ -65,7 +66,12 @@ def detect(
     images_per_batch = config.evaluation.images_per_process
     with evaluating(detector), autocast(config.precision, device):
         for batch in eval_batches(
-            index, config.data, positions, images_per_batch, local_size=local_size
+            index,
+            config.data,
+            positions,
+            images_per_batch,
+            local_size=local_size,
+            cores=cores,
         ):
             for picture in batch.unreadable:
                 if config.data.unreadable_images == "stop":

@@ -13,7 +13,7 @@ from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.loader import TrainLoader, eval_batches
+from megdet_hvd.data.loader import TrainLoader, _workers, eval_batches
 from megdet_hvd.data.workers import worker_count
 from tests.ranks import run_ranks
 
@@ -208,3 +208,16 @@ def test_worker_counts() -> None:
     assert auto(64, 8, step_bytes=5_000_000, shared_bytes=64_000_000) == 0
     assert worker_count(7, cores=1, local_size=9) == 7
     assert worker_count(0, cores=64, local_size=1) == 0
+
+
+def test_cores_that_a_launcher_has_divided_are_not_divided_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("megdet_hvd.data.loader.shared_memory_bytes", lambda: None)
+
+    def workers(local_size: int, cores: int | None) -> int:
+        return _workers(DataConfig(), local_size, cores, images=2, sides=(64, 64))
+
+    assert workers(8, 12) == 4  # eight ranks, each bound to twelve cores of its own
+    assert workers(8, 1) == 0
+    assert workers(10**6, None) == 0  # not bound: what is seen is shared by all

@@ -147,5 +147,13 @@ def test_progress_averages_over_the_interval() -> None:
     assert last is not None and last["class"] == 1.0
 
 
+def test_time_outside_training_does_not_count_in_its_speed() -> None:
+    config = load_config(None, ["log.every_iterations=1", "log.progress=lines"])
+    progress = Progress(config, "python", 0, 1, shown=False)
+    progress.outside(1e6)  # an evaluation before the first step, longer than all that passed
+    line = progress.step(1, dict.fromkeys(LOSS_PARTS, 1.0), 8, 0.1, 0.0)
+    assert line is not None and line["step_s"] == pytest.approx(1e-9)
+
+
 def test_time_left() -> None:
     assert [clock(s) for s in (0, 59.6, 3725.4)] == ["0:00:00", "0:01:00", "1:02:05"]
