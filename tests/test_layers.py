@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("megdet_hvd", "errors", "draws"),
+    ("megdet_hvd", "errors", "draws", "image_rows"),
     ("schedule",),
     ("config", "cluster"),
     ("comm",),

@@ -1,6 +1,8 @@
 """Cross-GPU Batch Normalisation (§3.3)."""
 
+from megdet_hvd.bn import traffic
+from megdet_hvd.bn.carriers import carrier_of
 from megdet_hvd.bn.convert import convert_cross_gpu_bn, name_layers
 from megdet_hvd.bn.layer import CrossGPUBatchNorm2d
 
-__all__ = ["CrossGPUBatchNorm2d", "convert_cross_gpu_bn", "name_layers"]
+__all__ = ["CrossGPUBatchNorm2d", "carrier_of", "convert_cross_gpu_bn", "name_layers", "traffic"]

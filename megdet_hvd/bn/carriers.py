@@ -1,52 +1,119 @@
 """The one thing a CGBN layer asks of the outside: sum this vector over my group."""
 
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from typing import Any
 
 from torch import Tensor
 
-from megdet_hvd.comm import groups
+from megdet_hvd.bn import traffic
+from megdet_hvd.comm.groups import Group
+from megdet_hvd.comm.position import waiting
+from megdet_hvd.errors import UserError
 
 
-class Carrier(Protocol):
+class Carrier(ABC):
     """Sums a vector over the processes of a group; all of them call it in the same order."""
 
-    size: int
-    """Number of processes in the group."""
+    name: str
+    """As ``bn.carrier`` has it."""
+
+    def __init__(self, ranks: tuple[int, ...]) -> None:
+        self.ranks = ranks
+        """The group, global ranks."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes in the group."""
+        return len(self.ranks)
 
     def sum(self, vector: Tensor, name: str) -> Tensor:
-        """The sum over the group, on every member. ``name`` is equal on all of them."""
-        ...
+        """The sum over the group, on every member. ``name`` is equal on all of them.
+
+        Returns once it is there. ``vector`` may be overwritten.
+        """
+        with waiting(name, self.ranks, vector.numel()):
+            total = self._sum(vector, name)
+        traffic.note(name, vector.numel() * vector.element_size())
+        return total
+
+    @abstractmethod
+    def _sum(self, vector: Tensor, name: str) -> Tensor: ...
 
 
-class Alone:
+class Alone(Carrier):
     """A group of one process: nothing to send."""
 
-    size = 1
+    name = "none"
+
+    def __init__(self) -> None:
+        super().__init__((0,))
 
     def sum(self, vector: Tensor, name: str) -> Tensor:
         """The vector itself."""
         return vector
 
+    def _sum(self, vector: Tensor, name: str) -> Tensor:
+        return vector
 
-class HorovodCarrier:
+
+class HorovodCarrier(Carrier):
     """``hvd.allreduce`` on a process set, on CPU and GPU alike."""
 
-    def __init__(self, process_set: Any) -> None:
-        """``process_set`` is a Horovod ProcessSet that this process belongs to."""
-        self.process_set = process_set
-        self.size = int(process_set.size())
+    name = "horovod"
 
-    def sum(self, vector: Tensor, name: str) -> Tensor:
-        """The sum, by one named collective."""
+    def __init__(self, process_set: Any, ranks: tuple[int, ...]) -> None:
+        """``process_set`` is a Horovod ProcessSet that this process belongs to."""
+        super().__init__(ranks)
+        self.process_set = process_set
+
+    def _sum(self, vector: Tensor, name: str) -> Tensor:
         import horovod.torch as hvd
 
-        total: Tensor = hvd.allreduce(vector, name=name, op=hvd.Sum, process_set=self.process_set)
+        total: Tensor = hvd.allreduce_(vector, name=name, op=hvd.Sum, process_set=self.process_set)
         return total
 
 
-def carrier_for(process_set: Any | None) -> Carrier:
-    """The carrier of a process set; None: the set of this process's own machine."""
-    chosen = groups.machine_set() if process_set is None else process_set
-    if chosen is None or chosen.size() == 1:
+class MpiCarrier(Carrier):
+    """mpi4py's Allreduce on the group's own communicator. CPU tensors, under MPI launchers.
+
+    Between ranks of one machine it goes through shared memory at once, where Horovod's thread
+    takes a cycle of about a millisecond. Messages have no names, so their order must agree; the
+    watchdog compares names and lengths.
+    """
+
+    name = "mpi"
+
+    def __init__(self, communicator: Any, ranks: tuple[int, ...]) -> None:
+        """``communicator`` is mpi4py's, for this carrier alone, on exactly ``ranks``."""
+        super().__init__(ranks)
+        from mpi4py import MPI
+
+        self._communicator, self._in_place = communicator, MPI.IN_PLACE
+
+    def _sum(self, vector: Tensor, name: str) -> Tensor:
+        if not vector.is_cpu:
+            raise UserError(
+                f"bn.carrier=mpi sums CPU tensors, and {name} is on {vector.device}: "
+                "set bn.carrier=horovod on GPUs"
+            )
+        self._communicator.Allreduce(self._in_place, vector.numpy())
+        return vector
+
+
+def carrier_of(group: Group | None, kind: str = "horovod") -> Carrier:
+    """The carrier ``kind`` for a group; None or one rank: nothing to send.
+
+    Raises:
+        UserError: ``mpi`` where MPI did not start the job.
+    """
+    if group is None or len(group.ranks) == 1:
         return Alone()
-    return HorovodCarrier(chosen)
+    if kind == "mpi":
+        if group.communicator is None:
+            raise UserError(
+                "bn.carrier=mpi needs a job that MPI started (mpirun, horovodrun --mpi, "
+                "srun --mpi=pmix), so that the group has a communicator; this one was not: "
+                "set bn.carrier=horovod"
+            )
+        return MpiCarrier(group.communicator, group.ranks)
+    return HorovodCarrier(group.process_set, group.ranks)

@@ -7,22 +7,31 @@ from torch import nn
 from megdet_hvd.bn.layer import CrossGPUBatchNorm2d
 
 
-def convert_cross_gpu_bn(module: nn.Module, process_set: Any | None = None) -> nn.Module:
+def convert_cross_gpu_bn(
+    module: nn.Module,
+    process_set: Any | None = None,
+    *,
+    carrier: str = "horovod",
+    images_per_statistic: int | None = None,
+) -> nn.Module:
     """Replace every nn.BatchNorm2d in ``module`` by a CrossGPUBatchNorm2d over ``process_set``.
 
     Parameters and buffers are kept (the same tensors), and with them state-dict keys. Frozen
     layers (torchvision's FrozenBatchNorm2d) stay. Returns the module, or its replacement where
     it is a BN layer itself. Every layer is named after its path, the same on all processes.
+    ``carrier`` and ``images_per_statistic`` as in :class:`CrossGPUBatchNorm2d`.
     """
-    converted = _converted(module, process_set)
+    settings = {
+        "process_set": process_set,
+        "carrier": carrier,
+        "images_per_statistic": images_per_statistic,
+    }
+    converted = _converted(module, settings)
     name_layers(converted)
     return converted
 
 
-def _converted(module: nn.Module, process_set: Any | None) -> nn.Module:
-    if isinstance(module, CrossGPUBatchNorm2d):
-        module.process_set, module._carrier = process_set, None
-        return module
+def _converted(module: nn.Module, settings: dict[str, Any]) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d):
         layer = CrossGPUBatchNorm2d(
             module.num_features,
@@ -30,24 +39,38 @@ def _converted(module: nn.Module, process_set: Any | None) -> nn.Module:
             module.momentum,
             module.affine,
             module.track_running_stats,
-            process_set=process_set,
+            **settings,
         )
         layer.weight, layer.bias = module.weight, module.bias
         layer.running_mean, layer.running_var = module.running_mean, module.running_var
         layer.num_batches_tracked = module.num_batches_tracked
         return layer.train(module.training)
     for name, child in list(module.named_children()):
-        replacement = _converted(child, process_set)
+        replacement = _converted(child, settings)
         if replacement is not child:
             setattr(module, name, replacement)
     return module
 
 
 def name_layers(module: nn.Module) -> list[str]:
-    """Name each CGBN layer's messages after its path in ``module``; returns the paths."""
+    """Name each CGBN layer's messages after its path in ``module``; returns the paths.
+
+    From then on a layer numbers its calls within one forward of ``module``, so that the levels
+    of a pyramid differ while the same call has the same name in every step, as Horovod's
+    response cache wants it.
+    """
     paths = []
     for path, layer in module.named_modules():
         if isinstance(layer, CrossGPUBatchNorm2d):
             layer.message_name = f"cgbn.{path or 'layer'}"
+            layer.counts_calls = True
             paths.append(path)
+    if paths and _number_from_nought not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_number_from_nought)
     return paths
+
+
+def _number_from_nought(module: nn.Module, _: Any) -> None:
+    for layer in module.modules():
+        if isinstance(layer, CrossGPUBatchNorm2d):
+            layer.next_call = 0

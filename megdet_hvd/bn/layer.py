@@ -6,8 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.bn.carriers import Carrier, carrier_for
+from megdet_hvd.bn.carriers import Alone, Carrier, carrier_of
 from megdet_hvd.bn.function import GroupNormalise
+from megdet_hvd.bn.parts import parts_of
+from megdet_hvd.bn.tape import Statistics, recording_tape, replaying_tape
+from megdet_hvd.comm import groups
 
 _unnamed = itertools.count()
 
@@ -21,13 +24,19 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
     group's n) goes into the running statistics.
 
     In training mode every process of the group must call it, in the same order: one collective
-    forward and one backward, named after the layer.
+    forward and one backward, named after the layer and the number of its call.
 
     Args:
-        process_set: a Horovod ProcessSet; None: the processes of this machine, as in the paper.
+        process_set: a Horovod ProcessSet; None: the group that the session was started with,
+            by default the processes of this machine, as in the paper.
+        carrier: who sums: ``horovod``, or ``mpi`` (with ``process_set`` None only).
+        images_per_statistic: split the process's own images into groups of so many, for BN sizes
+            smaller than a process holds. Nothing is sent then. Where rows are boxes,
+            :mod:`megdet_hvd.image_rows` says whose.
 
     Raises:
         ValueError: the whole group holds one value per channel (on all its processes).
+        UserError: the carrier can't serve this job.
     """
 
     def __init__(
@@ -39,6 +48,8 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         track_running_stats: bool = True,
         *,
         process_set: Any | None = None,
+        carrier: str = "horovod",
+        images_per_statistic: int | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -46,44 +57,80 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
             num_features, eps, momentum, affine, track_running_stats, device=device, dtype=dtype
         )
         self.process_set = process_set
+        self.carrier_kind = carrier
+        self.images_per_statistic = images_per_statistic
         self.message_name = f"cgbn.unnamed.{next(_unnamed)}"
+        self.next_call = 0
+        self.counts_calls = False
         self._carrier: Carrier | None = None
 
     @property
     def carrier(self) -> Carrier:
         """Who sums for this layer; found at first use, since Horovod must be running."""
         if self._carrier is None:
-            self._carrier = carrier_for(self.process_set)
+            if self.images_per_statistic is not None:
+                self._carrier = Alone()
+            elif self.process_set is not None:
+                self._carrier = carrier_of(groups.group_of(self.process_set), self.carrier_kind)
+            else:
+                self._carrier = carrier_of(groups.bn_group(), self.carrier_kind)
         return self._carrier
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; in training mode with the statistics of the group."""
         self._check_input_dim(input)
-        if not self.training and self.running_mean is not None:
+        if not self.training:
             return super().forward(input)
-        if not self.training and not self.track_running_stats:
-            # nn.BatchNorm2d uses the batch's own statistics here, and so do we: no messages.
-            return super().forward(input)
-        y: Tensor
+        return self._normalise(input)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        parts = parts_of(x, self.images_per_statistic)
+        done = [self._one_statistic(part) for part in parts]
+        if self.track_running_stats and replaying_tape() is None:
+            self._update_running([statistics for _, statistics in done])
+        return done[0][0] if len(done) == 1 else torch.cat([y for y, _ in done])
+
+    # An autograd function that talks to other processes is no work for a compiler: torch.compile
+    # breaks the graph here. The attribute is what torch.compiler.disable sets, without importing
+    # the compiler.
+    _normalise._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+    def _one_statistic(self, x: Tensor) -> tuple[Tensor, Statistics]:
+        replayed, recorded = replaying_tape(), recording_tape()
+        known = None if replayed is None else replayed.recall(self)
+        call = self._call() if known is None else known.call
         y, n, mean, variance = GroupNormalise.apply(
-            input, self.weight, self.bias, self.eps, self.carrier, self.message_name
+            x, self.weight, self.bias, self.eps, self.carrier, self.message_name, call, known
         )
-        if self.training and self.track_running_stats:
-            self._update_running(n, mean, variance)
-        return y
+        statistics = Statistics(n, mean, variance, call)
+        if recorded is not None:
+            recorded.note(self, statistics)
+        return y, statistics
+
+    def _call(self) -> int:
+        """Number of this call since the model's forward began: levels of a pyramid differ."""
+        call = self.next_call
+        if self.counts_calls:
+            self.next_call += 1
+        return call
 
     @torch.no_grad()
-    def _update_running(self, n: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """Move running to (1 − m)·running + m·statistic; an empty group changes nothing."""
-        if self.running_mean is None or self.running_var is None or n == 0:
+    def _update_running(self, found: list[Statistics]) -> None:
+        """Move running to (1 − m)·running + m·statistic, the mean of ``found`` where several.
+
+        Groups without values change nothing.
+        """
+        found = [one for one in found if one.n > 0]
+        if self.running_mean is None or self.running_var is None or not found:
             return
         factor = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             if factor is None:
                 factor = 1.0 / float(self.num_batches_tracked)
-        unbiased = variance * (n / (n - 1))
         assert factor is not None
+        mean = torch.stack([one.mean for one in found]).mean(0)
+        unbiased = torch.stack([one.variance * (one.n / (one.n - 1)) for one in found]).mean(0)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), factor)
 

@@ -8,10 +8,17 @@ We send both at once: each process k adds the vector
 in float64. From the sums S0, S1, S2 over the group follow n = S0, μ = S1/n and
 σ² = S2/n − μ². In float64 the last difference loses nothing that float32 inputs hold, even at
 |μ| = 10⁴·σ, which the same formula in float32 would not survive.
+
+The local moments must be as good. A mean rounded to float32 is off by 3·10⁻⁴ of the spread there,
+so it serves as a pivot p only: with z = x − p, which floating point computes without error where
+x is near p, m_k = p + Σz/n_k and M2_k = Σz² − n_k·(Σz/n_k)². That reads x twice, as torch's own
+BN does; z exists one piece at a time, small enough to stay in the processor's cache.
 """
 
 import torch
 from torch import Tensor
+
+from megdet_hvd.bn.pieces import dims_of, per_channel, pieces
 
 
 def local_moments(x: Tensor) -> Tensor:
@@ -23,15 +30,37 @@ def local_moments(x: Tensor) -> Tensor:
     n = x.numel() // channels if channels else 0
     if n == 0:
         return x.new_zeros(1 + 2 * channels, dtype=torch.float64)
-    dims = [d for d in range(x.dim()) if d != 1]
-    if x.dtype == torch.float64:
-        variance, mean = torch.var_mean(x, dims, correction=0)
-    else:
-        # torch's own kernel: one pass, sums kept wider than float32.
-        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)
-    mean, variance = mean.double(), variance.double()
+    kept = torch.float64 if x.dtype == torch.float64 else torch.float32
+    pivot = x.mean(dims_of(x), dtype=kept)
+    first, second = _moments_about(x, pivot)
+    residual = first / n
+    mean = pivot.double() + residual
+    deviations = (second - first * residual).clamp(min=0)
     count = torch.full((1,), float(n), dtype=torch.float64, device=x.device)
-    return torch.cat([count, n * mean, n * (variance + mean * mean)])
+    return torch.cat([count, n * mean, deviations + n * mean * mean])
+
+
+def _moments_about(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ(x − pivot) and Σ(x − pivot)², (C,) float64 both."""
+    column = per_channel(pivot, x)
+    first = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    second = torch.zeros_like(first)
+    fused = x.dtype != torch.float64 and not x.is_contiguous()
+    for at in pieces(x):
+        channels = at[1]
+        z = x[at] - column[:, channels]
+        if fused:
+            # Channels last: torch's one-pass kernel is the quick one, with sums in float64 inside.
+            mean, variance = torch.batch_norm_update_stats(z, None, None, 0.0)
+            count = z.numel() // z.shape[1]
+            total = count * mean.double()
+            first[channels] += total
+            second[channels] += count * variance.double() + total * mean
+        else:
+            dims = dims_of(z)
+            first[channels] += z.sum(dims)
+            second[channels] += z.square_().sum(dims)
+    return first, second
 
 
 def group_moments(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from megdet_hvd.image_rows import current_rows, rows_per_image
+
 
 class Statistics(NamedTuple):
     """What one call of a CGBN layer normalised with."""
@@ -22,6 +24,8 @@ class Statistics(NamedTuple):
     """(C,) float64."""
     variance: Tensor
     """(C,) float64, biased."""
+    call: int = 0
+    """Number of the call, which names its messages."""
 
 
 class Tape:
@@ -30,10 +34,12 @@ class Tape:
     def __init__(self) -> None:
         self._records: list[tuple[int, Statistics]] = []
         self._next = 0
+        self._rows: tuple[int, ...] | None = None
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Within it, CGBN calls of this thread are noted."""
+        self._rows = current_rows()
         token = _active.set((self, False))
         try:
             yield
@@ -46,7 +52,8 @@ class Tape:
         self._next = 0
         token = _active.set((self, True))
         try:
-            yield
+            with rows_per_image(self._rows):
+                yield
         finally:
             _active.reset(token)
 

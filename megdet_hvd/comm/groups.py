@@ -1,36 +1,52 @@
-"""The process set of this process's own machine, for the life of a Horovod session."""
+"""The groups of processes of a Horovod session, for its life: machines, and who shares BN."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from megdet_hvd.comm.world import Machines
 
 
-@dataclass
-class _Session:
-    """What :func:`megdet_hvd.comm.session.start` found."""
+@dataclass(frozen=True)
+class Group:
+    """Processes that sum among themselves."""
 
-    machine_set: Any
+    ranks: tuple[int, ...]
+    """Global ranks, ascending; this process is one of them."""
+    process_set: Any
+    """Horovod's; None where the group is one process."""
+    communicator: Any = None
+    """mpi4py's on the same ranks, for BN alone; None where MPI did not start the job."""
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What :func:`megdet_hvd.comm.session.start` made."""
+
+    bn_group: Group
     machines: Machines
+    own_machine: tuple[int, ...]
 
 
 _session: _Session | None = None
 
 
-def remember(machine_set: Any, machines: Machines) -> None:
-    """Keep the set of this machine's ranks (None: this process is alone on its machine)."""
+def remember(bn_group: Group, machines: Machines, own_machine: Sequence[int]) -> None:
+    """Keep the group that this process shares BN statistics with."""
     global _session
-    _session = _Session(machine_set, machines)
+    _session = _Session(bn_group, machines, tuple(own_machine))
 
 
 def forget() -> None:
     """Drop it: Horovod stops."""
     global _session
+    if _session is not None and _session.bn_group.communicator is not None:
+        _session.bn_group.communicator.Free()
     _session = None
 
 
-def machine_set() -> Any:
-    """The process set of this machine's ranks; None where this process is alone on it.
+def bn_group() -> Group | None:
+    """The group that this process shares BN statistics with; None: it is alone.
 
     Without :func:`megdet_hvd.comm.session.start`, in a program that called ``hvd.init()``
     itself, the global set serves where one machine is the whole job.
@@ -39,15 +55,22 @@ def machine_set() -> Any:
         RuntimeError: Horovod spans several machines and was not started with their sets.
     """
     if _session is not None:
-        return _session.machine_set
+        return _session.bn_group
     import horovod.torch as hvd
 
     if not hvd.is_initialized() or hvd.size() == 1:
         return None
     if hvd.size() == hvd.local_size():
-        return hvd.global_process_set
+        return group_of(hvd.global_process_set)
     raise RuntimeError(
         f"Horovod runs {hvd.size()} processes, {hvd.local_size()} of them on this machine, and "
         "was started without a process set per machine; call megdet_hvd.comm.session.start() "
         "instead of hvd.init(), or give the layer process_set=…"
     )
+
+
+def group_of(process_set: Any) -> Group:
+    """The group of a Horovod process set that this process belongs to."""
+    size = int(process_set.size())
+    ranks = process_set.ranks
+    return Group(tuple(range(size)) if ranks is None else tuple(sorted(ranks)), process_set)

@@ -1,14 +1,15 @@
-"""Start and stop Horovod, with one static process set per machine.
+"""Start and stop Horovod, with one static process set per group that shares BN statistics.
 
 Process sets must be known when Horovod starts: sets added later cost an extra allgather in
 every cycle. So the machines are found first, by mpi4py where MPI coordinates, by a first
-short Horovod session where Gloo does and the job spans several machines.
+short Horovod session where Gloo does and the job needs more than the global set.
 """
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
@@ -24,9 +25,16 @@ def machine_key() -> tuple[str, str]:
     return socket.gethostname(), boot.read_text().strip() if boot.exists() else ""
 
 
-def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool = False) -> World:
+def start(
+    *,
+    machine_of_rank: Sequence[int] | None = None,
+    deterministic: bool = False,
+    bn_groups: Callable[[Machines], Machines] | None = None,
+) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
+    ``bn_groups`` says who shares BN statistics, given the ranks of each machine; each rank is in
+    one group. None: each machine is a group, as in the paper.
     ``machine_of_rank`` replaces what the machines say of themselves (``[0, 0, 1, 1]``: ranks 0
     and 1 on one, 2 and 3 on another), so that several can be tried out on one. With
     ``deterministic``, Horovod's tensor fusion is off: its grouping depends on timing and with
@@ -48,7 +56,9 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
 
         found = MPI.COMM_WORLD.allgather((machine_key(), frozenset(os.sched_getaffinity(0))))
         machines = _machines([key for key, _ in found], machine_of_rank)
-        _init(machines)
+        sharing = machines if bn_groups is None else bn_groups(machines)
+        sets = _init(sharing)
+        communicators = True
     else:
         import horovod.torch as hvd
 
@@ -57,13 +67,18 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
             (machine_key(), frozenset(os.sched_getaffinity(0))), name="megdet.machines"
         )
         machines = _machines([key for key, _ in found], machine_of_rank)
-        if len(machines) > 1:
+        sharing = machines if bn_groups is None else bn_groups(machines)
+        communicators = False
+        if _wants_sets(sharing):
             hvd.shutdown()
-            _init(machines)
+            sets = _init(sharing)
         else:
-            groups.remember(hvd.global_process_set, machines)
+            sets = {}
     import horovod.torch as hvd
 
+    own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
+    process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
+    communicator = _communicator(sharing) if communicators else None
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
     world = World(
         rank=hvd.rank(),
@@ -72,6 +87,7 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
         cores=cores_per_process([found[rank][1] for rank in local]),
         launcher=launch.launcher,
     )
+    groups.remember(groups.Group(own, process_set, communicator), machines, local)
     if machine_of_rank is None:
         problems = [
             p
@@ -101,19 +117,30 @@ def _machines(keys: Sequence[tuple[str, str]], machine_of_rank: Sequence[int] | 
     return machines_of(machine_of_rank)
 
 
-def _init(machines: Machines) -> None:
-    """Start Horovod with a set for each machine, all ranks naming the same list."""
+def _wants_sets(sharing: Machines) -> bool:
+    """Whether a group is neither everybody, whose set Horovod has, nor one rank, who needs none."""
+    return any(1 < len(ranks) < sum(map(len, sharing)) for ranks in sharing)
+
+
+def _init(sharing: Machines) -> dict[tuple[int, ...], Any]:
+    """Start Horovod with a set for each group, all ranks naming the same list."""
     import horovod.torch as hvd
 
-    if len(machines) == 1:
+    if not _wants_sets(sharing):
         hvd.init()
-        groups.remember(hvd.global_process_set, machines)
-        return
-    # A set of one rank needs no messages; Horovod is not asked for it.
-    sets = {ranks: hvd.ProcessSet(list(ranks)) for ranks in machines if len(ranks) > 1}
+        return {}
+    sets = {tuple(ranks): hvd.ProcessSet(list(ranks)) for ranks in sharing if len(ranks) > 1}
     hvd.init(process_sets=list(sets.values()))
-    own = next(ranks for ranks in machines if hvd.rank() in ranks)
-    groups.remember(sets.get(own), machines)
+    return sets
+
+
+def _communicator(sharing: Machines) -> Any:
+    """mpi4py's communicator on the group of this process. Every process calls it together."""
+    from mpi4py import MPI
+
+    rank = MPI.COMM_WORLD.Get_rank()
+    own = next(i for i, ranks in enumerate(sharing) if rank in ranks)
+    return MPI.COMM_WORLD.Split(own, rank)
 
 
 def _local_size_problem(launch: Launch, world: World) -> str | None:

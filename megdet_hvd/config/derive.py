@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megdet_hvd.config.bn_groups import bn_groups
 from megdet_hvd.config.schema import Config, LearningConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.schedule.exact import exact
@@ -164,8 +165,12 @@ def _warmup_start_rate(learning: LearningConfig, peak_rate: float) -> float:
 def _bn_images(config: Config, images: int, machine_sizes: Sequence[int]) -> tuple[int, ...]:
     if config.model.norm in ("frozen", "none"):
         return ()
-    if config.model.norm == "bn" or config.bn.scope == "process":
+    if config.model.norm == "bn":
         return tuple(images for _ in machine_sizes)
-    if config.bn.scope == "world":
-        return tuple(images * sum(machine_sizes) for _ in machine_sizes)
-    return tuple(images * size for size in machine_sizes)
+    first = [sum(machine_sizes[:m]) for m in range(len(machine_sizes))]
+    machines = [range(at, at + size) for at, size in zip(first, machine_sizes, strict=True)]
+    shared = bn_groups(config.bn.scope, config.bn.size, images, machines)
+    return tuple(
+        next(k for group, k in zip(shared.groups, shared.images, strict=True) if at in group)
+        for at in first
+    )

@@ -90,9 +90,11 @@ def _normalisation(config: Config, derived: Derived) -> list[str]:
     if norm == "frozen":
         return ["BN statistics frozen (model.norm=frozen)"]
     machines = _count(len(derived.machine_sizes), "machine")
-    if norm == "bn" or config.bn.scope == "process":
+    if norm == "bn" or (config.bn.scope == "process" and config.bn.size is None):
         key = "model.norm=bn" if norm == "bn" else "bn.scope=process"
         return [f"BN statistics over {_count(images, 'image')}, each process its own ({key})"]
+    if config.bn.size is not None:
+        return [_bn_size(config.bn.size, config.bn.scope, images)]
     if config.bn.scope == "world":
         ranks = derived.world_size
         return [
@@ -106,6 +108,22 @@ def _normalisation(config: Config, derived: Derived) -> list[str]:
         f"(bn.scope=machine, {_count(machines_of_size, 'machine')})"
         for ranks, machines_of_size in sorted(sizes.items(), reverse=True)
     ]
+
+
+def _bn_size(size: int, scope: str, images: int) -> str:
+    if size > images:
+        return (
+            f"BN statistics over {_count(size // images, 'rank')} × {_count(images, 'image')} = "
+            f"{_count(size, 'image')} (bn.size={size}, bn.scope={scope})"
+        )
+    if size == images:
+        return (
+            f"BN statistics over {_count(images, 'image')}, each process its own (bn.size={size})"
+        )
+    return (
+        f"BN statistics over {size} of the {_count(images, 'image')} of a process, "
+        f"{images // size} statistics a call (bn.size={size})"
+    )
 
 
 def _count(number: int, noun: str) -> str:

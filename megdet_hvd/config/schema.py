@@ -177,6 +177,10 @@ class BatchNormConfig(Section):
 
     scope: Literal["machine", "world", "process"] = "machine"
     """``machine``: the processes of one machine, as in the paper. ``world``: all of them."""
+    size: Positive | None = None
+    """Images per statistic: divides the scope, or a process's images. None: all of the scope."""
+    carrier: Literal["horovod", "mpi"] = "horovod"
+    """Who sums: ``hvd.allreduce``, or mpi4py's (CPU tensors, under MPI launchers)."""
 
 
 class Milestone(Section):
@@ -311,6 +315,11 @@ class Config(Section):
                 f"global_batch={self.global_batch} does not divide over "
                 f"learning.accumulation={passes} passes "
                 f"({self.global_batch} % {passes} = {rest}); try global_batch={above}"
+            )
+        if self.bn.size is not None and self.model.norm != "cgbn":
+            raise ValueError(
+                f"bn.size={self.bn.size} belongs to model.norm=cgbn, not to "
+                f"model.norm={self.model.norm}: set model.norm=cgbn, or leave bn.size out"
             )
         if self.data.kind == "coco" and not self.data.train:
             raise ValueError(

@@ -1,35 +1,75 @@
-"""Which normalisation layer the detector is built with."""
+"""Which normalisation layer the detector is built with, and who shares its statistics."""
 
 from collections.abc import Callable
 from functools import partial
 
 from torch import nn
 
-from megdet_hvd.bn import CrossGPUBatchNorm2d
-from megdet_hvd.comm.world import World, describe_ranks
+from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of
+from megdet_hvd.comm import groups
+from megdet_hvd.comm.world import Machines, World, describe_ranks
+from megdet_hvd.config.bn_groups import BnGroups, bn_groups
 from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
 from megdet_hvd.model.norm import batch_norm, frozen_norm, no_norm
 
 
-def detector_norm(config: Config) -> Callable[[int], nn.Module]:
-    """A factory: number of channels → layer, as ``model.norm`` and ``bn.scope`` say."""
+def sharing_of(config: Config) -> Callable[[Machines], Machines]:
+    """Who shares BN statistics, for :func:`megdet_hvd.comm.session.start`."""
+
+    def sharing(machines: Machines) -> Machines:
+        found = statistic_groups(config, machines)
+        return tuple((r,) for m in machines for r in m) if found is None else found.groups
+
+    return sharing
+
+
+def statistic_groups(config: Config, machines: Machines) -> BnGroups | None:
+    """The groups that ``bn.scope`` and ``bn.size`` ask for; None where nothing is shared.
+
+    A size that can't be made gives None too: :func:`megdet_hvd.config.derive.derive` refuses it,
+    on all ranks together, once they can talk.
+    """
+    if config.model.norm != "cgbn":
+        return None
+    processes = sum(map(len, machines))
+    images = config.global_batch // (processes * config.learning.accumulation)
+    try:
+        return bn_groups(config.bn.scope, config.bn.size, max(1, images), machines)
+    except UserError:
+        return None
+
+
+def detector_norm(config: Config, world: World) -> Callable[[int], nn.Module]:
+    """A factory: number of channels → layer, as ``model.norm`` and the section ``bn`` say.
+
+    Raises:
+        UserError: ``bn.carrier=mpi`` where it can't serve.
+    """
     model = config.model
     if model.norm == "none":
         return no_norm()
     if model.norm == "frozen":
         return frozen_norm(model.norm_eps)
-    if model.norm == "bn" or config.bn.scope == "process":
+    if model.norm == "bn":
         return batch_norm(model.norm_eps, model.norm_momentum)
-    process_set = None
-    if config.bn.scope == "world":
-        import horovod.torch as hvd
-
-        process_set = hvd.global_process_set if hvd.size() > 1 else None
+    found = statistic_groups(config, world.machines)
+    split = None if found is None else found.split
+    if split is None:
+        group = groups.bn_group()
+        carrier_of(group, config.bn.carrier)  # refused now rather than in a step
+        wanted = next((g for g in found.groups if world.rank in g), None) if found else None
+        if group is not None and wanted is not None and group.ranks != wanted:
+            raise RuntimeError(
+                f"the session was started with BN group {group.ranks}, the configuration wants "
+                f"{wanted}: pass bn_groups=sharing_of(config) to session.start()"
+            )
     return partial(
         CrossGPUBatchNorm2d,
         eps=model.norm_eps,
         momentum=model.norm_momentum,
-        process_set=process_set,
+        carrier=config.bn.carrier,
+        images_per_statistic=split,
     )
 
 
@@ -37,9 +77,8 @@ def shares_statistics_with_all(config: Config, world: World) -> bool:
     """Whether every process holds the same running statistics."""
     if config.model.norm in ("frozen", "none"):
         return True
-    if config.model.norm == "bn" or config.bn.scope == "process":
-        return world.size == 1
-    return config.bn.scope == "world" or len(world.machines) == 1
+    found = statistic_groups(config, world.machines)
+    return world.size == 1 if found is None else len(found.groups) == 1
 
 
 def describe_norm(detector: nn.Module, config: Config, world: World, images: int) -> str:
@@ -53,11 +92,21 @@ def describe_norm(detector: nn.Module, config: Config, world: World, images: int
         if own:
             return f"BN: {len(own)} layers, each process its own statistics over {images} images"
         return f"BN: none trained (model.norm={config.model.norm})"
-    ranks = tuple(range(world.size)) if config.bn.scope == "world" else world.local_ranks
-    where = "all machines" if config.bn.scope == "world" else "one machine"
-    groups = len(world.machines) if config.bn.scope == "machine" else 1
-    more = f"; {groups} such groups" if groups > 1 else ""
+    found = statistic_groups(config, world.machines)
+    assert found is not None, "CGBN layers have groups"
+    ranks = next(group for group in found.groups if world.rank in group)
+    if found.split is not None:
+        return (
+            f"CGBN: {len(layers)} layers, each process splits its {images} images into "
+            f"statistics of {found.split}; nothing is sent"
+        )
+    if len(ranks) == 1:
+        return f"CGBN: {len(layers)} layers, {images} images a statistic; nothing is sent"
+    machines = {m for m, own in enumerate(world.machines) if set(own) & set(ranks)}
+    where = "one machine" if len(machines) == 1 else f"{len(machines)} machines"
+    more = f"; {len(found.groups)} such groups" if len(found.groups) > 1 else ""
     return (
         f"CGBN: {len(layers)} layers share statistics over ranks {describe_ranks(ranks)} "
-        f"({where}): {len(ranks)} × {images} = {len(ranks) * images} images a statistic{more}"
+        f"({where}): {len(ranks)} × {images} = {len(ranks) * images} images a statistic"
+        f"{more}; bn.carrier={config.bn.carrier}"
     )

@@ -15,7 +15,7 @@ from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import World
+    from megdet_hvd.comm.world import Machines, World
 
 T = TypeVar("T")
 
@@ -31,6 +31,7 @@ def run_program(
     work: Callable[[T, "World"], int],
     *,
     deterministic: Callable[[T], bool] = lambda _: False,
+    sharing: "Callable[[T], Callable[[Machines], Machines]] | None" = None,
     machine_of_rank: Sequence[int] | None = None,
 ) -> int:
     """Run ``work`` in every process of the job; returns this process's exit code.
@@ -39,6 +40,7 @@ def run_program(
         configure: reads what the user gave; may raise UserError, on some ranks only.
         work: the program; all processes call it together.
         deterministic: whether Horovod must start without tensor fusion.
+        sharing: who shares BN statistics, given the ranks of each machine; None: each machine.
         machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
     """
     value: T | None = None
@@ -54,7 +56,9 @@ def run_program(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    return _together(launch.rank or 0, value, problem, work, deterministic, machine_of_rank)
+    return _together(
+        launch.rank or 0, value, problem, work, deterministic, sharing, machine_of_rank
+    )
 
 
 def _together(
@@ -63,6 +67,7 @@ def _together(
     problem: UserError | None,
     work: Callable[[T, "World"], int],
     deterministic: Callable[[T], bool],
+    sharing: "Callable[[T], Callable[[Machines], Machines]] | None",
     machine_of_rank: Sequence[int] | None,
 ) -> int:
     from megdet_hvd.comm.abort import end_job
@@ -74,6 +79,7 @@ def _together(
         world = start(
             machine_of_rank=machine_of_rank,
             deterministic=value is not None and deterministic(value),
+            bn_groups=None if value is None or sharing is None else sharing(value),
         )
         rank = world.rank
         start_log(world)

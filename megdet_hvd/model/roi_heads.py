@@ -21,6 +21,7 @@ from torchvision.ops import (
 
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Detections, Target
+from megdet_hvd.image_rows import rows_per_image
 from megdet_hvd.model.backbone import LEVELS
 from megdet_hvd.model.losses import box_losses, class_losses
 from megdet_hvd.model.matching import BACKGROUND, match_boxes
@@ -80,7 +81,9 @@ class RoiHeads(nn.Module):
         """
         boxes = list(rois) or [features[LEVELS[0]].new_zeros(0, 4)]
         pooled = self.box_roi_pool(dict(features), boxes, [canvas])
-        logits, deltas = self.box_predictor(self.box_head(pooled))
+        with rows_per_image([len(own) for own in rois]):
+            hidden = self.box_head(pooled)
+        logits, deltas = self.box_predictor(hidden)
         return at_least_float32(logits), at_least_float32(deltas)
 
     def losses(

@@ -1,24 +1,36 @@
 """Run by several ranks: CGBN against plain BN on the concatenated batch, in float64.
 
-Arguments: the machine of each rank (``0,0,1,1``), or ``-`` for what the machines say.
+Arguments: the machine of each rank (``0,0,1,1``), or ``-`` for what the machines say; the
+carriers to check, or the word ``refused`` after them where ``mpi`` can't serve; the group of each
+rank (``0,0,1,1``), where it is not its machine.
 """
 
 import sys
 import threading
 import traceback
-from typing import Any
 
 import torch
 from torch import nn
 
-from megdet_hvd.bn import CrossGPUBatchNorm2d, convert_cross_gpu_bn
+from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of, convert_cross_gpu_bn, traffic
 from megdet_hvd.bn.running import averaged_running_statistics
+from megdet_hvd.bn.tape import Tape
+from megdet_hvd.comm import groups
 from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.world import World
+from megdet_hvd.comm.world import Machines, World, machines_of
+from megdet_hvd.errors import UserError
 
 CHANNELS = 5
+carrier = "horovod"
+"""The one being checked."""
+
+
+def group_ranks() -> tuple[int, ...]:
+    group = groups.bn_group()
+    assert group is not None
+    return group.ranks
 
 
 def close(
@@ -73,7 +85,7 @@ def check_equal(
     **settings: object,
 ) -> None:
     """Two steps of ours on this rank's part against plain float64 BN on the group's parts."""
-    group = world.local_ranks
+    group = group_ranks()
     if not sum(counts[r] for r in group):
         check_empty_group()
         if settings.get("affine", True):
@@ -81,7 +93,7 @@ def check_equal(
         return
     xs, gs = parts(counts, sizes, dtype, offset)
     reference = nn.BatchNorm2d(CHANNELS, **settings).double()  # type: ignore[arg-type]
-    ours = CrossGPUBatchNorm2d(CHANNELS, **settings).to(dtype)  # type: ignore[arg-type]
+    ours = CrossGPUBatchNorm2d(CHANNELS, carrier=carrier, **settings).to(dtype)  # type: ignore[arg-type]
     weights(reference)
     weights(ours)
     own = xs[world.rank].clone()
@@ -129,7 +141,7 @@ def check_equal(
 
 def check_empty_group() -> None:
     """A group without any image: nothing comes out, and no statistic moves."""
-    layer = CrossGPUBatchNorm2d(CHANNELS)
+    layer = CrossGPUBatchNorm2d(CHANNELS, carrier=carrier)
     x = torch.zeros(0, CHANNELS, 4, 6, requires_grad=True)
     layer(x).sum().backward()
     assert x.grad is not None and x.grad.shape == x.shape
@@ -153,8 +165,8 @@ def check_eval(world: World) -> None:
 
 def check_single_value(world: World) -> None:
     """A group with one value per channel raises nn.BatchNorm's error on all its ranks."""
-    first = world.rank == world.local_ranks[0]
-    layer = CrossGPUBatchNorm2d(CHANNELS)
+    first = world.rank == group_ranks()[0]
+    layer = CrossGPUBatchNorm2d(CHANNELS, carrier=carrier)
     try:
         layer(torch.ones(1 if first else 0, CHANNELS, 1, 1))
     except ValueError as error:
@@ -163,35 +175,142 @@ def check_single_value(world: World) -> None:
         raise AssertionError("one value per channel went through")
 
 
-def check_names(world: World) -> None:
-    """Every message is named after its layer: one forward and one backward each."""
-    import horovod.torch as hvd
+class Levels(nn.Module):
+    """A BN layer called at three pyramid levels, another one behind it."""
 
-    plain = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.last = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        levels = [x, x[:, :, ::2], x[:, :, ::3]]
+        total: torch.Tensor = self.last(
+            sum(self.shared(level).mean((2, 3), True) for level in levels)
+        )
+        return total
+
+
+def check_messages(world: World) -> None:
+    """One forward and one backward message a call, numbered, the same in every step."""
+    plain = nn.Sequential(Levels())
     before = {k: tuple(v.shape) for k, v in plain.state_dict().items()}
-    model = convert_cross_gpu_bn(plain)
+    model = convert_cross_gpu_bn(plain, carrier=carrier)
     assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == before
-    names: list[str] = []
-    true_allreduce = hvd.allreduce
-
-    def counted(tensor: torch.Tensor, **words: Any) -> Any:
-        names.append(words["name"])
-        return true_allreduce(tensor, **words)
-
-    hvd.allreduce = counted
-    try:
-        model(torch.randn(2, 3, 4, 4)).sum().backward()
-    finally:
-        hvd.allreduce = true_allreduce
-    if world.local_size == 1:
-        assert names == [], names
+    steps = 3
+    traffic.reset()
+    for _ in range(steps):
+        model(torch.randn(2, 4, 6, 6)).square().sum().backward()
+    names = [f"cgbn.0.shared.{way}.{k}" for way in ("forward", "backward") for k in range(3)]
+    names += ["cgbn.0.last.forward.0", "cgbn.0.last.backward.0"]
+    sent = traffic.messages()
+    if len(group_ranks()) == 1:
+        assert not sent, sent
     else:
-        assert names == [
-            "cgbn.1.forward",
-            "cgbn.3.forward",
-            "cgbn.3.backward",
-            "cgbn.1.backward",
-        ], names
+        assert dict(sent) == dict.fromkeys(names, steps), sent
+        assert traffic.sent_bytes() == steps * 8 * 4 * ((1 + 2 * 4) + 2 * 4), traffic.sent_bytes()
+
+
+def check_tape(world: World) -> None:
+    """A segment computed again takes its statistics from the tape: nothing sent, nothing moved."""
+    torch.manual_seed(world.rank)
+    model = convert_cross_gpu_bn(
+        nn.Sequential(nn.BatchNorm2d(4), nn.BatchNorm2d(4)), carrier=carrier
+    )
+    x = torch.randn(2, 4, 6, 6)
+    tape = Tape()
+    with tape.recording():
+        first = model(x)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    traffic.reset()
+    with tape.replaying():
+        again = model(x.requires_grad_())
+    assert torch.equal(first, again) and not traffic.messages()
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    again.square().sum().backward()
+    assert x.grad is not None
+    expected = {f"cgbn.{k}.backward.0": 1 for k in (0, 1)} if len(group_ranks()) > 1 else {}
+    assert dict(traffic.messages()) == expected, traffic.messages()
+
+
+def check_exact(world: World) -> None:
+    """Far from zero: statistics to 10⁻⁶, outputs and gradients no worse than torch's own."""
+    group = group_ranks()
+    for offset, tolerance in ((0.0, 1e-5), (100.0, 1e-5), (1e4, None), (-1e4, None)):
+        for last in (False, True):
+            generator = torch.Generator().manual_seed(11)
+            whole = torch.randn(len(group), 8, 16, 24, generator=generator, dtype=torch.float64)
+            x32 = (whole + offset).float()
+            g32 = torch.randn(x32.shape, generator=generator)
+            if last:
+                x32 = x32.contiguous(memory_format=torch.channels_last)
+            exact, torchs = nn.BatchNorm2d(8).double(), nn.BatchNorm2d(8)
+            ours = CrossGPUBatchNorm2d(8, momentum=1.0, carrier=carrier)
+            at = group.index(world.rank)
+            wide = x32.double().requires_grad_()
+            reference = exact(wide)
+            reference.backward(g32.double())
+            theirs_x = x32.clone().requires_grad_()
+            theirs = torchs(theirs_x)
+            theirs.backward(g32)
+            mine_x = x32[at : at + 1].clone().requires_grad_()
+            tape = Tape()
+            with tape.recording():
+                mine = ours(mine_x)
+            mine.backward(g32[at : at + 1])
+            stored = tape.recall(ours)
+            spread = x32.double().std((0, 2, 3), correction=0)
+            mean_error = ((stored.mean - x32.double().mean((0, 2, 3))).abs() / spread).max()
+            variance_error = (stored.variance / spread.square() - 1).abs().max()
+            assert mean_error < 1e-6 and variance_error < 1e-6, (offset, mean_error, variance_error)
+            assert wide.grad is not None and theirs_x.grad is not None and mine_x.grad is not None
+            pairs = {
+                "y": (mine, theirs[at : at + 1], reference[at : at + 1]),
+                "input gradient": (
+                    mine_x.grad,
+                    theirs_x.grad[at : at + 1],
+                    wide.grad[at : at + 1],
+                ),
+            }
+            for what, (own, other, right) in pairs.items():
+                scale = right.abs().max()
+                error = float((own.double() - right).abs().max() / scale)
+                rival = float((other.double() - right).abs().max() / scale)
+                limit = max(rival, 1e-6) if tolerance is None else tolerance
+                assert error <= limit, f"{what} at mean {offset}: {error:.2e}, torch's {rival:.2e}"
+
+
+def check_half(world: World) -> None:
+    """float16 and bfloat16 in and out, float32 statistics; under autocast too."""
+    group = group_ranks()
+    for dtype, step in ((torch.float16, 2**-10), (torch.bfloat16, 2**-7)):
+        generator = torch.Generator().manual_seed(5)
+        whole = (torch.randn(len(group), 6, 9, 7, generator=generator) * 3 + 5).to(dtype)
+        g = torch.randn(whole.shape, generator=generator).to(dtype)
+        wide = whole.double().requires_grad_()
+        right = nn.BatchNorm2d(6).double()(wide)
+        right.backward(g.double())
+        at = group.index(world.rank)
+        x = whole[at : at + 1].clone().requires_grad_()
+        layer = CrossGPUBatchNorm2d(6, carrier=carrier)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = layer(x)
+        assert y.dtype == dtype and layer.running_mean is not None
+        assert layer.running_mean.dtype == torch.float32
+        y.backward(g[at : at + 1])
+        assert x.grad is not None and x.grad.dtype == dtype and wide.grad is not None
+        close(y, right[at : at + 1].detach(), step, f"{dtype} y")
+        close(x.grad, wide.grad[at : at + 1], step, f"{dtype} gradient")
+
+
+def check_refused() -> None:
+    """The MPI carrier says why it can't serve."""
+    group = groups.bn_group()
+    try:
+        carrier_of(group, "mpi")
+    except UserError as error:
+        assert "bn.carrier=horovod" in str(error)
+    else:
+        assert group is None or len(group.ranks) == 1, "mpi without MPI went through"
 
 
 def check_running_average(world: World) -> None:
@@ -205,9 +324,7 @@ def check_running_average(world: World) -> None:
     assert torch.equal(layer.running_mean, torch.full((2,), float(world.machine)))
 
 
-def main() -> None:
-    told = None if sys.argv[1] == "-" else [int(m) for m in sys.argv[1].split(",")]
-    world = start(machine_of_rank=told)
+def check_all(world: World) -> None:
     n = world.size
     even, odd = [(4, 6)] * n, [(3 + r, 5 + 2 * r) for r in range(n)]
     check_equal(world, [2] * n, even)
@@ -220,12 +337,32 @@ def main() -> None:
     check_equal(world, [2] * n, odd, channels_last=True)
     check_equal(world, [2] * n, odd, torch.float32, 1e-5)
     check_equal(world, [2] * n, odd, torch.float32, 1e-5, channels_last=True)
+    check_exact(world)
+    check_half(world)
     check_single_value(world)
-    check_names(world)
+    check_messages(world)
+    check_tape(world)
+
+
+def main() -> None:
+    global carrier
+    told = None if sys.argv[1] == "-" else [int(m) for m in sys.argv[1].split(",")]
+    sharing: Machines | None = None
+    if len(sys.argv) > 3:
+        sharing = machines_of([int(g) for g in sys.argv[3].split(",")])
+    world = start(
+        machine_of_rank=told, bn_groups=None if sharing is None else lambda machines: sharing
+    )
+    for word in sys.argv[2].split(","):
+        if word == "refused":
+            check_refused()
+            continue
+        carrier = word
+        check_all(world)
     check_running_average(world)
     check_eval(world)
     gather_objects(None, world, "end")
-    print(f"rank {world.rank} of {n} on machine {world.machine}: all equal", flush=True)
+    print(f"rank {world.rank} of {world.size} on machine {world.machine}: all equal", flush=True)
     stop()
 
 

@@ -14,21 +14,23 @@ CHECKS = Path(__file__).with_name("check_ranks.py")
 
 
 @pytest.mark.parametrize(
-    ("launcher", "np", "machines"),
+    ("launcher", "np", "words"),
     [
-        ("python", 1, "-"),
-        ("horovodrun", 2, "-"),
-        ("gloo", 3, "-"),
-        ("mpirun", 4, "-"),
-        ("horovodrun", 3, "0,1,1"),
-        ("gloo", 4, "0,0,1,1"),
-        ("mpirun", 4, "0,1,0,1"),
+        ("python", 1, ["-", "horovod,mpi,refused"]),
+        ("horovodrun", 2, ["-", "horovod,mpi"]),
+        ("gloo", 3, ["-", "horovod,refused"]),
+        ("mpirun", 4, ["-", "horovod,mpi"]),
+        ("horovodrun", 3, ["0,1,1", "horovod,mpi"]),
+        ("gloo", 4, ["0,0,1,1", "horovod"]),
+        ("mpirun", 4, ["0,1,0,1", "horovod,mpi"]),
+        ("mpirun", 4, ["-", "horovod,mpi", "0,0,1,1"]),  # bn.size: two groups on a machine
+        ("mpirun", 4, ["0,0,1,1", "horovod,mpi", "0,1,1,0"]),  # groups that span machines
     ],
 )
 def test_equal_to_plain_bn_on_the_concatenated_batch(
-    launcher: Launcher, np: int, machines: str
+    launcher: Launcher, np: int, words: list[str]
 ) -> None:
-    done = run_ranks(CHECKS, np, machines, launcher=launcher)
+    done = run_ranks(CHECKS, np, *words, launcher=launcher)
     assert done.returncode == 0, done.stdout
     assert done.stdout.count("all equal") == np, done.stdout
 

@@ -43,6 +43,7 @@ def random_config(draw: random.Random) -> Config:
 
 
 NOT_FREE = {
+    "bn.size",
     "data.kind",
     "learning.policy",
     "learning.epochs",

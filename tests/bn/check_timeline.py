@@ -1,0 +1,18 @@
+"""Run by 2 ranks with HOROVOD_TIMELINE set: some steps of a small network with CGBN."""
+
+import torch
+from torch import nn
+
+from megdet_hvd.bn import convert_cross_gpu_bn
+from megdet_hvd.comm.session import start, stop
+
+STEPS = 4
+
+if __name__ == "__main__":
+    start()
+    model = convert_cross_gpu_bn(
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))
+    )
+    for _ in range(STEPS):
+        model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    stop()
