@@ -1,5 +1,7 @@
 """Run by 2 ranks with HOROVOD_TIMELINE set: some steps of a small network with CGBN."""
 
+import time
+
 import torch
 from torch import nn
 
@@ -15,4 +17,5 @@ if __name__ == "__main__":
     )
     for _ in range(STEPS):
         model(torch.randn(2, 3, 8, 8)).square().sum().backward()
+    time.sleep(1)  # the timeline's writer drops what it has not written when Horovod stops
     stop()

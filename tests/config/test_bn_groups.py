@@ -49,7 +49,7 @@ def test_groups(scope, size, images, machines, groups, per_group, split) -> None
         ("machine", 3, 2, TWO, "2 images each"),
         ("machine", 3, 4, [[0]], "sizes that can: 1, 2, 4"),
         ("process", 8, 2, TWO, "a wider bn.scope"),
-        ("machine", 4, 2, [[0], [1, 2]], "sizes that can: 1, 2;"),
+        ("machine", 4, 2, [[0], [1, 2]], "sizes that can: 1, 2"),
     ],
 )
 def test_a_size_that_cannot_be_made_says_which_can(scope, size, images, machines, words) -> None:  # type: ignore[no-untyped-def]
