@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.bn.carriers import Alone, Carrier, carrier_of
+from megdet_hvd.bn.eager import outside_graphs
 from megdet_hvd.bn.function import GroupNormalise
 from megdet_hvd.bn.parts import parts_of
 from megdet_hvd.bn.tape import Statistics, recording_tape, replaying_tape
@@ -83,17 +84,13 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         return self._normalise(input)
 
+    @outside_graphs
     def _normalise(self, x: Tensor) -> Tensor:
         parts = parts_of(x, self.images_per_statistic)
         done = [self._one_statistic(part) for part in parts]
         if self.track_running_stats and replaying_tape() is None:
             self._update_running([statistics for _, statistics in done])
         return done[0][0] if len(done) == 1 else torch.cat([y for y, _ in done])
-
-    # An autograd function that talks to other processes is no work for a compiler: torch.compile
-    # breaks the graph here. The attribute is what torch.compiler.disable sets, without importing
-    # the compiler.
-    _normalise._torchdynamo_disable = True  # type: ignore[attr-defined]
 
     def _one_statistic(self, x: Tensor) -> tuple[Tensor, Statistics]:
         replayed, recorded = replaying_tape(), recording_tape()
