@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from megdet_hvd.bn.carriers import Carrier
 from megdet_hvd.bn.statistics import group_moments, local_moments
+from megdet_hvd.bn.tape import Statistics
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:
@@ -39,10 +40,14 @@ class GroupNormalise(torch.autograd.Function):
         eps: float,
         carrier: Carrier,
         name: str,
+        known: Statistics | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One collective, named ``NAME.forward``."""
-        total = carrier.sum(local_moments(x), f"{name}.forward")
-        n, mean, variance = group_moments(total)
+        """One collective, named ``NAME.forward``; none where the statistics are ``known``."""
+        if known is None:
+            total = carrier.sum(local_moments(x), f"{name}.forward")
+            n, mean, variance = group_moments(total)
+        else:
+            n, mean, variance = known
         if n == 1:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got 1 over the group's "
@@ -90,4 +95,4 @@ class GroupNormalise(torch.autograd.Function):
         grad_weight = grad_bias = None
         if weight is not None:
             grad_bias, grad_weight = sums.to(weight.dtype).split(channels)
-        return grad_x, grad_weight, grad_bias, None, None, None
+        return grad_x, grad_weight, grad_bias, None, None, None, None

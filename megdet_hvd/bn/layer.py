@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from megdet_hvd.bn.carriers import Carrier, carrier_for
 from megdet_hvd.bn.function import GroupNormalise
+from megdet_hvd.bn.tape import Statistics, recording_tape, replaying_tape
 
 _unnamed = itertools.count()
 
@@ -64,11 +65,15 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         if not self.training and not self.track_running_stats:
             # nn.BatchNorm2d uses the batch's own statistics here, and so do we: no messages.
             return super().forward(input)
+        replaying, recording = replaying_tape(), recording_tape()
+        known = None if replaying is None else replaying.recall(self)
         y: Tensor
         y, n, mean, variance = GroupNormalise.apply(
-            input, self.weight, self.bias, self.eps, self.carrier, self.message_name
+            input, self.weight, self.bias, self.eps, self.carrier, self.message_name, known
         )
-        if self.training and self.track_running_stats:
+        if recording is not None:
+            recording.note(self, Statistics(n, mean, variance))
+        if self.training and self.track_running_stats and known is None:
             self._update_running(n, mean, variance)
         return y
 
