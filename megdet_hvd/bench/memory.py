@@ -2,14 +2,16 @@
 
 ``python -m megdet_hvd.bench memory [--backbone …] [--size …] [--images …] [--repeats …]``: one
 process, forward and backward of made-up pictures; the modes take turns, so that a change of the
-machine's speed meets all of them. Time is the median over the turns. The peak is that of live
-tensors, above weights and gradients (on a GPU, of the allocator).
+machine's speed meets all of them. Times are medians over the turns, of the clock and of the
+processor; on a machine that does other work, only the second says something. The peak is that of
+live tensors, above weights and gradients (on a GPU, of the allocator).
 """
 
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
@@ -72,21 +74,23 @@ def _measure(options: argparse.Namespace) -> None:
             losses = detector(batch)
         sum(part.sum() for part in losses.values()).backward()
 
-    def timed(mode: Mode) -> float:
+    def timed(mode: Mode) -> tuple[float, float]:
         recompute_segments(detector, mode)
         detector.zero_grad(set_to_none=True)
         return _seconds(step, device)
 
     timed("none")  # the first step of all is slower
-    times: dict[Mode, list[float]] = {mode: [] for mode in MODES}
+    times: dict[Mode, list[tuple[float, float]]] = {mode: [] for mode in MODES}
     for _ in range(options.repeats):
         for mode in MODES:
             times[mode].append(timed(mode))
-    peaks = {}
+    rows = []
     for mode in MODES:
         recompute_segments(detector, mode)
-        peaks[mode] = peak_bytes(step, detector, device)
-    print("\n".join(table(peaks, {m: statistics.median(t) for m, t in times.items()})))
+        peak = peak_bytes(step, detector, device)
+        clock, processor = (statistics.median(column) for column in zip(*times[mode], strict=True))
+        rows.append(Row(mode, peak, clock, processor))
+    print("\n".join(table(rows)))
     if options.held:
         for mode in MODES:
             recompute_segments(detector, mode)
@@ -98,13 +102,31 @@ def _measure(options: argparse.Namespace) -> None:
                 print(f"  {nbytes / 2**20:8.1f} MiB in {count:3}  {label}")
 
 
-def table(peaks: Mapping[str, int], seconds: Mapping[str, float]) -> list[str]:
-    """Lines of the table; ``none`` is what the others are compared with."""
-    lines = [f"{'recomputed':12}{'peak MiB':>10}{'of none':>9}{'step s':>10}{'of none':>9}"]
-    for mode, peak in peaks.items():
-        size, time_ratio = peak / peaks["none"], seconds[mode] / seconds["none"]
+@dataclass(frozen=True)
+class Row:
+    """One mode's results."""
+
+    mode: str
+    peak_bytes: int
+    clock_s: float
+    """Of a step."""
+    processor_s: float
+    """Processor time of a step, all threads together."""
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """Lines of the table; each number is compared with that of the first row."""
+    first = rows[0]
+    lines = [
+        f"{'recomputed':12}{'peak MiB':>10}{'ratio':>7}{'step s':>10}{'ratio':>7}"
+        f"{'processor s':>13}{'ratio':>7}"
+    ]
+    for row in rows:
         lines.append(
-            f"{mode:12}{peak / 2**20:10.1f}{size:9.1%}{seconds[mode]:10.3f}{time_ratio:9.1%}"
+            f"{row.mode:12}"
+            f"{row.peak_bytes / 2**20:10.1f}{row.peak_bytes / first.peak_bytes:7.2f}"
+            f"{row.clock_s:10.3f}{row.clock_s / first.clock_s:7.2f}"
+            f"{row.processor_s:13.3f}{row.processor_s / first.processor_s:7.2f}"
         )
     return lines
 
@@ -121,16 +143,17 @@ def _detector(options: argparse.Namespace, device: "torch.device") -> "Detector"
     return detector.to(device).train()
 
 
-def _seconds(step: Callable[[], None], device: "torch.device") -> float:
+def _seconds(step: Callable[[], None], device: "torch.device") -> tuple[float, float]:
+    """Clock and processor time of a step."""
     import torch
 
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    began = time.perf_counter()
+    began, processor = time.perf_counter(), time.process_time()
     step()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - processor
 
 
 def _positive(text: str) -> int:
