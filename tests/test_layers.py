@@ -20,9 +20,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("comm",),
     ("data",),
     ("bn", "model", "checkpoint"),
+    ("memory",),
     ("evaluation", "report"),
     ("engine", "cli"),
-    ("train", "evaluate", "predict", "doctor", "data.__main__", "lab"),
+    ("train", "evaluate", "predict", "doctor", "data.__main__", "lab", "bench"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

@@ -183,6 +183,13 @@ class BatchNormConfig(Section):
     """Who sums: ``hvd.allreduce``, or mpi4py's (CPU tensors, under MPI launchers)."""
 
 
+class MemoryConfig(Section):
+    """Sublinear memory (§4.2; Chen et al. 2016): activations dropped and computed again."""
+
+    checkpoint: Literal["none", "blocks", "stages", "auto"] = "none"
+    """What is kept: everything, the borders of ``blocks`` or ``stages``, or as memory allows."""
+
+
 class Milestone(Section):
     """A drop of the learning rate."""
 
@@ -296,6 +303,8 @@ class Config(Section):
     """Detector."""
     bn: BatchNormConfig = BatchNormConfig()
     """Scope of BN statistics."""
+    memory: MemoryConfig = MemoryConfig()
+    """Recomputation of activations."""
     learning: LearningConfig = LearningConfig()
     """Optimizer and schedule."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -19,6 +19,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.log import LOGGER, log_to_file
+from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import describe_norm, detector_norm, shares_statistics_with_all
 from megdet_hvd.engine.optimizer import build_optimizer
 from megdet_hvd.engine.run_folder import (
@@ -46,6 +47,8 @@ class Run:
     optimizer: Any
     scaler: Any
     shared_statistics: bool
+    recomputation: str
+    """What of the detector is recomputed, in words."""
     iteration: int = 0
     """Optimizer steps done."""
     ap: float | None = None
@@ -98,6 +101,7 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
             create_run_folder(path, to_yaml(config))
     name_layers(detector)
     detector.to(device)
+    recomputation = set_recomputation(detector, config, derived, data.train, world, device)
     optimizer = build_optimizer(detector, config)
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
@@ -112,6 +116,7 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
         optimizer,
         scaler,
         shares_statistics_with_all(config, world),
+        recomputation,
     )
     if resume:
         _take_up(run, broadcast_object(state, world, "checkpoint"))
@@ -159,5 +164,6 @@ def announce(run: Run) -> None:
         LOGGER.info(line)
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
+    LOGGER.info(run.recomputation)
     if run.iteration:
         LOGGER.info(f"carrying on after iteration {run.iteration} (epoch {run.epoch:.2f})")

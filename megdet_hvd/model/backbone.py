@@ -4,7 +4,7 @@ Built from torchvision's parts, so that the keys (``backbone.body.*``, ``backbon
 those of torchvision's detectors.
 """
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 
@@ -18,8 +18,36 @@ RESNETS = {
 }
 STAGES = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
 """What each stage adds to the frozen part: stage 1 is the stem, stage 5 the whole network."""
+RESIDUAL_STAGES = ("layer1", "layer2", "layer3", "layer4")
+"""torchvision's names of the stages that give C2…C5."""
 LEVELS = ("0", "1", "2", "3", "pool")
 """torchvision's names of P2…P6; P6 is P5 with every second pixel."""
+
+
+class Body(nn.ModuleDict):
+    """The children of a residual network up to its last stage; torchvision's keys.
+
+    (B, 3, H, W) to {"0": C2, … "3": C5}. It stands where BackboneWithFPN has torchvision's
+    IntermediateLayerGetter and computes the same; here the stem is a method, so that it can be
+    recomputed as a whole.
+    """
+
+    def __init__(self, resnet_body: resnet.ResNet) -> None:
+        classifier = ("avgpool", "fc")
+        super().__init__({n: m for n, m in resnet_body.named_children() if n not in classifier})
+
+    def stem(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to (B, 64, H/4, W/4)."""
+        x: Tensor = self["maxpool"](self["relu"](self["bn1"](self["conv1"](images))))
+        return x
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The four levels; the keys are the first four of LEVELS."""
+        x = self.stem(images)
+        levels = {}
+        for stage, level in zip(RESIDUAL_STAGES, LEVELS, strict=False):
+            levels[level] = x = self[stage](x)
+        return levels
 
 
 def build_body(config: ModelConfig, norm_layer: NormFactory) -> resnet.ResNet:
@@ -36,13 +64,15 @@ def add_pyramid(
     multiples of 32. With ``fpn_norm`` the pyramid's convolutions have no bias, as in torchvision.
     """
     stage1_channels = body.inplanes // 8
-    return BackboneWithFPN(
+    backbone = BackboneWithFPN(
         body,
-        return_layers={f"layer{k + 1}": LEVELS[k] for k in range(4)},
+        return_layers=dict(zip(RESIDUAL_STAGES, LEVELS, strict=False)),
         in_channels_list=[stage1_channels * 2**k for k in range(4)],
         out_channels=fpn_channels,
         norm_layer=fpn_norm,
     )
+    backbone.body = Body(body)
+    return backbone
 
 
 def freeze_stages(body: nn.Module, frozen_stages: int) -> None:

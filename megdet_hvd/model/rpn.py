@@ -67,7 +67,8 @@ class RegionProposals(nn.Module):
             canvas: its height and width, pixels. The anchor grid covers all of it, padding too.
         """
         levels = list(features.values())
-        logits, deltas = self.head(levels)
+        # One call a level, so that a level's activations can be dropped and recomputed alone.
+        logits, deltas = zip(*(self._head(level) for level in levels), strict=True)
         ratios = logits[0].shape[1]
         anchors = self._anchors([tuple(level.shape[-2:]) for level in levels], canvas, logits[0])
         return RpnOutputs(
@@ -80,6 +81,10 @@ class RegionProposals(nn.Module):
                 torch.cat([_anchors_last(x, ratios, 4) for x in deltas], dim=1)
             ),
         )
+
+    def _head(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        logits, deltas = self.head([level])
+        return logits[0], deltas[0]
 
     def _anchors(
         self, grids: Sequence[tuple[int, ...]], canvas: tuple[int, int], like: Tensor

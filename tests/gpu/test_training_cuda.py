@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from megdet_hvd.memory.measure import peak_bytes
-from megdet_hvd.memory.probe import made_up
-from megdet_hvd.memory.recompute import recompute_segments
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.memory.measure import peak_bytes
+from megdet_hvd.memory.probe import made_up
+from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.small import small_settings
 from tests.ranks import run_ranks

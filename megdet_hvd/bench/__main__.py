@@ -1,0 +1,30 @@
+"""``python -m megdet_hvd.bench NAME``: run one measurement."""
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+MEASUREMENTS = {
+    "bn": "what Cross-GPU BN costs beside plain BN, by layer, by step, beside a busy machine",
+    "memory": "peak memory and time of a step, with and without recomputation",
+}
+"""Each is a module of this package with a ``main(arguments) -> exit code`` of its own."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Hand the arguments after NAME to that measurement; 2: there is none of that name."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in MEASUREMENTS:
+        code: int = import_module(f"megdet_hvd.bench.{words[0]}").main(words[1:])
+        return code
+    asked = bool(words) and words[0] in ("-h", "--help")
+    lines = ["usage: python -m megdet_hvd.bench NAME [options]; NAME --help lists them"]
+    lines += [f"  {name:10} {summary}" for name, summary in MEASUREMENTS.items()]
+    if words and not asked:
+        lines.insert(0, f"error: there is no measurement {words[0]!r}")
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

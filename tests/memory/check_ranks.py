@@ -1,0 +1,132 @@
+"""Run by several ranks: training with recomputation against training without, bit for bit.
+
+Arguments: folder, the machine of each rank or ``-``. Weights, momentum and each rank's own running
+statistics are compared, and the collectives of CGBN are counted.
+"""
+
+import sys
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import horovod.torch as hvd
+import torch
+
+from megdet_hvd.bn import convert_cross_gpu_bn
+from megdet_hvd.comm.abort import end_job
+from megdet_hvd.comm.exchange import barrier
+from megdet_hvd.comm.session import start, stop
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.load import override
+from megdet_hvd.config.schema import Config
+from megdet_hvd.engine.log import start_log
+from megdet_hvd.engine.loop import share_of_mean
+from megdet_hvd.engine.prepare import announce, prepare_run
+from megdet_hvd.engine.run import execute
+from megdet_hvd.memory import Mode, recompute_segments
+from megdet_hvd.model.build import build_detector, local_norm
+from tests.engine.check_gradients import CLASSES, IMAGES, part, pictures
+from tests.engine.small import small_config
+
+STEPS = 3
+CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=same")
+
+
+class Collectives:
+    """Counts the operations of CGBN by name, as they are handed to Horovod."""
+
+    def __init__(self) -> None:
+        self.names = Counter[str]()
+        for function in ("allreduce", "allreduce_", "allreduce_async", "allreduce_async_"):
+            setattr(hvd, function, self._counted(getattr(hvd, function)))
+
+    def _counted(self, send: Any) -> Any:
+        def counted(*args: Any, **settings: Any) -> Any:
+            name = str(settings.get("name"))
+            if name.startswith("cgbn."):
+                self.names[name] += 1
+            return send(*args, **settings)
+
+        return counted
+
+    def take(self) -> Counter[str]:
+        taken, self.names = self.names, Counter()
+        return taken
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any], what: str) -> None:
+    assert found.keys() == expected.keys(), what
+    different = [name for name in found if not torch.equal(found[name], expected[name])]
+    assert not different, f"{what}: {len(different)} tensors differ, {different[:3]}"
+
+
+def trained(config: Config, world: World, name: str) -> dict[str, Any]:
+    run = prepare_run(config, world, Path(config.output) / name, resume=False)
+    announce(run)
+    before = {n: v.clone() for n, v in run.detector.state_dict().items()}
+    execute(run)
+    barrier(world, "trained")
+    state = run.detector.state_dict()
+    assert any(not torch.equal(state[n], before[n]) for n in state if "running_mean" in n)
+    momentum = run.optimizer.state_dict()["state"]
+    return {**state, **{f"momentum.{k}": v["momentum_buffer"] for k, v in momentum.items()}}
+
+
+def check_training(world: World, folder: Path, sends: Collectives, case: str, *more: str) -> None:
+    """Whole runs: the loader's batches, the loop, the optimizer."""
+    config = small_config(folder, ["deterministic=true", f"learning.max_iterations={STEPS}", *more])
+    expected = trained(config, world, f"{case}-none")
+    operations = sends.take()
+    shares = world.local_size > 1 and config.model.norm == "cgbn"
+    assert bool(operations) == shares, operations
+    assert not shares or set(operations.values()) == {STEPS}, operations
+    for mode in ("blocks", "stages"):
+        recomputed = override(config, [f"memory.checkpoint={mode}"])
+        assert_same(trained(recomputed, world, f"{case}-{mode}"), expected, f"{case}, {mode}")
+        assert sends.take() == operations, f"{case}, {mode}"
+
+
+def check_uneven(world: World, folder: Path, sends: Collectives) -> None:
+    """Uneven shares (some ranks hold no pictures), and another mode on each rank."""
+    config = small_config(folder, CONVOLUTIONAL)
+    counts = [0] * world.size
+    counts[-1], counts[world.size // 2] = 3, counts[world.size // 2] + IMAGES - 3
+    if world.size == 1:
+        counts = [IMAGES]
+    own = part(pictures(), sum(counts[: world.rank]), counts[world.rank])
+    modes: list[Mode] = ["blocks", "none", "stages", "blocks"]
+    results = []
+    for mode in ("none", modes[world.rank]):
+        model = build_detector(config.model, CLASSES, local_norm(config.model), seed=1).train()
+        convert_cross_gpu_bn(model)
+        recompute_segments(model, mode)
+        share_of_mean(model(own), IMAGES, world.size).backward()
+        gradients = {f"grad.{n}": p.grad for n, p in model.named_parameters()}
+        results.append(({**gradients, **model.state_dict()}, sends.take()))
+    assert_same(results[1][0], results[0][0], "uneven")
+    assert results[1][1] == results[0][1]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
+    world = start(machine_of_rank=told, deterministic=True)
+    start_log(world)
+    torch.set_num_threads(1)
+    sends = Collectives()
+    check_training(world, folder, sends, "cgbn", *CONVOLUTIONAL)
+    check_training(
+        world, folder, sends, "bn", "model.norm=bn", "learning.accumulation=2", "global_batch=24"
+    )
+    check_uneven(world, folder, sends)
+    print(f"rank {world.rank} of {world.size}: same bits", flush=True)
+    stop()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:
+        print(traceback.format_exc(), flush=True)
+        end_job(1)
