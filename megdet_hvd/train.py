@@ -28,12 +28,13 @@ class Plan:
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
     """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
     arguments = parse_train_arguments(argv)
+    from megdet_hvd.comm.settings import settings_for
     from megdet_hvd.engine.program import run_program
 
     return run_program(
         lambda: make_plan(arguments),
         train_in_world,
-        deterministic=lambda plan: plan.config.deterministic,
+        horovod=lambda plan: settings_for(plan.config),
         machine_of_rank=machine_of_rank,
     )
 

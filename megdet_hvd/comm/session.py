@@ -14,6 +14,7 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, variables_set
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
 
@@ -24,44 +25,25 @@ def machine_key() -> tuple[str, str]:
     return socket.gethostname(), boot.read_text().strip() if boot.exists() else ""
 
 
-def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool = False) -> World:
+def start(
+    *,
+    machine_of_rank: Sequence[int] | None = None,
+    settings: HorovodSettings | None = None,
+) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
     ``machine_of_rank`` replaces what the machines say of themselves (``[0, 0, 1, 1]``: ranks 0
-    and 1 on one, 2 and 3 on another), so that several can be tried out on one. With
-    ``deterministic``, Horovod's tensor fusion is off: its grouping depends on timing and with
-    it the order of sums. A variable the user set is never overridden.
+    and 1 on one, 2 and 3 on another), so that several can be tried out on one. ``settings`` say
+    how Horovod's thread is set up; a variable the user set is never overridden, and what they set
+    does not stay in the environment.
 
     Raises:
         UserError: the launcher's local size contradicts what the machines say.
     """
     launch = read_launch(os.environ)
-    if deterministic:
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-    if launch.controller == "single":
-        # Horovod would start MPI, which needs a daemon that plain python may not find.
-        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
-        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    if launch.controller == "mpi":
-        # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        from mpi4py import MPI
-
-        found = MPI.COMM_WORLD.allgather((machine_key(), frozenset(os.sched_getaffinity(0))))
-        machines = _machines([key for key, _ in found], machine_of_rank)
-        _init(machines)
-    else:
-        import horovod.torch as hvd
-
-        hvd.init()
-        found = hvd.allgather_object(
-            (machine_key(), frozenset(os.sched_getaffinity(0))), name="megdet.machines"
-        )
-        machines = _machines([key for key, _ in found], machine_of_rank)
-        if len(machines) > 1:
-            hvd.shutdown()
-            _init(machines)
-        else:
-            groups.remember(hvd.global_process_set, machines)
+    variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
+    with variables_set(variables):
+        machines, affinities = _start_horovod(launch, machine_of_rank)
     import horovod.torch as hvd
 
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
@@ -69,8 +51,9 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([found[rank][1] for rank in local]),
+        cores=cores_per_process([affinities[rank] for rank in local]),
         launcher=launch.launcher,
+        horovod=notes,
     )
     if machine_of_rank is None:
         problems = [
@@ -81,6 +64,36 @@ def start(*, machine_of_rank: Sequence[int] | None = None, deterministic: bool =
         if problems:
             raise mark_agreed(UserError(problems[0]))
     return world
+
+
+def _start_horovod(
+    launch: Launch, machine_of_rank: Sequence[int] | None
+) -> tuple[Machines, list[frozenset[int]]]:
+    """Initialise, with a process set per machine; the machines, and the cores of each rank."""
+    if launch.controller == "single":
+        # Horovod would start MPI, which needs a daemon that plain python may not find.
+        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
+        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
+    own = (machine_key(), frozenset(os.sched_getaffinity(0)))
+    if launch.controller == "mpi":
+        # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
+        from mpi4py import MPI
+
+        found = MPI.COMM_WORLD.allgather(own)
+        machines = _machines([key for key, _ in found], machine_of_rank)
+        _init(machines)
+    else:
+        import horovod.torch as hvd
+
+        hvd.init()
+        found = hvd.allgather_object(own, name="megdet.machines")
+        machines = _machines([key for key, _ in found], machine_of_rank)
+        if len(machines) > 1:
+            hvd.shutdown()
+            _init(machines)
+        else:
+            groups.remember(hvd.global_process_set, machines)
+    return machines, [cores for _, cores in found]
 
 
 def stop() -> None:

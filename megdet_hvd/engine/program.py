@@ -15,6 +15,7 @@ from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    from megdet_hvd.comm.settings import HorovodSettings
     from megdet_hvd.comm.world import World
 
 T = TypeVar("T")
@@ -30,7 +31,7 @@ def run_program(
     configure: Callable[[], T],
     work: Callable[[T, "World"], int],
     *,
-    deterministic: Callable[[T], bool] = lambda _: False,
+    horovod: "Callable[[T], HorovodSettings] | None" = None,
     machine_of_rank: Sequence[int] | None = None,
 ) -> int:
     """Run ``work`` in every process of the job; returns this process's exit code.
@@ -38,7 +39,7 @@ def run_program(
     Args:
         configure: reads what the user gave; may raise UserError, on some ranks only.
         work: the program; all processes call it together.
-        deterministic: whether Horovod must start without tensor fusion.
+        horovod: how Horovod is to be set up for a value; None: with its own settings.
         machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
     """
     value: T | None = None
@@ -54,7 +55,7 @@ def run_program(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    return _together(launch.rank or 0, value, problem, work, deterministic, machine_of_rank)
+    return _together(launch.rank or 0, value, problem, work, horovod, machine_of_rank)
 
 
 def _together(
@@ -62,7 +63,7 @@ def _together(
     value: T | None,
     problem: UserError | None,
     work: Callable[[T, "World"], int],
-    deterministic: Callable[[T], bool],
+    horovod: "Callable[[T], HorovodSettings] | None",
     machine_of_rank: Sequence[int] | None,
 ) -> int:
     from megdet_hvd.comm.abort import end_job
@@ -73,7 +74,7 @@ def _together(
     try:
         world = start(
             machine_of_rank=machine_of_rank,
-            deterministic=value is not None and deterministic(value),
+            settings=None if value is None or horovod is None else horovod(value),
         )
         rank = world.rank
         start_log(world)

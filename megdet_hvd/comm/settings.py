@@ -1,0 +1,105 @@
+"""How Horovod's own thread is set up, through the variables that it reads when it starts.
+
+What the user set in the environment stands. Fusion is off for a deterministic run, since what
+Horovod fuses depends on timing, and with it the order of sums.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from megdet_hvd.config.schema import Config
+
+FUSION_THRESHOLD = "HOROVOD_FUSION_THRESHOLD"
+"""Bytes that are sent together at most."""
+CYCLE_TIME = "HOROVOD_CYCLE_TIME"
+"""Milliseconds between two looks for messages."""
+
+BLOCKING_CYCLE_MS = 0.1
+"""Cycle for a process that waits for many small sums.
+
+A blocking sum takes at least a cycle. *Measured* on a CPU: 1.1 ms at Horovod's own cycle of 1 ms,
+0.45 ms at 0.1 ms. ResNet-50 waits for 106 sums a step, so that 0.1 ms saves some 70 ms of it. The
+price, *measured* too, is about a quarter of a core for Horovod's thread: a process that computes
+on a GPU has one to spare, a process that computes on all its cores has not.
+"""
+
+
+@dataclass(frozen=True)
+class HorovodSettings:
+    """What to start Horovod with; None leaves Horovod's own value."""
+
+    fusion_threshold_mib: int | None = None
+    """Messages are fused up to so many MiB; 0: never."""
+    cycle_time_ms: float | None = None
+    """Pause between two looks for messages."""
+    deterministic: bool = False
+    """No fusion, whatever ``fusion_threshold_mib`` says."""
+
+
+def settings_for(config: Config) -> HorovodSettings:
+    """The settings of a training run."""
+    horovod = config.horovod
+    cycle = None if horovod.cycle_time_ms == "auto" else horovod.cycle_time_ms
+    fusion = None if horovod.fusion_threshold_mib == "auto" else horovod.fusion_threshold_mib
+    if horovod.cycle_time_ms == "auto" and _waits_for_sums(config) and _computes_on_gpu(config):
+        cycle = BLOCKING_CYCLE_MS
+    return HorovodSettings(fusion, cycle, config.deterministic)
+
+
+def _waits_for_sums(config: Config) -> bool:
+    return config.model.norm == "cgbn" and config.bn.scope != "process"
+
+
+def _computes_on_gpu(config: Config) -> bool:
+    if config.device != "auto":
+        return config.device == "cuda"
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def horovod_variables(
+    settings: HorovodSettings, environ: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Variables to add to ``environ``, and what is worth a line in the log."""
+    fusion = 0 if settings.deterministic else settings.fusion_threshold_mib
+    reason = "deterministic" if settings.deterministic else "horovod.fusion_threshold_mib"
+    wanted = (
+        (FUSION_THRESHOLD, None if fusion is None else str(fusion * 2**20), reason),
+        (
+            CYCLE_TIME,
+            None if settings.cycle_time_ms is None else f"{settings.cycle_time_ms:g}",
+            "horovod.cycle_time_ms",
+        ),
+    )
+    added, notes = {}, []
+    for name, value, reason in wanted:
+        found = environ.get(name)
+        if value is None:
+            continue
+        if found is None:
+            added[name] = value
+            notes.append(f"{name}={value} ({reason})")
+        elif not _same(found, value):
+            notes.append(f"{name}={found}, as the environment says ({reason} would set {value})")
+    return added, tuple(notes)
+
+
+def _same(found: str, value: str) -> bool:
+    try:
+        return float(found) == float(value)
+    except ValueError:
+        return False
+
+
+@contextmanager
+def variables_set(variables: Mapping[str, str]) -> Iterator[None]:
+    """Within it, the process's environment has ``variables``, which it did not have before."""
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name in variables:
+            del os.environ[name]
