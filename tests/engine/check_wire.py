@@ -7,7 +7,8 @@ import random
 import statistics
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +46,9 @@ class Weights(nn.Module):
 
 
 def gradients_of(rank: int, shapes: Sequence[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
-    """What ``rank`` contributes, between -1 and 1."""
+    """What ``rank`` contributes, between -1 and 1, with all the digits a float32 has."""
     generator = torch.Generator().manual_seed(1000 + rank)
-    return [(torch.rand(s, generator=generator) * 2 - 1).to(dtype) for s in shapes]
+    return [torch.randn(s, generator=generator).div(3).clamp(-1, 1).to(dtype) for s in shapes]
 
 
 def backward(model: Weights, gradients: Sequence[Tensor]) -> None:
@@ -137,14 +138,17 @@ def check_overflow(world: World) -> None:
             assert (model.all[1].grad / 4e4 - 1).abs().max() < 2**-10
 
 
-def check_repeatable(world: World) -> int:
-    """The deterministic setting, gradients ready in another order each time; differing tensors."""
+def differing_tensors(world: World, build: Callable[[nn.Module], Any]) -> int:
+    """Of 32 tensors in each of REPEATS steps, those that differ from the first step's.
+
+    Gradients are ready in another order, and at other times, in each step and on each rank.
+    """
     draw = random.Random(world.rank)
-    shapes = [(2 * i * i + 3,) for i in range(30)] + [(50_001,), (257, 131)]
+    shapes = [(2 * i**3 + 3,) for i in range(30)] + [(150_001,), (257, 131)]
     model = Weights(shapes, torch.float32)
     for parameter in model.all:
         parameter.register_hook(lambda _: time.sleep(draw.random() * 6e-4))
-    optimizer = build_optimizer(model, settings("deterministic=true"))
+    optimizer = build(model)
     own = gradients_of(world.rank, shapes, torch.float32)
     first: list[Tensor] = []
     differing = 0
@@ -159,6 +163,19 @@ def check_repeatable(world: World) -> int:
         first = first or found
         differing += sum(not torch.equal(a, b) for a, b in zip(first, found, strict=True))
     return differing
+
+
+def deterministic(model: nn.Module) -> Any:
+    """The optimizer under test."""
+    return build_optimizer(model, settings("deterministic=true"))
+
+
+def as_ready(model: nn.Module) -> Any:
+    """Horovod's own way: each gradient goes as soon as it is ready, fused with what is there."""
+    import horovod.torch as hvd
+
+    sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+    return hvd.DistributedOptimizer(sgd, named_parameters=model.named_parameters())
 
 
 def check_balance(world: World) -> None:
@@ -198,10 +215,15 @@ def main() -> None:
     check_overflow(world)
     check_balance(world)
     assert wire_for(settings().horovod, world.size).after * world.size == 1
-    differing = check_repeatable(world)
+    differing = differing_tensors(world, deterministic)
     assert differing == 0, f"{differing} of {(REPEATS - 1) * 32} tensors differ in some bit"
-    print(f"rank {world.rank} of {world.size}: the wire holds", flush=True)
     stop()
+    if world.launcher == "mpirun" and world.size == 3:
+        # The same with Horovod's own settings does differ: the check above can fail.
+        start()
+        assert differing_tensors(world, as_ready) > 0, "the order of sums was never another one"
+        stop()
+    print(f"rank {world.rank} of {world.size}: the wire holds", flush=True)
 
 
 if __name__ == "__main__":
