@@ -7,14 +7,19 @@ short Horovod session where Gloo does and the job spans several machines.
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
-from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, variables_set
+from megdet_hvd.comm.settings import (
+    HorovodSettings,
+    horovod_variables,
+    initialise,
+    initialise_briefly,
+)
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
 
@@ -42,8 +47,7 @@ def start(
     """
     launch = read_launch(os.environ)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
-    with variables_set(variables):
-        machines, affinities = _start_horovod(launch, machine_of_rank)
+    machines, affinities = _start_horovod(launch, machine_of_rank, variables)
     import horovod.torch as hvd
 
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
@@ -67,7 +71,7 @@ def start(
 
 
 def _start_horovod(
-    launch: Launch, machine_of_rank: Sequence[int] | None
+    launch: Launch, machine_of_rank: Sequence[int] | None, variables: Mapping[str, str]
 ) -> tuple[Machines, list[frozenset[int]]]:
     """Initialise, with a process set per machine; the machines, and the cores of each rank."""
     if launch.controller == "single":
@@ -81,18 +85,22 @@ def _start_horovod(
 
         found = MPI.COMM_WORLD.allgather(own)
         machines = _machines([key for key, _ in found], machine_of_rank)
-        _init(machines)
-    else:
-        import horovod.torch as hvd
+        _init(machines, variables)
+        return machines, [cores for _, cores in found]
+    import horovod.torch as hvd
 
-        hvd.init()
-        found = hvd.allgather_object(own, name="megdet.machines")
-        machines = _machines([key for key, _ in found], machine_of_rank)
-        if len(machines) > 1:
-            hvd.shutdown()
-            _init(machines)
-        else:
-            groups.remember(hvd.global_process_set, machines)
+    alone = launch.local_size == launch.size and len(set(machine_of_rank or [0])) == 1
+    if alone:
+        initialise(hvd.init, variables)
+    else:
+        initialise_briefly(hvd.init)
+    found = hvd.allgather_object(own, name="megdet.machines")
+    machines = _machines([key for key, _ in found], machine_of_rank)
+    if alone and len(machines) == 1:
+        groups.remember(hvd.global_process_set, machines)
+    else:
+        hvd.shutdown()
+        _init(machines, variables)
     return machines, [cores for _, cores in found]
 
 
@@ -114,17 +122,17 @@ def _machines(keys: Sequence[tuple[str, str]], machine_of_rank: Sequence[int] | 
     return machines_of(machine_of_rank)
 
 
-def _init(machines: Machines) -> None:
+def _init(machines: Machines, variables: Mapping[str, str]) -> None:
     """Start Horovod with a set for each machine, all ranks naming the same list."""
     import horovod.torch as hvd
 
     if len(machines) == 1:
-        hvd.init()
+        initialise(hvd.init, variables)
         groups.remember(hvd.global_process_set, machines)
         return
     # A set of one rank needs no messages; Horovod is not asked for it.
     sets = {ranks: hvd.ProcessSet(list(ranks)) for ranks in machines if len(ranks) > 1}
-    hvd.init(process_sets=list(sets.values()))
+    initialise(lambda: hvd.init(process_sets=list(sets.values())), variables)
     own = next(ranks for ranks in machines if hvd.rank() in ranks)
     groups.remember(sets.get(own), machines)
 

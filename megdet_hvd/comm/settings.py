@@ -2,19 +2,29 @@
 
 What the user set in the environment stands. Fusion is off for a deterministic run, since what
 Horovod fuses depends on timing, and with it the order of sums.
+
+Horovod 0.28.1 keeps a value that it was given as long as the process lives, and crashes when it is
+started once more in a process where it was given both variables (``BayesianParameter::SetValue``
+in parameter_manager.cc writes into a vector that has no elements any more). So a first short
+session runs without them, a value that was given once is always given again, and a start that
+would crash is refused.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
 
 FUSION_THRESHOLD = "HOROVOD_FUSION_THRESHOLD"
 """Bytes that are sent together at most."""
 CYCLE_TIME = "HOROVOD_CYCLE_TIME"
 """Milliseconds between two looks for messages."""
+
+HOROVODS_OWN = {FUSION_THRESHOLD: str(128 * 2**20), CYCLE_TIME: "1"}
+"""What Horovod takes where a variable is not set."""
 
 BLOCKING_CYCLE_MS = 0.1
 """Cycle for a process that waits for many small sums.
@@ -94,12 +104,58 @@ def _same(found: str, value: str) -> bool:
         return False
 
 
+_given: set[str] = set()
+"""Variables that Horovod has read in this process, in any session."""
+
+
+def initialise(init: Callable[[], None], variables: Mapping[str, str]) -> None:
+    """Call ``init``, which starts Horovod, with ``variables`` added to the environment meanwhile.
+
+    Raises:
+        UserError: Horovod would crash, since it was given both of its variables before.
+    """
+    _refuse_a_crash()
+    again = {name: HOROVODS_OWN[name] for name in _given if name not in os.environ}
+    with changed_environment({**again, **variables}):
+        _given.update(name for name in HOROVODS_OWN if name in os.environ)
+        init()
+
+
+def initialise_briefly(init: Callable[[], None]) -> None:
+    """Call ``init`` with neither variable in the environment, for a session that ends soon.
+
+    Raises:
+        UserError: as :func:`initialise`.
+    """
+    _refuse_a_crash()
+    with changed_environment(dict.fromkeys(HOROVODS_OWN)):
+        init()
+
+
+def _refuse_a_crash() -> None:
+    if len(_given) == len(HOROVODS_OWN):
+        names = " and ".join(HOROVODS_OWN)
+        raise UserError(
+            f"Horovod 0.28.1 can't be started twice in a process where {names} were both set: it "
+            "would crash. Start a new process, or leave one of them (and "
+            "horovod.fusion_threshold_mib, horovod.cycle_time_ms, deterministic) at its default"
+        )
+
+
 @contextmanager
-def variables_set(variables: Mapping[str, str]) -> Iterator[None]:
-    """Within it, the process's environment has ``variables``, which it did not have before."""
-    os.environ.update(variables)
+def changed_environment(changes: Mapping[str, str | None]) -> Iterator[None]:
+    """Within it, the process's environment has these values; None: the variable is not there."""
+    before = {name: os.environ.get(name) for name in changes}
+    _change(changes)
     try:
         yield
     finally:
-        for name in variables:
-            del os.environ[name]
+        _change(before)
+
+
+def _change(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -3,12 +3,15 @@ import os
 import pytest
 
 from megdet_hvd.comm.settings import (
+    HOROVODS_OWN,
     HorovodSettings,
     horovod_variables,
+    initialise,
+    initialise_briefly,
     settings_for,
-    variables_set,
 )
 from megdet_hvd.config.load import load_config
+from megdet_hvd.errors import UserError
 
 
 def test_horovods_own_values_are_left_alone() -> None:
@@ -68,9 +71,47 @@ def test_settings_of_a_run() -> None:
     assert settings_for(load_config(None, overrides)) == HorovodSettings(0, None, True)
 
 
-def test_variables_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HOROVOD_CYCLE_TIME", raising=False)
-    with pytest.raises(KeyError), variables_set({"HOROVOD_CYCLE_TIME": "3"}):
-        assert os.environ["HOROVOD_CYCLE_TIME"] == "3"
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in which Horovod has read neither variable."""
+    monkeypatch.setattr("megdet_hvd.comm.settings._given", set())
+    for name in HOROVODS_OWN:
+        monkeypatch.delenv(name, raising=False)
+
+
+def seen() -> tuple[str | None, str | None]:
+    return os.environ.get("HOROVOD_FUSION_THRESHOLD"), os.environ.get("HOROVOD_CYCLE_TIME")
+
+
+@pytest.mark.usefixtures("fresh")
+def test_variables_do_not_stay() -> None:
+    def fails() -> None:
+        assert seen() == (None, "3")
         raise KeyError
-    assert "HOROVOD_CYCLE_TIME" not in os.environ
+
+    with pytest.raises(KeyError):
+        initialise(fails, {"HOROVOD_CYCLE_TIME": "3"})
+    assert seen() == (None, None)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_value_given_once_is_given_again_since_horovod_would_keep_it() -> None:
+    sessions = []
+    for variables in ({"HOROVOD_FUSION_THRESHOLD": "0"}, {}, {"HOROVOD_FUSION_THRESHOLD": "7"}):
+        initialise(lambda: sessions.append(seen()), variables)
+    assert sessions == [("0", None), (str(128 * 2**20), None), ("7", None)]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_start_that_would_crash_horovod_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOROVOD_FUSION_THRESHOLD", "1024")
+    sessions = []
+    initialise_briefly(lambda: sessions.append(seen()))
+    initialise(lambda: sessions.append(seen()), {"HOROVOD_CYCLE_TIME": "0.1"})
+    assert sessions == [(None, None), ("1024", "0.1")]
+    assert seen() == ("1024", None)
+    with pytest.raises(UserError, match="can't be started twice"):
+        initialise(lambda: sessions.append(seen()), {})
+    with pytest.raises(UserError, match="can't be started twice"):
+        initialise_briefly(lambda: sessions.append(seen()))
+    assert len(sessions) == 2
