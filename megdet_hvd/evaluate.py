@@ -54,11 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "FILE_1, FILE_2, …",
     )
     found = parse(parser, argv)
+    from megdet_hvd.engine.job import evaluation_job
     from megdet_hvd.engine.program import run_program
 
     return run_program(
         lambda: make_plan(found.checkpoint, found.config, found.overrides, found.out),
         evaluate_in_world,
+        job=lambda plan: evaluation_job(plan.config),
     )
 
 

@@ -1,7 +1,7 @@
 """``python -m megdet_hvd.train``: train a detector, alone or under any launcher."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import Machines, World
+    from megdet_hvd.comm.world import World
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Plan:
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
     """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
     arguments = parse_train_arguments(argv)
+    from megdet_hvd.engine.job import training_job
     from megdet_hvd.engine.program import run_program
 
     return run_program(
         lambda: make_plan(arguments),
         train_in_world,
-        deterministic=lambda plan: plan.config.deterministic,
-        sharing=_sharing,
+        job=lambda plan: training_job(plan.config),
         machine_of_rank=machine_of_rank,
     )
 
@@ -58,12 +58,6 @@ def make_plan(arguments: TrainArguments) -> Plan:
     source = arguments.config or folder.config
     config = override(load_config(source), arguments.overrides)
     return Plan(config, source, folder.path)
-
-
-def _sharing(plan: Plan) -> "Callable[[Machines], Machines]":
-    from megdet_hvd.engine.norms import sharing_of
-
-    return sharing_of(plan.config)
 
 
 def train_in_world(plan: Plan, world: "World") -> int:

@@ -1,10 +1,7 @@
 """The groups of processes of a Horovod session, for its life: machines, and who shares BN."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from megdet_hvd.comm.world import Machines
 
 
 @dataclass(frozen=True)
@@ -19,30 +16,21 @@ class Group:
     """mpi4py's on the same ranks, for BN alone; None where MPI did not start the job."""
 
 
-@dataclass(frozen=True)
-class _Session:
-    """What :func:`megdet_hvd.comm.session.start` made."""
-
-    bn_group: Group
-    machines: Machines
-    own_machine: tuple[int, ...]
+_group: Group | None = None
 
 
-_session: _Session | None = None
-
-
-def remember(bn_group: Group, machines: Machines, own_machine: Sequence[int]) -> None:
+def remember(bn_group: Group) -> None:
     """Keep the group that this process shares BN statistics with."""
-    global _session
-    _session = _Session(bn_group, machines, tuple(own_machine))
+    global _group
+    _group = bn_group
 
 
 def forget() -> None:
     """Drop it: Horovod stops."""
-    global _session
-    if _session is not None and _session.bn_group.communicator is not None:
-        _session.bn_group.communicator.Free()
-    _session = None
+    global _group
+    if _group is not None and _group.communicator is not None:
+        _group.communicator.Free()
+    _group = None
 
 
 def bn_group() -> Group | None:
@@ -54,8 +42,8 @@ def bn_group() -> Group | None:
     Raises:
         RuntimeError: Horovod spans several machines and was not started with their sets.
     """
-    if _session is not None:
-        return _session.bn_group
+    if _group is not None:
+        return _group
     import horovod.torch as hvd
 
     if not hvd.is_initialized() or hvd.size() == 1:

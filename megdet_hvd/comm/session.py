@@ -7,7 +7,8 @@ short Horovod session where Gloo does and the job needs more than the global set
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.settings import (
+    HorovodSettings,
+    horovod_variables,
+    initialise,
+    initialise_briefly,
+)
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
 
@@ -28,66 +35,39 @@ def machine_key() -> tuple[str, str]:
 def start(
     *,
     machine_of_rank: Sequence[int] | None = None,
-    deterministic: bool = False,
+    settings: HorovodSettings | None = None,
     bn_groups: Callable[[Machines], Machines] | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
-    ``bn_groups`` says who shares BN statistics, given the ranks of each machine; each rank is in
-    one group. None: each machine is a group, as in the paper.
     ``machine_of_rank`` replaces what the machines say of themselves (``[0, 0, 1, 1]``: ranks 0
-    and 1 on one, 2 and 3 on another), so that several can be tried out on one. With
-    ``deterministic``, Horovod's tensor fusion is off: its grouping depends on timing and with
-    it the order of sums. A variable the user set is never overridden.
+    and 1 on one, 2 and 3 on another), so that several can be tried out on one. ``settings`` say
+    how Horovod's thread is set up; a variable the user set is never overridden, and what they set
+    does not stay in the environment. ``bn_groups`` says who shares BN statistics, given the ranks
+    of each machine; each rank is in one group. None: each machine is a group, as in the paper.
 
     Raises:
         UserError: the launcher's local size contradicts what the machines say.
     """
     launch = read_launch(os.environ)
-    if deterministic:
-        os.environ.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-    if launch.controller == "single":
-        # Horovod would start MPI, which needs a daemon that plain python may not find.
-        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
-        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    if launch.controller == "mpi":
-        # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        from mpi4py import MPI
-
-        found = MPI.COMM_WORLD.allgather((machine_key(), frozenset(os.sched_getaffinity(0))))
-        machines = _machines([key for key, _ in found], machine_of_rank)
-        sharing = machines if bn_groups is None else bn_groups(machines)
-        sets = _init(sharing)
-        communicators = True
-    else:
-        import horovod.torch as hvd
-
-        hvd.init()
-        found = hvd.allgather_object(
-            (machine_key(), frozenset(os.sched_getaffinity(0))), name="megdet.machines"
-        )
-        machines = _machines([key for key, _ in found], machine_of_rank)
-        sharing = machines if bn_groups is None else bn_groups(machines)
-        communicators = False
-        if _wants_sets(sharing):
-            hvd.shutdown()
-            sets = _init(sharing)
-        else:
-            sets = {}
+    variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
+    started = _start_horovod(launch, machine_of_rank, bn_groups, variables)
+    machines, affinities = started.machines, started.affinities
     import horovod.torch as hvd
 
-    own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
-    process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
-    communicator = _communicator(sharing) if communicators else None
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
+    own = next(tuple(ranks) for ranks in started.sharing if hvd.rank() in ranks)
+    process_set = hvd.global_process_set if len(own) == hvd.size() else started.sets.get(own)
+    communicator = _communicator(started.sharing) if launch.controller == "mpi" else None
+    groups.remember(groups.Group(own, process_set, communicator))
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([found[rank][1] for rank in local]),
+        cores=cores_per_process([affinities[rank] for rank in local]),
         launcher=launch.launcher,
+        horovod=notes,
     )
-    groups.remember(groups.Group(own, process_set, communicator), machines, local)
     if machine_of_rank is None:
         problems = [
             p
@@ -97,6 +77,61 @@ def start(
         if problems:
             raise mark_agreed(UserError(problems[0]))
     return world
+
+
+@dataclass(frozen=True)
+class _Started:
+    """Horovod, running."""
+
+    machines: Machines
+    affinities: list[frozenset[int]]
+    """Cores of each rank."""
+    sharing: Machines
+    """Ranks of each group that shares BN statistics."""
+    sets: dict[tuple[int, ...], Any]
+    """Their process sets, of those that are neither everybody nor one rank."""
+
+
+def _start_horovod(
+    launch: Launch,
+    machine_of_rank: Sequence[int] | None,
+    bn_groups: Callable[[Machines], Machines] | None,
+    variables: Mapping[str, str],
+) -> _Started:
+    """Initialise, with a process set per group that shares BN statistics."""
+    if launch.controller == "single":
+        # Horovod would start MPI, which needs a daemon that plain python may not find.
+        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
+        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
+
+    def shared(keys: Sequence[tuple[str, str]]) -> tuple[Machines, Machines]:
+        machines = _machines(keys, machine_of_rank)
+        return machines, machines if bn_groups is None else bn_groups(machines)
+
+    own = (machine_key(), frozenset(os.sched_getaffinity(0)))
+    if launch.controller == "mpi":
+        # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
+        from mpi4py import MPI
+
+        found = MPI.COMM_WORLD.allgather(own)
+        machines, sharing = shared([key for key, _ in found])
+        sets = _init(sharing, variables)
+        return _Started(machines, [cores for _, cores in found], sharing, sets)
+    import horovod.torch as hvd
+
+    # Where the launcher says that one machine is the whole job, its set most likely suffices.
+    alone = launch.local_size == launch.size and len(set(machine_of_rank or [0])) == 1
+    if alone:
+        initialise(hvd.init, variables)
+    else:
+        initialise_briefly(hvd.init)
+    found = hvd.allgather_object(own, name="megdet.machines")
+    machines, sharing = shared([key for key, _ in found])
+    sets = {}
+    if not alone or _wants_sets(sharing):
+        hvd.shutdown()
+        sets = _init(sharing, variables)
+    return _Started(machines, [cores for _, cores in found], sharing, sets)
 
 
 def stop() -> None:
@@ -122,15 +157,15 @@ def _wants_sets(sharing: Machines) -> bool:
     return any(1 < len(ranks) < sum(map(len, sharing)) for ranks in sharing)
 
 
-def _init(sharing: Machines) -> dict[tuple[int, ...], Any]:
+def _init(sharing: Machines, variables: Mapping[str, str]) -> dict[tuple[int, ...], Any]:
     """Start Horovod with a set for each group, all ranks naming the same list."""
     import horovod.torch as hvd
 
     if not _wants_sets(sharing):
-        hvd.init()
+        initialise(hvd.init, variables)
         return {}
     sets = {tuple(ranks): hvd.ProcessSet(list(ranks)) for ranks in sharing if len(ranks) > 1}
-    hvd.init(process_sets=list(sets.values()))
+    initialise(lambda: hvd.init(process_sets=list(sets.values())), variables)
     return sets
 
 

@@ -20,6 +20,8 @@ class World:
     """CPU cores for this process."""
     launcher: str = "python"
     """Who started the processes."""
+    horovod: tuple[str, ...] = ()
+    """What Horovod's variables were set to, in words; empty where all are its own."""
 
     @property
     def is_main(self) -> bool:

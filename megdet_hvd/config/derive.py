@@ -11,10 +11,11 @@ from megdet_hvd.config.bn_groups import bn_groups
 from megdet_hvd.config.schema import Config, LearningConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.schedule.exact import exact
+from megdet_hvd.schedule.large_batch import LARGEST_SHOWN, lengthened_warmup_iterations
 from megdet_hvd.schedule.learning_rate import LearningRateSchedule
 from megdet_hvd.schedule.policy import LONG, NORMAL, Drop, Policy, milestone_iteration
-from megdet_hvd.schedule.scaling import linear_scaled_rate
-from megdet_hvd.schedule.warmup import auto_warmup_iterations
+from megdet_hvd.schedule.scaling import scaled_rate
+from megdet_hvd.schedule.warmup import auto_warmup_iterations, warmup_iterations_for
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,10 @@ class Derived:
     """First iteration with the lower rate, for each drop of the policy, reached or not."""
     end_epoch: float
     """Where the policy ends."""
+    policy_iterations: int
+    """Number of iterations of the whole policy: ceil(end_epoch·N/batch)."""
     end_iteration: int
-    """Number of iterations: ceil(end_epoch·N/batch), or ``learning.max_iterations`` if fewer."""
+    """Number of iterations: those of the policy, or ``learning.max_iterations`` if fewer."""
     bn_images: tuple[int, ...]
     """Pictures per BN statistic on each machine; empty where no statistics are taken."""
     schedule: LearningRateSchedule
@@ -75,11 +78,7 @@ def derive(
     policy = policy_of(learning)
     peak_rate = _peak_rate(learning, config.global_batch)
     policy_end = milestone_iteration(policy.end_epoch, images_per_epoch, config.global_batch)
-    warmup_iterations = (
-        auto_warmup_iterations(policy_end)
-        if learning.warmup_iterations == "auto"
-        else learning.warmup_iterations
-    )
+    warmup_iterations = _warmup_iterations(learning, config.global_batch, policy_end)
     warmup_start_rate = _warmup_start_rate(learning, peak_rate) if warmup_iterations else peak_rate
     return Derived(
         world_size=world_size,
@@ -95,6 +94,7 @@ def derive(
             for drop in policy.drops
         ),
         end_epoch=policy.end_epoch,
+        policy_iterations=policy_end,
         end_iteration=min(policy_end, learning.max_iterations or policy_end),
         bn_images=_bn_images(config, images, machine_sizes),
         schedule=LearningRateSchedule(
@@ -135,7 +135,7 @@ def _images_per_process_per_pass(global_batch: int, world_size: int, accumulatio
 def _peak_rate(learning: LearningConfig, global_batch: int) -> float:
     try:
         rate = (
-            linear_scaled_rate(learning.base_rate, learning.base_batch, global_batch)
+            scaled_rate(learning.scaling, learning.base_rate, learning.base_batch, global_batch)
             if learning.rate == "auto"
             else learning.rate
         )
@@ -149,6 +149,16 @@ def _peak_rate(learning: LearningConfig, global_batch: int) -> float:
             f"learning.rate_factor={learning.rate_factor:g}"
         )
     return peak
+
+
+def _warmup_iterations(learning: LearningConfig, global_batch: int, policy_end: int) -> int:
+    if learning.warmup_images is not None:
+        return warmup_iterations_for(learning.warmup_images, global_batch)
+    if learning.warmup_iterations != "auto":
+        return learning.warmup_iterations
+    if global_batch > LARGEST_SHOWN and learning.large_batch == "lengthen":
+        return lengthened_warmup_iterations(global_batch, policy_end)
+    return auto_warmup_iterations(policy_end)
 
 
 def _warmup_start_rate(learning: LearningConfig, peak_rate: float) -> float:

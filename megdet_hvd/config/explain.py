@@ -4,8 +4,7 @@ from collections import Counter
 
 from megdet_hvd.config.derive import Derived, policy_of
 from megdet_hvd.config.schema import Config
-from megdet_hvd.schedule.policy import milestone_iteration
-from megdet_hvd.schedule.scaling import linear_scaled_rate
+from megdet_hvd.schedule.scaling import scaled_rate
 
 
 def explain(config: Config, derived: Derived) -> list[str]:
@@ -13,7 +12,7 @@ def explain(config: Config, derived: Derived) -> list[str]:
     return [
         _batch(config, derived),
         _rate(config, derived),
-        _warmup(derived),
+        _warmup(config, derived),
         f"iterations per epoch {derived.images_per_epoch}/{config.global_batch} = "
         f"{derived.iterations_per_epoch:.2f} "
         f"(data.keep_empty={str(config.data.keep_empty).lower()})",
@@ -33,26 +32,45 @@ def _batch(config: Config, derived: Derived) -> str:
 
 def _rate(config: Config, derived: Derived) -> str:
     learning, batch = config.learning, config.global_batch
-    scaled = linear_scaled_rate(learning.base_rate, learning.base_batch, batch)
+    base, reference = f"{learning.base_rate:g}", learning.base_batch
     factor = "" if learning.rate_factor == 1 else f" × {learning.rate_factor:g}"
     if learning.rate == "auto":
+        result = f"{derived.peak_rate:g}"
+        if learning.scaling == "none":
+            product = f"{base}{factor} = {result}" if factor else result
+            return f"learning rate {product}, whatever the batch (learning.scaling=none)"
+        if learning.scaling == "sqrt":
+            return (
+                f"learning rate {base} × √({batch}/{reference}){factor} = {result} "
+                "(square-root scaling, not the paper's)"
+            )
         return (
-            f"learning rate {learning.base_rate:g} × {batch}/{learning.base_batch}{factor} = "
-            f"{derived.peak_rate:g} (linear scaling, §3.2)"
+            f"learning rate {base} × {batch}/{reference}{factor} = {result} (linear scaling, §3.2)"
         )
     product = f"{learning.rate:g}{factor} = " if factor else ""
+    rule = _RULES[learning.scaling]
+    scaled = scaled_rate(learning.scaling, learning.base_rate, reference, batch)
     return (
         f"learning rate {product}{derived.peak_rate:g} (learning.rate; "
-        f"linear scaling, §3.2, would give {scaled:g}{factor})"
+        f"{rule} would give {scaled:g}{factor})"
     )
 
 
-def _warmup(derived: Derived) -> str:
+_RULES = {
+    "linear": "linear scaling, §3.2,",
+    "sqrt": "square-root scaling",
+    "none": "learning.scaling=none",
+}
+
+
+def _warmup(config: Config, derived: Derived) -> str:
     if not derived.warmup_iterations:
         return "no warm-up"
+    images = config.learning.warmup_images
+    length = "" if images is None else f"{images} images / {config.global_batch} = "
     return (
         f"warm-up from {derived.warmup_start_rate:g} to {derived.peak_rate:g} over "
-        f"{derived.warmup_iterations} iterations (§3.2)"
+        f"{length}{derived.warmup_iterations} iterations (§3.2)"
     )
 
 
@@ -72,9 +90,7 @@ def _milestones(config: Config, derived: Derived) -> list[str]:
 
 def _end(config: Config, derived: Derived) -> str:
     policy = f"{config.learning.policy} policy"
-    policy_end = milestone_iteration(
-        derived.end_epoch, derived.images_per_epoch, config.global_batch
-    )
+    policy_end = derived.policy_iterations
     if derived.end_iteration < policy_end:
         return (
             f"end → iteration {derived.end_iteration} (learning.max_iterations; the {policy} "

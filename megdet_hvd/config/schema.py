@@ -8,7 +8,7 @@ process, BN groups) is computed in :mod:`megdet_hvd.config.derive`, and a field 
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
@@ -206,12 +206,19 @@ class LearningConfig(Section):
     """Reference rate r, for a batch of ``base_batch``."""
     base_batch: Positive = 16
     """Reference batch N."""
+    scaling: Literal["linear", "sqrt", "none"] = "linear"
+    """With k = global_batch/N: ``linear`` (§3.2) k·r, ``sqrt`` √k·r, ``none`` r."""
     rate: PositiveFloat | Literal["auto"] = "auto"
-    """Peak rate; ``auto``: linear scaling, r·global_batch/N."""
+    """Peak rate, whatever ``scaling`` says; ``auto``: by ``scaling``."""
     rate_factor: PositiveFloat = 1.0
-    """Multiplies the peak rate (0.5: the paper's half-rate rows of Table 2)."""
+    """Multiplies the peak rate. 0.5 with model.norm=frozen: Table 2's half-rate rows."""
     warmup_iterations: NotNegative | Literal["auto"] = "auto"
-    """Length of the warm-up; ``auto``: 500, but at most a tenth of the run."""
+    """Length of the warm-up; ``auto``: 500, at most a tenth of the run (see ``large_batch``)."""
+    warmup_images: NotNegative | None = None
+    """Length of the warm-up in pictures instead, rounded up to whole iterations."""
+    large_batch: Literal["lengthen", "warn", "ignore"] = "lengthen"
+    """Above batch 256: warn, and ``lengthen`` an automatic warm-up (500·batch/256, at most a
+    fifth of the run); only ``warn``; or ``ignore`` that the paper shows no such batch."""
     warmup_start_rate: PositiveFloat | Literal["auto"] = "auto"
     """Rate of the first iteration; ``auto``: the smaller of r and a third of the peak."""
     policy: Literal["normal", "long", "custom"] = "normal"
@@ -234,6 +241,16 @@ class LearningConfig(Section):
     """Backward passes per step; they count in the global batch."""
 
     @model_validator(mode="after")
+    def _one_warmup(self) -> "LearningConfig":
+        if self.warmup_images is not None and self.warmup_iterations != "auto":
+            raise ValueError(
+                f"learning.warmup_iterations={self.warmup_iterations} and "
+                f"learning.warmup_images={self.warmup_images} both give the warm-up's length: "
+                "set learning.warmup_iterations=auto or learning.warmup_images=null"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _policy_fits(self) -> "LearningConfig":
         if self.policy == "custom" and self.epochs == "auto":
             raise ValueError("learning.policy=custom needs learning.epochs (and milestones)")
@@ -243,6 +260,33 @@ class LearningConfig(Section):
                 f"not to policy={self.policy}: set learning.milestones=[] learning.epochs=auto too"
             )
         return self
+
+
+class HorovodConfig(Section):
+    """How gradients travel. A HOROVOD_… variable that you set yourself is never overridden."""
+
+    compression: Literal["none", "fp16"] = "none"
+    """``fp16``: float32 gradients travel as float16, half the bytes. Beyond 65504 they become
+    infinite, which stops the run with a message: see ``predivide``."""
+    predivide: PositiveFloat = 1.0
+    """Gradients are divided by this before they are summed, and multiplied by it after: with
+    ``compression=fp16``, the number of processes keeps sums as small as the gradients."""
+    fusion_threshold_mib: NotNegative | Literal["auto"] = "auto"
+    """Gradients are sent together up to so many MiB, 0: singly. ``auto``: Horovod's own, 128.
+    With ``deterministic`` always 0."""
+    cycle_time_ms: PositiveFloat | Literal["auto"] = "auto"
+    """How often Horovod looks for messages. ``auto``: 0.1 on a GPU where CGBN waits for them,
+    else Horovod's own, 1."""
+
+    @field_validator("compression", mode="before")
+    @classmethod
+    def _no_bfloat16(cls, value: object) -> object:
+        if isinstance(value, str) and value.lower() in ("bf16", "bfloat16"):
+            raise ValueError(
+                f"horovod.compression={value}: Horovod 0.28.1 has no bfloat16 type for torch, so "
+                "gradients can't travel in it; use fp16 (with horovod.predivide) or none"
+            )
+        return value
 
 
 class EvaluationConfig(Section):
@@ -307,6 +351,8 @@ class Config(Section):
     """Recomputation of activations."""
     learning: LearningConfig = LearningConfig()
     """Optimizer and schedule."""
+    horovod: HorovodConfig = HorovodConfig()
+    """Messages between processes."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Validation."""
     checkpoint: CheckpointConfig = CheckpointConfig()

@@ -12,9 +12,11 @@ from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch
+from megdet_hvd.engine.finite import check_finite
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.engine.status import StatusMessage, StepStatus
 from megdet_hvd.evaluation.device import autocast
+from megdet_hvd.model.detector import Detector
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def share_of_mean(losses: dict[str, Tensor], global_batch: int, world_size: int)
 
 
 def train_steps(
-    detector: nn.Module,
+    detector: Detector,
     optimizer: Any,
     scaler: Any,
     steps: Iterator[list[Batch]],
@@ -76,26 +78,37 @@ def train_steps(
             with autocast(config.precision, device):
                 losses = detector(batch.to(device))
                 share = share_of_mean(losses, config.global_batch, world.size)
-            message.add(losses, len(batch), len(batch.unreadable))
+            message.add(losses, detector.sample_balance, len(batch), len(batch.unreadable))
             if number == len(batches) - 1:
                 message.send()
             (share if scaler is None else scaler.scale(share)).backward()
         status = message.read(iteration + 1, describe_images(batches))
-        apply_gradients(detector, optimizer, scaler, config.learning.gradient_clip)
+        apply_gradients(detector, optimizer, scaler, config, iteration + 1)
         iteration += 1
         yield Step(iteration, status, rate, wait_s)
 
 
-def apply_gradients(detector: nn.Module, optimizer: Any, scaler: Any, clip: float | None) -> None:
-    """Average the gradients over all ranks, clip their norm if asked for, and step."""
-    if scaler is None and clip is None:
-        optimizer.step()
-        return
+def apply_gradients(
+    detector: nn.Module, optimizer: Any, scaler: Any, config: Config, iteration: int
+) -> None:
+    """Average the gradients over all ranks, clip their norm if asked for, and step.
+
+    Raises:
+        RunError: on all ranks: the averaged gradient is not finite. With a gradient scaler that
+            is no error: it leaves the step out, and lowers its scale.
+    """
     optimizer.synchronize()
     if scaler is not None:
         scaler.unscale_(optimizer)
-    if clip is not None:
-        nn.utils.clip_grad_norm_([p for p in detector.parameters() if p.requires_grad], clip)
+    clip = config.learning.gradient_clip
+    if scaler is None or clip is not None:
+        trained = [p for p in detector.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
+        if scaler is None:
+            half = config.horovod.compression == "fp16"
+            check_finite(detector.named_parameters(), norm, iteration, half)
+        if clip is not None:
+            nn.utils.clip_grads_with_norm_(trained, clip, norm)
     with optimizer.skip_synchronize():
         if scaler is None:
             optimizer.step()

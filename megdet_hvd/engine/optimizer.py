@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from megdet_hvd.config.schema import Config
+from megdet_hvd.engine.compression import wire_for
 from megdet_hvd.errors import UserError
 
 
@@ -30,8 +31,8 @@ def build_optimizer(model: nn.Module, config: Config) -> Any:
     """``hvd.DistributedOptimizer`` around SGD. Every process calls it together.
 
     Gradients go out as one group once all are ready: a BN message never waits behind a gradient
-    that was ready early. With ``deterministic`` they go singly, as fusion is off then and the
-    order of each sum must not depend on timing.
+    that was ready early. With ``deterministic`` too: fusion is off then, so that each is summed
+    by itself, and the order in which they are sent changes no bit.
 
     Raises:
         UserError: nothing is left to train.
@@ -43,12 +44,14 @@ def build_optimizer(model: nn.Module, config: Config) -> Any:
     if not groups[0]["params"]:
         raise UserError("no parameter is left to train: lower model.frozen_stages")
     sgd = torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     return hvd.DistributedOptimizer(
         sgd,
-        named_parameters=[(n, p) for n, p in model.named_parameters() if p.requires_grad],
-        op=hvd.Average,
+        named_parameters=trainable,
+        compression=wire_for(config.horovod, hvd.size()),
+        op=hvd.Sum,  # the wire makes it the mean
         backward_passes_per_step=learning.accumulation,
-        num_groups=0 if config.deterministic else 1,
+        groups=1,
     )
 
 

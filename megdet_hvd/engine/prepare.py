@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
@@ -16,6 +15,7 @@ from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import to_yaml
 from megdet_hvd.config.schema import Config
+from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.log import LOGGER, log_to_file
@@ -30,6 +30,7 @@ from megdet_hvd.engine.run_folder import (
 )
 from megdet_hvd.engine.state import restore_state
 from megdet_hvd.model.build import build_detector
+from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
 
 
@@ -43,7 +44,7 @@ class Run:
     device: torch.device
     data: DataSets
     derived: Derived
-    detector: nn.Module
+    detector: Detector
     optimizer: Any
     scaler: Any
     shared_statistics: bool
@@ -156,12 +157,17 @@ def announce(run: Run) -> None:
         f"{machines} {'machine' if machines == 1 else 'machines'}, started by {world.launcher}; "
         f"device {run.device.type}, {threads} {'thread' if threads == 1 else 'threads'} a process"
     )
+    for line in world.horovod:
+        LOGGER.info(f"Horovod: {line}")
     LOGGER.info(f"run folder {run.folder.path}")
     for name, index in (("training", run.data.train), ("validation", run.data.val)):
         for line in index.summary() if index is not None else ["none"]:
             LOGGER.info(f"{name}: {line}")
     for line in explain(config, derived):
         LOGGER.info(line)
+    if world.is_main:
+        for line in warnings(config, derived):
+            LOGGER.warning(f"warning: {line}")
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
     LOGGER.info(run.recomputation)

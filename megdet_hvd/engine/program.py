@@ -15,7 +15,8 @@ from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import Machines, World
+    from megdet_hvd.comm.world import World
+    from megdet_hvd.engine.job import Job
 
 T = TypeVar("T")
 
@@ -30,8 +31,7 @@ def run_program(
     configure: Callable[[], T],
     work: Callable[[T, "World"], int],
     *,
-    deterministic: Callable[[T], bool] = lambda _: False,
-    sharing: "Callable[[T], Callable[[Machines], Machines]] | None" = None,
+    job: "Callable[[T], Job] | None" = None,
     machine_of_rank: Sequence[int] | None = None,
 ) -> int:
     """Run ``work`` in every process of the job; returns this process's exit code.
@@ -39,8 +39,7 @@ def run_program(
     Args:
         configure: reads what the user gave; may raise UserError, on some ranks only.
         work: the program; all processes call it together.
-        deterministic: whether Horovod must start without tensor fusion.
-        sharing: who shares BN statistics, given the ranks of each machine; None: each machine.
+        job: what it asks of the session, for the value that was configured.
         machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
     """
     value: T | None = None
@@ -56,9 +55,7 @@ def run_program(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    return _together(
-        launch.rank or 0, value, problem, work, deterministic, sharing, machine_of_rank
-    )
+    return _together(launch.rank or 0, value, problem, work, job, machine_of_rank)
 
 
 def _together(
@@ -66,20 +63,19 @@ def _together(
     value: T | None,
     problem: UserError | None,
     work: Callable[[T, "World"], int],
-    deterministic: Callable[[T], bool],
-    sharing: "Callable[[T], Callable[[Machines], Machines]] | None",
+    job: "Callable[[T], Job] | None",
     machine_of_rank: Sequence[int] | None,
 ) -> int:
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import agree, is_agreed
     from megdet_hvd.comm.session import start, stop
+    from megdet_hvd.engine.job import Job
     from megdet_hvd.engine.log import log_error, start_log
 
     try:
+        wishes = Job() if value is None or job is None else job(value)
         world = start(
-            machine_of_rank=machine_of_rank,
-            deterministic=value is not None and deterministic(value),
-            bn_groups=None if value is None or sharing is None else sharing(value),
+            machine_of_rank=machine_of_rank, settings=wishes.horovod, bn_groups=wishes.bn_groups
         )
         rank = world.rank
         start_log(world)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.log import LOGGER
-from megdet_hvd.engine.status import LOSS_PARTS
+from megdet_hvd.engine.status import LOSS_PARTS, StepStatus
 
 
 def wants_bar(choice: str, launcher: str, is_terminal: bool) -> bool:
@@ -43,6 +43,7 @@ class Progress:
         self._every = config.log.every_iterations
         self._end = end
         self._losses = dict.fromkeys(LOSS_PARTS, 0.0)
+        self._balance: dict[str, float] = {}
         self._interval = Interval()
         self._since = time.monotonic()
         self._trained_s = 0.0
@@ -59,15 +60,17 @@ class Progress:
         self._interval.evaluated_s += seconds
 
     def step(
-        self, iteration: int, losses: dict[str, float], images: int, rate: float, wait_s: float
+        self, iteration: int, status: StepStatus, rate: float, wait_s: float
     ) -> dict[str, float] | None:
         """Count a finished step; the metrics of the interval when a line is due, else None."""
         interval = self._interval
         interval.steps += 1
-        interval.images += images
+        interval.images += status.images
         interval.wait_s += wait_s
-        for part, value in losses.items():
+        for part, value in status.losses.items():
             self._losses[part] += value
+        for name, value in status.balance.items():
+            self._balance[name] = self._balance.get(name, 0.0) + value
         if self._bar is not None:
             self._bar.update(1)
         if iteration % self._every and iteration != self._end:
@@ -77,6 +80,7 @@ class Progress:
         metrics = {
             "loss": sum(mean.values()),
             **mean,
+            **{name: value / interval.steps for name, value in self._balance.items()},
             "rate": rate,
             "images_per_s": interval.images / elapsed,
             "step_s": elapsed / interval.steps,
@@ -87,6 +91,7 @@ class Progress:
         left_s = (self._end - iteration) * self._trained_s / self._trained_steps
         self._show(iteration, metrics, left_s)
         self._losses = dict.fromkeys(LOSS_PARTS, 0.0)
+        self._balance = {}
         self._interval = Interval()
         self._since = time.monotonic()
         return metrics

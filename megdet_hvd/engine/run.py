@@ -94,7 +94,7 @@ def _validation(run: Run, metrics: Metrics | None) -> Validation | None:
 
 def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, skipped: int) -> None:
     status = step.status
-    line = progress.step(step.iteration, status.losses, status.images, step.rate, step.wait_s)
+    line = progress.step(step.iteration, status, step.rate, step.wait_s)
     if line is not None and metrics is not None:
         seen = step.iteration * run.config.global_batch
         metrics.write(

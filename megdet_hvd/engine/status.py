@@ -1,11 +1,13 @@
 """One small message per step: how all ranks fare.
 
-It carries the loss parts (for the log), the number of images, and whether a rank cannot go on.
+It carries the loss parts (for the log), how positives and negatives are balanced over the images,
+their number, and whether a rank cannot go on.
 It travels while gradients are computed, and is read before weights change. So a rank that
 met an unreadable picture or a non-finite loss takes all of them out of the loop at the same
 step, with weights untouched and none left waiting.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +18,12 @@ from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.world import World
 from megdet_hvd.errors import RunError
+from megdet_hvd.model.balance import SampleBalance
 
 LOSS_PARTS = ("rpn_class", "rpn_box", "class", "box")
+
+STAGES = ("rpn", "box")
+"""Whose samples of positives and negatives are watched, as in SampleBalance."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,9 @@ class StepStatus:
     """Images that took part."""
     skipped: int
     """Unreadable pictures left out."""
+    balance: dict[str, float]
+    """``rpn_foreground`` and ``box_foreground``: share of positives among the samples of an image,
+    mean over the images of the global batch; with ``_spread``: its standard deviation over them."""
 
     @property
     def loss(self) -> float:
@@ -43,23 +52,37 @@ class StatusMessage:
     def __init__(self, world: World, device: torch.device) -> None:
         self.world = world
         self.sums = torch.zeros(len(LOSS_PARTS), dtype=torch.float64, device=device)
+        self.shares = dict.fromkeys(STAGES, 0.0)
+        self.squared_shares = dict.fromkeys(STAGES, 0.0)
         self.images = 0
         self.skipped = 0
         self.problem: str | None = None
         self._flat: Tensor | None = None
         self._handle: Any = None
 
-    def add(self, losses: dict[str, Tensor], images: int, skipped: int) -> None:
-        """One backward pass of this rank: per-image losses (B,) for each part."""
+    def add(
+        self, losses: dict[str, Tensor], balance: SampleBalance, images: int, skipped: int
+    ) -> None:
+        """One backward pass of this rank: per-image losses (B,) for each part, and samples."""
         parts = [losses[part].detach().double().sum() for part in LOSS_PARTS]
         self.sums += torch.stack(parts)
+        for stage in STAGES:
+            shares = [one.foreground for one in getattr(balance, stage)]
+            self.shares[stage] += sum(shares)
+            self.squared_shares[stage] += sum(share * share for share in shares)
         self.images += images
         self.skipped += skipped
 
     def send(self) -> None:
         """Start the sum; gradients may be computed meanwhile."""
         facts = torch.tensor(
-            [self.images, self.skipped, self.problem is not None],
+            [
+                self.images,
+                self.skipped,
+                self.problem is not None,
+                *self.shares.values(),
+                *self.squared_shares.values(),
+            ],
             dtype=torch.float64,
             device=self.sums.device,
         )
@@ -82,11 +105,16 @@ class StatusMessage:
             import horovod.torch as hvd
 
             total = hvd.synchronize(self._handle)
-        count, skipped, failed, bad, *sums = total.tolist()
+        count, skipped, failed, *rest = total.tolist()
+        shares, squares = rest[: len(STAGES)], rest[len(STAGES) : 2 * len(STAGES)]
+        bad, *sums = rest[2 * len(STAGES) :]
         if failed or bad:
             raise mark_agreed(RunError(self._reasons(iteration, images)))
         mean = {part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)}
-        return StepStatus(mean, int(count), int(skipped))
+        balance: dict[str, float] = {}
+        for stage, share, square in zip(STAGES, shares, squares, strict=True):
+            balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
+        return StepStatus(mean, int(count), int(skipped), balance)
 
     def _reasons(self, iteration: int, images: str) -> str:
         own = self.problem
@@ -97,3 +125,10 @@ class StatusMessage:
         reasons = gather_objects(own, self.world, "reasons")
         told = "; ".join(f"rank {rank}: {text}" for rank, text in enumerate(reasons) if text)
         return f"iteration {iteration}: {told}"
+
+
+def _mean_and_spread(name: str, total: float, squares: float, count: float) -> dict[str, float]:
+    """Of ``count`` shares between 0 and 1, from float64 sums; good to 1e-8."""
+    mean = total / max(count, 1.0)
+    variance = max(squares / max(count, 1.0) - mean * mean, 0.0)
+    return {name: mean, f"{name}_spread": math.sqrt(variance)}

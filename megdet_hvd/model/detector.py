@@ -8,6 +8,7 @@ from torchvision.ops import clip_boxes_to_image
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.draws import draw_key
+from megdet_hvd.model.balance import SampleBalance
 from megdet_hvd.model.normalise import normalise
 from megdet_hvd.model.roi_heads import RoiHeads
 from megdet_hvd.model.rpn import RegionProposals, RpnOutputs
@@ -50,6 +51,8 @@ class Detector(nn.Module):
         """Without background: labels are 1…num_classes."""
         self.seed = seed
         """Of the draws of anchors and boxes; may be set at any time."""
+        self.sample_balance = SampleBalance()
+        """Of the newest forward in training; its pictures in the order of the batch."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor] | list[Detections]:
         """Losses in training, detections in evaluation. The batch lies on the model's device."""
@@ -60,10 +63,13 @@ class Detector(nn.Module):
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         features, outputs, proposals, canvas = self._propose(batch)
-        rpn_class, rpn_box = self.rpn.losses(outputs, batch.targets, self._seeds(batch, "anchors"))
-        final_class, final_box = self.roi_heads.losses(
+        rpn_class, rpn_box, anchors = self.rpn.losses(
+            outputs, batch.targets, self._seeds(batch, "anchors")
+        )
+        final_class, final_box, boxes = self.roi_heads.losses(
             features, proposals, batch.targets, self._seeds(batch, "rois"), canvas
         )
+        self.sample_balance = SampleBalance(anchors, boxes)
         return dict(zip(LOSSES, (rpn_class, rpn_box, final_class, final_box), strict=True))
 
     def _detections(self, batch: Batch) -> list[Detections]:

@@ -23,6 +23,7 @@ from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Detections, Target
 from megdet_hvd.image_rows import rows_per_image
 from megdet_hvd.model.backbone import LEVELS
+from megdet_hvd.model.balance import Drawn, drawn
 from megdet_hvd.model.losses import box_losses, class_losses
 from megdet_hvd.model.matching import BACKGROUND, match_boxes
 from megdet_hvd.model.norm import NormFactory
@@ -93,8 +94,8 @@ class RoiHeads(nn.Module):
         targets: Sequence[Target],
         seeds: Sequence[int],
         canvas: tuple[int, int],
-    ) -> tuple[Tensor, Tensor]:
-        """Classification and box loss of each picture, (B,) both.
+    ) -> tuple[Tensor, Tensor, tuple[Drawn, ...]]:
+        """Classification and box loss of each picture, (B,) both, and what was drawn for them.
 
         ``seeds``: each picture's draw key for its sample of boxes. Ground-truth boxes join the
         proposals, as in torchvision.
@@ -111,9 +112,11 @@ class RoiHeads(nn.Module):
         positives = torch.where(labels > 0)[0]
         own_class = deltas.view(len(labels), logits.shape[1], 4)[positives, labels[positives]]
         counts = [len(roi) for roi in rois]
+        positive_counts = [len(boxes) for _, _, boxes in samples]
         return (
             class_losses(logits, labels, counts),
-            box_losses(own_class, box_targets, [len(boxes) for _, _, boxes in samples], counts),
+            box_losses(own_class, box_targets, positive_counts, counts),
+            drawn(positive_counts, counts),
         )
 
     def _sample(

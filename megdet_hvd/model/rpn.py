@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Target
 from megdet_hvd.errors import UserError
+from megdet_hvd.model.balance import Drawn, drawn
 from megdet_hvd.model.losses import box_losses, objectness_losses
 from megdet_hvd.model.matching import IGNORED, match_boxes
 from megdet_hvd.model.precision import at_least_float32
@@ -118,8 +119,8 @@ class RegionProposals(nn.Module):
 
     def losses(
         self, outputs: RpnOutputs, targets: Sequence[Target], seeds: Sequence[int]
-    ) -> tuple[Tensor, Tensor]:
-        """Classification and box loss of each picture, (B,) both.
+    ) -> tuple[Tensor, Tensor, tuple[Drawn, ...]]:
+        """Classification and box loss of each picture, (B,) both, and what was drawn for them.
 
         ``seeds``: each picture's draw key for its sample of anchors.
         """
@@ -139,6 +140,7 @@ class RegionProposals(nn.Module):
                 self.box_coder.encode_single(boxes[matched[positives]], anchors[positives])
             )
         counts = [len(c) for c in chosen]
+        positive_counts = [len(c) for c in chosen_positives]
         empty = anchors.new_zeros(0, dtype=torch.int64)
         logits = outputs.logits.flatten()[torch.cat([empty, *chosen])]
         deltas = outputs.deltas.flatten(0, 1)[torch.cat([empty, *chosen_positives])]
@@ -147,9 +149,10 @@ class RegionProposals(nn.Module):
             box_losses(
                 deltas,
                 torch.cat([anchors[:0], *box_targets]),
-                [len(c) for c in chosen_positives],
+                positive_counts,
                 counts,
             ),
+            drawn(positive_counts, counts),
         )
 
     def _label(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,6 +47,7 @@ NOT_FREE = {
     "data.kind",
     "learning.policy",
     "learning.epochs",
+    "learning.warmup_images",
     "model.rpn.foreground_iou",
     "model.rpn.background_iou",
 }

@@ -1,5 +1,6 @@
 import json
 import math
+import statistics
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from megdet_hvd.engine.optimizer import parameter_groups
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.progress import Progress, clock, wants_bar
 from megdet_hvd.engine.run_folder import RunFolder, create_run_folder, find_run, forget_after
-from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage
+from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage, StepStatus
 from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.model.balance import SampleBalance, drawn
 from megdet_hvd.model.detector import LOSSES
 
 ALONE = World(rank=0, size=1, machines=((0,),))
@@ -59,16 +61,39 @@ def test_the_status_names_the_model_s_losses() -> None:
 def test_status_of_a_step_is_the_mean_over_images() -> None:
     message = StatusMessage(ALONE, torch.device("cpu"))
     for value, images in ((1.0, 2), (4.0, 1)):
-        message.add({part: torch.full((images,), value) for part in LOSS_PARTS}, images, 1)
+        losses = {part: torch.full((images,), value) for part in LOSS_PARTS}
+        message.add(losses, SampleBalance(), images, 1)
     message.send()
     status = message.read(5, "images 1, 2, 3")
     assert status.losses == dict.fromkeys(LOSS_PARTS, 2.0)
     assert (status.images, status.skipped, status.loss) == (3, 2, 8.0)
 
 
+def test_the_status_tells_the_share_of_positives_and_its_spread_over_images() -> None:
+    message = StatusMessage(ALONE, torch.device("cpu"))
+    losses = {part: torch.zeros(2) for part in LOSS_PARTS}
+    # Shares 1/2 and 0 in one pass, 1/4 and (nothing drawn) 0 in the next.
+    message.add(losses, SampleBalance(drawn([4, 0], [8, 8]), drawn([1, 1], [4, 4])), 2, 0)
+    message.add(losses, SampleBalance(drawn([2, 0], [8, 0]), drawn([1, 1], [4, 4])), 2, 0)
+    message.send()
+    balance = message.read(1, "").balance
+    assert balance["rpn_foreground"] == 0.1875
+    assert balance["rpn_foreground_spread"] == pytest.approx(statistics.pstdev([0.5, 0, 0.25, 0]))
+    assert (balance["box_foreground"], balance["box_foreground_spread"]) == (0.25, 0.0)
+
+
+def test_a_step_without_images_has_no_share_of_positives() -> None:
+    message = StatusMessage(ALONE, torch.device("cpu"))
+    message.add({part: torch.zeros(0) for part in LOSS_PARTS}, SampleBalance(), 0, 3)
+    message.send()
+    status = message.read(1, "no images")
+    assert set(status.balance.values()) == {0.0} and status.images == 0
+
+
 def test_a_non_finite_loss_is_named_with_its_parts_and_images() -> None:
     message = StatusMessage(ALONE, torch.device("cpu"))
-    message.add({p: torch.tensor([math.inf if p == "box" else 1.0]) for p in LOSS_PARTS}, 1, 0)
+    losses = {p: torch.tensor([math.inf if p == "box" else 1.0]) for p in LOSS_PARTS}
+    message.add(losses, SampleBalance(), 1, 0)
     message.send()
     with pytest.raises(RunError, match=r"iteration 9: rank 0: .*box inf.*images 42"):
         message.read(9, "images 42")
@@ -135,23 +160,28 @@ def test_a_bar_only_on_a_terminal_of_its_own() -> None:
     assert wants_bar("bar", "mpirun", False) and not wants_bar("lines", "python", True)
 
 
+def status_of(loss: float) -> StepStatus:
+    return StepStatus(dict.fromkeys(LOSS_PARTS, loss), 8, 0, {"rpn_foreground": loss / 10})
+
+
 def test_progress_averages_over_the_interval() -> None:
     config = load_config(None, ["log.every_iterations=2", "log.progress=lines"])
     progress = Progress(config, "python", 0, 3, shown=False)
-    losses = dict.fromkeys(LOSS_PARTS, 1.0)
-    assert progress.step(1, losses, 8, 0.1, 0.0) is None
-    line = progress.step(2, {part: 3.0 for part in losses}, 8, 0.2, 0.0)
+    assert progress.step(1, status_of(1.0), 0.1, 0.0) is None
+    line = progress.step(2, status_of(3.0), 0.2, 0.0)
     assert line is not None and line["class"] == 2.0 and line["loss"] == 8.0
     assert line["rate"] == 0.2 and line["images_per_s"] == pytest.approx(8 / line["step_s"])
-    last = progress.step(3, losses, 8, 0.2, 0.0)  # the end is always shown
+    assert line["rpn_foreground"] == pytest.approx(0.2)
+    last = progress.step(3, status_of(1.0), 0.2, 0.0)  # the end is always shown
     assert last is not None and last["class"] == 1.0
+    assert last["rpn_foreground"] == pytest.approx(0.1)
 
 
 def test_time_outside_training_does_not_count_in_its_speed() -> None:
     config = load_config(None, ["log.every_iterations=1", "log.progress=lines"])
     progress = Progress(config, "python", 0, 1, shown=False)
     progress.outside(1e6)  # an evaluation before the first step, longer than all that passed
-    line = progress.step(1, dict.fromkeys(LOSS_PARTS, 1.0), 8, 0.1, 0.0)
+    line = progress.step(1, status_of(1.0), 0.1, 0.0)
     assert line is not None and line["step_s"] == pytest.approx(1e-9)
 
 

@@ -1,0 +1,30 @@
+"""What a program asks of the session that it runs in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from megdet_hvd.comm.settings import HorovodSettings, settings_for
+from megdet_hvd.comm.world import Machines
+from megdet_hvd.config.schema import Config
+
+
+@dataclass(frozen=True)
+class Job:
+    """Wishes that must be known before Horovod starts."""
+
+    horovod: HorovodSettings = HorovodSettings()
+    """How Horovod's thread is set up."""
+    bn_groups: Callable[[Machines], Machines] | None = None
+    """Who shares BN statistics, given the ranks of each machine; None: each machine."""
+
+
+def training_job(config: Config) -> Job:
+    """The wishes of a training run."""
+    from megdet_hvd.engine.norms import sharing_of
+
+    return Job(settings_for(config), sharing_of(config))
+
+
+def evaluation_job(config: Config) -> Job:
+    """The wishes of an evaluation: nobody shares BN statistics."""
+    return Job(bn_groups=lambda machines: tuple((r,) for ranks in machines for r in ranks))

@@ -1,0 +1,39 @@
+"""How many of the anchors and boxes drawn for the loss are objects, picture by picture.
+
+The third complaint about small batches in MegDet's introduction: positives and negatives are
+unbalanced, more so in one picture than in another, and few pictures do not even that out. The
+share of positives in each picture, and its spread over the batch, show by how much.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Drawn(NamedTuple):
+    """What one stage drew for the loss of one picture."""
+
+    positives: int
+    """Anchors or boxes on an object."""
+    all: int
+    """With those on the background; 0 where there was nothing to draw from."""
+
+    @property
+    def foreground(self) -> float:
+        """Share of positives, 0…1; 0 where nothing was drawn."""
+        return self.positives / self.all if self.all else 0.0
+
+
+@dataclass(frozen=True)
+class SampleBalance:
+    """Both stages, one entry per picture; empty for a batch without pictures."""
+
+    rpn: tuple[Drawn, ...] = ()
+    """Anchors of the first stage."""
+    box: tuple[Drawn, ...] = ()
+    """Boxes (RoIs) of the second."""
+
+
+def drawn(positives: Sequence[int], all_drawn: Sequence[int]) -> tuple[Drawn, ...]:
+    """One entry for each picture, from the counts of all of them."""
+    return tuple(Drawn(p, n) for p, n in zip(positives, all_drawn, strict=True))
