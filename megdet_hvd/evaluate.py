@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_program(
         lambda: make_plan(found.checkpoint, found.config, found.overrides, found.out),
         evaluate_in_world,
+        watchdog_s=lambda plan: plan.config.watchdog.seconds,
     )
 
 

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         lambda: make_plan(arguments),
         train_in_world,
         deterministic=lambda plan: plan.config.deterministic,
+        watchdog_s=lambda plan: plan.config.watchdog.seconds,
         machine_of_rank=machine_of_rank,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from megdet_hvd.comm.position import go_outside, start_step, waiting
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
@@ -63,9 +64,11 @@ def train_steps(
     iteration = start_iteration
     while True:
         began = time.monotonic()
+        go_outside("fetching pictures")
         batches = next(steps, None)
         if batches is None:
             return
+        start_step(iteration + 1)
         wait_s = time.monotonic() - began
         rate = derived.schedule.rate_at(iteration * config.global_batch)
         set_rate(optimizer, rate)
@@ -81,17 +84,17 @@ def train_steps(
                 message.send()
             (share if scaler is None else scaler.scale(share)).backward()
         status = message.read(iteration + 1, describe_images(batches))
-        apply_gradients(detector, optimizer, scaler, config.learning.gradient_clip)
+        apply_gradients(detector, optimizer, scaler, config.learning.gradient_clip, world)
         iteration += 1
         yield Step(iteration, status, rate, wait_s)
 
 
-def apply_gradients(detector: nn.Module, optimizer: Any, scaler: Any, clip: float | None) -> None:
+def apply_gradients(
+    detector: nn.Module, optimizer: Any, scaler: Any, clip: float | None, world: World
+) -> None:
     """Average the gradients over all ranks, clip their norm if asked for, and step."""
-    if scaler is None and clip is None:
-        optimizer.step()
-        return
-    optimizer.synchronize()
+    with waiting("gradients", range(world.size)):
+        optimizer.synchronize()
     if scaler is not None:
         scaler.unscale_(optimizer)
     if clip is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 
@@ -43,13 +44,14 @@ def build_optimizer(model: nn.Module, config: Config) -> Any:
     if not groups[0]["params"]:
         raise UserError("no parameter is left to train: lower model.frozen_stages")
     sgd = torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)
-    return hvd.DistributedOptimizer(
-        sgd,
-        named_parameters=[(n, p) for n, p in model.named_parameters() if p.requires_grad],
-        op=hvd.Average,
-        backward_passes_per_step=learning.accumulation,
-        num_groups=0 if config.deterministic else 1,
-    )
+    with waiting("megdet.optimizer", range(hvd.size())):  # groups are agreed on with rank 0
+        return hvd.DistributedOptimizer(
+            sgd,
+            named_parameters=[(n, p) for n, p in model.named_parameters() if p.requires_grad],
+            op=hvd.Average,
+            backward_passes_per_step=learning.accumulation,
+            num_groups=0 if config.deterministic else 1,
+        )
 
 
 def set_rate(optimizer: Any, rate: float) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.config.schema import WatchdogConfig
 from megdet_hvd.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -19,9 +20,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-USER_ERROR = 2
-RUN_ERROR = 3
 FAULT = 1
+"""A fault of this package, with its traceback."""
+USER_ERROR = 2
+"""Bad input."""
+RUN_ERROR = 3
+"""A run that cannot go on."""
+HANG = 4
+"""A job that hangs, ended by its watchdog."""
 
 _LET_RANK_0_SPEAK_S = 2.0
 
@@ -31,6 +37,7 @@ def run_program(
     work: Callable[[T, "World"], int],
     *,
     deterministic: Callable[[T], bool] = lambda _: False,
+    watchdog_s: Callable[[T], float] = lambda _: WatchdogConfig().seconds,
     machine_of_rank: Sequence[int] | None = None,
 ) -> int:
     """Run ``work`` in every process of the job; returns this process's exit code.
@@ -39,6 +46,7 @@ def run_program(
         configure: reads what the user gave; may raise UserError, on some ranks only.
         work: the program; all processes call it together.
         deterministic: whether Horovod must start without tensor fusion.
+        watchdog_s: see :class:`megdet_hvd.config.schema.WatchdogConfig`.
         machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
     """
     value: T | None = None
@@ -54,7 +62,9 @@ def run_program(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    return _together(launch.rank or 0, value, problem, work, deterministic, machine_of_rank)
+    return _together(
+        launch.rank or 0, value, problem, work, deterministic, watchdog_s, machine_of_rank
+    )
 
 
 def _together(
@@ -63,13 +73,16 @@ def _together(
     problem: UserError | None,
     work: Callable[[T, "World"], int],
     deterministic: Callable[[T], bool],
+    watchdog_s: Callable[[T], float],
     machine_of_rank: Sequence[int] | None,
 ) -> int:
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import agree, is_agreed
     from megdet_hvd.comm.session import start, stop
-    from megdet_hvd.engine.log import log_error, start_log
+    from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
+    from megdet_hvd.engine.log import log_error, log_urgent, start_log
 
+    watchdog = Watchdog(None)
     try:
         world = start(
             machine_of_rank=machine_of_rank,
@@ -79,8 +92,11 @@ def _together(
         start_log(world)
         agree(problem, world, "configuration")
         assert value is not None, "without a value there is a problem"
+        seconds = watchdog_s(value)
+        watchdog = start_watchdog(world, seconds, write=log_urgent, exit_code=HANG)
         code = work(value, world)
         stop()
+        watchdog.stop()
         return code
     except (UserError, RunError) as error:
         code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
@@ -88,6 +104,7 @@ def _together(
             if rank == 0:
                 log_error(str(error))
             stop()
+            watchdog.stop()
             return code
         if rank != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first

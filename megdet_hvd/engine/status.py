@@ -14,6 +14,7 @@ from torch import Tensor
 
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.world import World
 from megdet_hvd.errors import RunError
 
@@ -81,7 +82,8 @@ class StatusMessage:
         if self._handle is not None:
             import horovod.torch as hvd
 
-            total = hvd.synchronize(self._handle)
+            with waiting("megdet.status", range(self.world.size), self._flat.numel()):
+                total = hvd.synchronize(self._handle)
         count, skipped, failed, bad, *sums = total.tolist()
         if failed or bad:
             raise mark_agreed(RunError(self._reasons(iteration, images)))
