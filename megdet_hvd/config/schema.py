@@ -273,7 +273,8 @@ class WatchdogConfig(Section):
     """What ends a job that hangs, and says which rank stands where."""
 
     seconds: NotNegativeFloat = 60.0
-    """So long a wait for ranks that will not come, or a rank so long silent, is a hang; 0: off."""
+    """So long a wait for ranks that will not come, or a rank so long silent, is a hang; 0: off.
+    Keep it well above the time to parse an annotation file, during which a rank can't beat."""
 
 
 class Config(Section):

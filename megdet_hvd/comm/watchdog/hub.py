@@ -4,12 +4,12 @@ import selectors
 import socket
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from megdet_hvd.comm.watchdog.channel import Link, Message, greeted_rank, welcome
 from megdet_hvd.comm.watchdog.judge import judge
-from megdet_hvd.comm.watchdog.member import MISSED_S, Job, Member, own_stack, silent_ranks
-from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Standing
+from megdet_hvd.comm.watchdog.member import Job, Member, own_stack, silent_ranks
+from megdet_hvd.comm.watchdog.standing import MISSED_S, NEVER_HEARD, Silence, Standing
 
 _HELLO_S = 10.0
 """A connection that has not said hello by then is no rank's."""
@@ -23,7 +23,7 @@ class _Peer:
 
     link: Link | None = None
     standing: Standing = NEVER_HEARD
-    heard: float = 0.0
+    silence: Silence = field(default_factory=Silence)
     """By this rank's awake clock."""
     stack: str | None = None
 
@@ -72,6 +72,7 @@ class Hub(Member):
         end = time.monotonic() + _TELL_S
         while time.monotonic() < end and not all([link.flush() for link in self._links()]):
             time.sleep(0.05)
+        time.sleep(1.5 * self.job.interval_s)  # they listen once a beat
 
     def part(self, message: str) -> None:
         """Say so to all ranks, and close."""
@@ -129,7 +130,8 @@ class Hub(Member):
         peer = self._peers[rank]
         if peer.link is not None:
             self._drop(peer.link)
-        peer.link, peer.heard = link, now
+        peer.link = link
+        peer.silence.hear(now)
         if peer.standing.link == "never":
             peer.standing = Standing("outside", "starting")
         peer.standing = replace(peer.standing, link="open")
@@ -142,7 +144,7 @@ class Hub(Member):
         if peer.link is not link:
             return  # replaced by a newer one since the selector named it
         for message in link.receive():
-            peer.heard = now
+            peer.silence.hear(now)
             if "beat" in message:
                 peer.standing = Standing.from_message(message["beat"])
             elif "stack" in message:
@@ -153,7 +155,8 @@ class Hub(Member):
                 peer.standing = NEVER_HEARD
         if link.state != "open":
             self._drop(link)
-            peer.link, peer.heard = None, now
+            peer.link = None
+            peer.silence.hear(now)
             # Lost by the network: it is silent until it comes back. Closed: its process ended.
             if peer.standing.link == "open" and link.state == "ended":
                 peer.standing = replace(peer.standing, link="closed")
@@ -164,13 +167,12 @@ class Hub(Member):
 
     def _standings(self, own: Standing) -> dict[int, Standing]:
         now = self.clock.now
-        return {
-            0: own,
-            **{
-                rank: replace(peer.standing, silent_s=now - peer.heard)
-                for rank, peer in self._peers.items()
-            },
+        newest = max([own.step, *(peer.standing.step for peer in self._peers.values())])
+        others = {
+            rank: peer.silence.add_to(peer.standing, now, newest)
+            for rank, peer in self._peers.items()
         }
+        return {0: own, **others}
 
     def _stacks(self, ranks: list[int]) -> dict[int, str]:
         """Python stacks of those ranks that send theirs in time."""
@@ -178,7 +180,7 @@ class Hub(Member):
         asked = [
             peer
             for peer in (self._peers[rank] for rank in ranks if rank != 0)
-            if peer.link is not None and now - peer.heard < MISSED_S
+            if peer.link is not None and now - peer.silence.heard < MISSED_S
         ]
         for peer in asked:
             if peer.link is not None:

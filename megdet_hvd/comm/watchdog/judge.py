@@ -21,8 +21,8 @@ reading a data set for the others and writing to a slow disk take minutes."""
 GRACE_S = 10.0
 """A connection that closed may come back; and the launcher ends the others of a dead rank."""
 AHEAD_STEPS = 2
-"""A step ends with a sum over all ranks: a rank this far behind the others has evidently gone
-on unheard."""
+"""A step ends with a sum over all ranks, so the others get one step ahead of a stopped rank at
+most: if they get further, it goes on unheard, and only its connection is broken."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,9 @@ def judge(standings: Mapping[int, Standing], limit_s: float) -> Verdict | None:
             )
             if reason is not None:
                 culprits[other] = reason
-    newest = max((standing.step for standing in standings.values()), default=0)
     for rank, standing in standings.items():
         reason = _gone(standing, limit_s)
-        if reason is not None and newest - standing.step < AHEAD_STEPS:
+        if reason is not None and standing.others_went < AHEAD_STEPS:
             culprits[rank] = reason
     for circle in _circles(
         {r: [m for m in others if m in patient] for r, others in missing.items()}

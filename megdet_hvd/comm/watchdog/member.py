@@ -6,21 +6,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.watchdog.identity import Identity, kill
 from megdet_hvd.comm.watchdog.judge import Verdict
 from megdet_hvd.comm.watchdog.report import report
-from megdet_hvd.comm.watchdog.standing import AwakeClock, OwnStanding, Standing
+from megdet_hvd.comm.watchdog.standing import MISSED_S, AwakeClock, OwnStanding, Standing
 
 WRITE_S = 3.0
 """A report that can't be written (a full disk, a reader that is gone) must not keep the job."""
 LET_REPORTER_END_S = 3.0
 """The rank that reports ends the job; the others help themselves if that does not suffice."""
-
-MISSED_S = 3.0
-"""Without a beat for so long, a rank may not hear what it is told."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +94,7 @@ class Member:
         writer = threading.Thread(target=self.job.write, args=(text,), daemon=True)
         writer.start()
         writer.join(WRITE_S)
+        _hush()
         self.before_end(standings)
         self.kill_stopped(silent_ranks(standings))
         end_job(self.job.exit_code)
@@ -105,6 +104,8 @@ class Member:
 
     def end_quietly(self, stopped: Sequence[int]) -> None:
         """Another rank has reported; never returns."""
+        _hush()
+        time.sleep(2 * self.job.interval_s)  # until the others have heard it too
         self.kill_stopped(stopped)
         time.sleep(LET_REPORTER_END_S)
         os._exit(self.job.exit_code)
@@ -114,6 +115,12 @@ class Member:
         own = self.job.identities[self.job.rank]
         for rank in ranks:
             kill(self.job.identities[rank], own)
+
+
+def _hush() -> None:
+    """No more standard error: Horovod's thread aborts loudly once another rank has gone."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def silent_ranks(standings: Mapping[int, Standing]) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from megdet_hvd.comm.watchdog.channel import Link, hello, is_welcome
 from megdet_hvd.comm.watchdog.judge import judge
 from megdet_hvd.comm.watchdog.member import LET_REPORTER_END_S, Job, Member, own_stack
-from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Standing
+from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Silence, Standing
 
 _CONNECT_S = 2.0
 _RECONNECT_S = 1.0
@@ -26,7 +26,7 @@ class Spoke(Member):
         self._port = port
         self._link: Link | None = None
         self._hub = NEVER_HEARD
-        self._heard = 0.0
+        self._silence = Silence()
         self._turn = 0
         self._convinced: float | None = None
 
@@ -48,11 +48,11 @@ class Spoke(Member):
         if self._link is not None:
             self._link.send({"beat": own.as_message()})
             self._listen(now)
-        silent_s = now - self._heard
-        if self._link is not None and silent_s < self.job.limit_s:
+        hub = self._silence.add_to(self._hub, now, own.step)
+        if self._link is not None and hub.silent_s < self.job.limit_s:
             self._convinced = None
             return
-        standings = {0: replace(self._hub, silent_s=silent_s), self.job.rank: own}
+        standings = {0: hub, self.job.rank: own}
         verdict = judge(standings, self.job.limit_s)
         if verdict is None:
             self._convinced = None
@@ -73,7 +73,7 @@ class Spoke(Member):
         link = self._link
         assert link is not None
         for message in link.receive():
-            self._heard = now
+            self._silence.hear(now)
             if "beat" in message:
                 self._hub = Standing.from_message(message["beat"])
             elif "stack?" in message:
@@ -87,7 +87,8 @@ class Spoke(Member):
                 self._addresses = []
         if link.state != "open":
             link.close()
-            self._link, self._heard = None, now
+            self._link = None
+            self._silence.hear(now)
             if self._hub.link == "open" and link.state == "ended":
                 self._hub = replace(self._hub, link="closed")
 
@@ -109,7 +110,7 @@ class Spoke(Member):
                 if is_welcome(answer, greeting, self.job.secret):
                     self._link = link
                     self._addresses = [address]
-                    self._heard = self.clock.tick()
+                    self._silence.hear(self.clock.tick())
                     if self._hub.link == "never":
                         self._hub = Standing("outside", "starting")
                     self._hub = replace(self._hub, link="open")

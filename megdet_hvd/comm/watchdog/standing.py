@@ -1,7 +1,7 @@
 """What is known of a rank, and this process's own part of it."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from megdet_hvd.comm import position
@@ -33,6 +33,8 @@ class Standing:
     """``closed`` without a word, ``left`` in order, or ``never`` heard of."""
     silent_s: float = 0.0
     """Since the last sign of life; of a closed connection: since it closed."""
+    others_went: int = 0
+    """Steps that others have gone on since it was missed."""
 
     def as_message(self) -> dict[str, Any]:
         """What travels."""
@@ -51,6 +53,8 @@ class Standing:
         return cls(**{**message, "ranks": tuple(message["ranks"])})
 
 
+MISSED_S = 3.0
+"""Without a beat for so long, a rank is missed: it may not hear what it is told."""
 NEVER_HEARD = Standing("outside", "unknown", link="never")
 
 
@@ -72,6 +76,28 @@ class AwakeClock:
         self.now += min(now - self._last, self._largest_step_s)
         self._last = now
         return self.now
+
+
+class Silence:
+    """How long somebody has been silent, and how far the others went meanwhile."""
+
+    def __init__(self) -> None:
+        self.heard = 0.0
+        self._step_when_missed: int | None = None
+
+    def hear(self, now: float) -> None:
+        """A sign of life."""
+        self.heard, self._step_when_missed = now, None
+
+    def add_to(self, standing: Standing, now: float, newest_step: int) -> Standing:
+        """The standing, with its silence. ``newest_step``: the furthest that anybody is."""
+        silent_s = now - self.heard
+        if silent_s < MISSED_S:
+            return replace(standing, silent_s=silent_s)
+        if self._step_when_missed is None:
+            self._step_when_missed = newest_step
+        went = newest_step - self._step_when_missed
+        return replace(standing, silent_s=silent_s, others_went=went)
 
 
 class OwnStanding:

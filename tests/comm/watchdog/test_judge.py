@@ -2,7 +2,7 @@ import pytest
 
 from megdet_hvd.comm.watchdog.judge import Verdict, judge
 from megdet_hvd.comm.watchdog.report import report
-from megdet_hvd.comm.watchdog.standing import Link, Standing
+from megdet_hvd.comm.watchdog.standing import Link, Silence, Standing
 
 LIMIT = 60.0
 ALL = tuple(range(4))
@@ -22,8 +22,16 @@ def outside(what: str, age: float) -> Standing:
     return Standing("outside", what, age_s=age, step=12)
 
 
-def unheard(silent: float, *, link: Link = "open", step: int = 12) -> Standing:
-    return Standing("computing", f"step {step}", age_s=0.5, step=step, link=link, silent_s=silent)
+def unheard(silent: float, *, link: Link = "open", step: int = 12, went: int = 0) -> Standing:
+    return Standing(
+        "computing",
+        f"step {step}",
+        age_s=0.5,
+        step=step,
+        link=link,
+        silent_s=silent,
+        others_went=went,
+    )
 
 
 def table(*standings: Standing) -> dict[int, Standing]:
@@ -48,9 +56,9 @@ HEALTHY = {
     ),
     "missing beats": table(*[waits("g", ALL, 100)] * 3, unheard(59)),
     "a connection that may come back": table(*[busy(1)] * 3, unheard(9, link="closed")),
-    "unheard, yet the others go on": table(*[busy(1, step=14)] * 3, unheard(500, step=12)),
+    "unheard, yet the others go on": table(*[busy(1, step=14)] * 3, unheard(500, went=2)),
     "lost and unheard, yet the others go on": table(
-        *[busy(1, step=14)] * 3, unheard(500, link="closed", step=12)
+        *[busy(1, step=14)] * 3, unheard(500, link="closed", went=2)
     ),
     "no connection, and a wait below 30 limits": table(
         *[waits("g", ALL, 1700)] * 3, Standing("outside", "unknown", link="never")
@@ -74,9 +82,14 @@ HUNG = {
         ),
         {3: "no sign of life for 61 s"},
     ),
-    "waited for, though behind": (
-        table(*[waits("g", ALL, 61, step=20)] * 3, unheard(500, step=12)),
+    "waited for, though the others went on": (
+        table(*[waits("g", ALL, 61, step=20)] * 3, unheard(500, step=12, went=8)),
         {3: "no sign of life for 500 s"},
+    ),
+    # Steps of 0.2 s: between its last beat and being missed, the others got ahead.
+    "stopped, and heard of last some steps ago": (
+        table(*[busy(61, step=17)] * 3, unheard(61, step=12, went=1)),
+        {3: "no sign of life for 61 s"},
     ),
     "dead": (table(*[busy(1)] * 3, unheard(10, link="closed")), {3: "its process has ended"}),
     "stuck in a step": (
@@ -122,6 +135,17 @@ def test_a_job_that_hangs(name: str) -> None:
     assert culprits.keys() == expected.keys()
     for rank, reason in expected.items():
         assert reason in culprits[rank]
+
+
+def test_how_far_the_others_went_since_a_rank_was_missed() -> None:
+    silence = Silence()
+    silence.hear(10.0)
+    steps = [(10.5, 7), (12.9, 9), (13.1, 12), (20.0, 13), (70.0, 14)]
+    found = [silence.add_to(busy(0), now, newest) for now, newest in steps]
+    assert [standing.others_went for standing in found] == [0, 0, 0, 1, 2]
+    assert found[-1].silent_s == 60.0
+    silence.hear(70.0)
+    assert silence.add_to(busy(0), 74.0, 14).others_went == 0
 
 
 def test_a_rank_knows_of_rank_0_and_itself_only() -> None:
