@@ -68,7 +68,6 @@ def train_steps(
         batches = next(steps, None)
         if batches is None:
             return
-        start_step(iteration + 1)
         wait_s = time.monotonic() - began
         rate = derived.schedule.rate_at(iteration * config.global_batch)
         set_rate(optimizer, rate)
@@ -76,6 +75,7 @@ def train_steps(
         message = StatusMessage(world, device)
         message.problem = unreadable_problem(batches, config.data.unreadable_images)
         for number, batch in enumerate(batches):
+            start_step(iteration + 1)
             with autocast(config.precision, device):
                 losses = detector(batch.to(device))
                 share = share_of_mean(losses, config.global_batch, world.size)

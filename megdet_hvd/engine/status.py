@@ -78,13 +78,13 @@ class StatusMessage:
             RunError: on every rank, when any cannot go on; names iteration, ranks and reasons.
         """
         assert self._flat is not None, "send() comes first"
-        total = self._flat
+        total = self._flat.tolist()
         if self._handle is not None:
             import horovod.torch as hvd
 
             with waiting("megdet.status", range(self.world.size), self._flat.numel()):
-                total = hvd.synchronize(self._handle)
-        count, skipped, failed, bad, *sums = total.tolist()
+                total = hvd.synchronize(self._handle).tolist()
+        count, skipped, failed, bad, *sums = total
         if failed or bad:
             raise mark_agreed(RunError(self._reasons(iteration, images)))
         mean = {part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)}

@@ -37,7 +37,7 @@ class Job:
     @property
     def interval_s(self) -> float:
         """Time between two beats."""
-        return min(1.0, self.limit_s / 4)
+        return min(1.0, max(self.limit_s / 4, 0.25))
 
     @property
     def hosts(self) -> list[str]:

@@ -46,6 +46,7 @@ def found(standings: dict[int, Standing]) -> Verdict:
 
 HEALTHY = {
     "nobody waits": table(busy(1), busy(2), outside("evaluation", 900), busy(3)),
+    "all evaluate for hours": table(*[outside("evaluation", 9000)] * 4),
     "a wait below the limit": table(waits("g", ALL, 59), busy(59), busy(59), busy(59)),
     "a busy rank is waited for": table(*[waits("g", ALL, 290)] * 3, busy(299)),
     "rank 0 evaluates": table(outside("evaluation", 1700), *[waits("g", ALL, 1700)] * 3),
@@ -95,6 +96,10 @@ HUNG = {
     "stuck in a step": (
         table(*[waits("g", ALL, 299)] * 3, busy(300)),
         {3: "has not come to its next collective for 300 s"},
+    ),
+    "a GPU hangs, and with it all": (
+        table(*[busy(300)] * 4),
+        dict.fromkeys(range(4), "has not come to its next collective for 300 s"),
     ),
     "stuck outside": (
         table(*[waits("g", ALL, 1799)] * 3, outside("fetching pictures", 1800)),
