@@ -56,28 +56,26 @@ def judge(standings: Mapping[int, Standing], limit_s: float) -> Verdict | None:
     """
     if not _suspicious(standings, limit_s):
         return None
-    patient = {
+    waiting = {
         rank: standing
         for rank, standing in standings.items()
         if standing.kind == "waiting"
-        and standing.age_s >= limit_s
         and _gone(standing, limit_s) is None
         and standing.link == "open"
     }
+    patient = {rank: own for rank, own in waiting.items() if own.age_s >= limit_s}
     missing = {
         rank: tuple(
             other
             for other in own.ranks
             if other != rank and not _with(own, standings.get(other, NEVER_HEARD), limit_s)
         )
-        for rank, own in patient.items()
+        for rank, own in waiting.items()
     }
     culprits: dict[int, str] = {}
-    for rank, others in missing.items():
-        for other in others:
-            reason = _why_it_will_not_come(
-                standings.get(other, NEVER_HEARD), patient[rank].age_s, limit_s
-            )
+    for rank, own in patient.items():
+        for other in missing[rank]:
+            reason = _why_it_will_not_come(standings.get(other, NEVER_HEARD), own.age_s, limit_s)
             if reason is not None:
                 culprits[other] = reason
     for rank, standing in standings.items():
@@ -86,18 +84,15 @@ def judge(standings: Mapping[int, Standing], limit_s: float) -> Verdict | None:
             culprits[rank] = reason
         elif reason is None and _stuck_in_step(standing, limit_s):
             culprits[rank] = _no_collective(standing)
-    for circle in _circles(
-        {r: [m for m in others if m in patient] for r, others in missing.items()}
-    ):
+    graph = {rank: [other for other in missing[rank] if other in patient] for rank in patient}
+    for circle in _circles(graph):
         culprits.update(_disagreement(circle, patient, missing))
-    complete = [
-        rank
-        for rank, others in missing.items()
-        if not others and all(other in patient for other in patient[rank].ranks)
-    ]
-    if not culprits and not complete:
-        return None
-    return Verdict(dict(sorted(culprits.items())), _waits(patient, missing))
+    if culprits:
+        return Verdict(dict(sorted(culprits.items())), _waits(waiting, missing, set(culprits)))
+    complete = [own for rank, own in patient.items() if not missing[rank]]
+    if any(all(other in patient for other in own.ranks) for own in complete):
+        return Verdict({}, _waits(patient, missing, None))
+    return None
 
 
 def _suspicious(standings: Mapping[int, Standing], limit_s: float) -> bool:
@@ -217,13 +212,17 @@ def _is(ranks: tuple[int, ...]) -> str:
 
 
 def _waits(
-    patient: Mapping[int, Standing], missing: Mapping[int, tuple[int, ...]]
+    waiting: Mapping[int, Standing],
+    missing: Mapping[int, tuple[int, ...]],
+    wanted: set[int] | None,
 ) -> tuple[Wait, ...]:
+    """The collectives that lack any of the ``wanted``; None: those that lack nobody."""
     groups: dict[tuple[str, tuple[int, ...], tuple[int, ...]], list[int]] = {}
-    for rank, own in sorted(patient.items()):
-        groups.setdefault((own.name, own.ranks, missing[rank]), []).append(rank)
+    for rank, own in sorted(waiting.items()):
+        if not missing[rank] if wanted is None else wanted & set(missing[rank]):
+            groups.setdefault((own.name, own.ranks, missing[rank]), []).append(rank)
     waits = [
-        Wait(name, ranks, tuple(here), absent, max(patient[rank].age_s for rank in here))
+        Wait(name, ranks, tuple(here), absent, max(waiting[rank].age_s for rank in here))
         for (name, ranks, absent), here in groups.items()
     ]
     return tuple(sorted(waits, key=lambda wait: -wait.since_s))

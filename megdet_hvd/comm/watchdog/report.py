@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from megdet_hvd.comm.watchdog.judge import Verdict, Wait
-from megdet_hvd.comm.watchdog.standing import Standing
+from megdet_hvd.comm.watchdog.standing import MISSED_S, Standing
 from megdet_hvd.comm.world import describe_ranks
 
 _HOSTS_SHOWN = 4
-_WORTH_SAYING_S = 5.0
 
 
 def report(
@@ -54,7 +53,7 @@ def _places(standings: Mapping[int, Standing]) -> dict[int, str]:
 
 def _place(standing: Standing) -> str:
     state = {"left": "left; ", "closed": "connection closed; "}.get(standing.link, "")
-    if standing.silent_s >= _WORTH_SAYING_S:
+    if standing.silent_s >= MISSED_S:
         state += f"last heard of {standing.silent_s:.0f} s ago; "
     step = f"step {standing.step}, " if standing.step else ""
     if standing.kind == "waiting":

@@ -108,6 +108,7 @@ class Spoke(Member):
             answer = link.receive_one()
             if answer is not None:
                 if is_welcome(answer, greeting, self.job.secret):
+                    link.send({"beat": self.own.read(self.clock.now).as_message()})
                     self._link = link
                     self._addresses = [address]
                     self._silence.hear(self.clock.tick())

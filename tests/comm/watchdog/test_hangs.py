@@ -77,11 +77,11 @@ def test_a_tensor_of_another_shape(marker: str) -> None:
 
 
 def test_a_stopped_rank(marker: str) -> None:
-    text = run_to_its_end(4, "gloo", marker, "stop", "--four")
+    text = run_to_its_end(3, "gloo", marker, "stop")
     assert text.count("error: the job hangs and is ended by its watchdog") == 1
-    assert "rank 3 (" in text and "no sign of life for" in text
-    assert "cgbn.layer1.forward.0 needs ranks 2-3; waited in for" in text
-    assert "missing: 3" in text
+    assert "rank 2 (" in text and "no sign of life for" in text
+    assert "cgbn.layer1.forward.0 needs ranks 0-2; waited in for" in text
+    assert "by 0-1; missing: 2" in text
     assert "Fatal Python error" not in text, "the report is the last word"
 
 

@@ -165,6 +165,16 @@ MACHINES_128 = [tuple(range(machine, 128, 16)) for machine in range(16)]
 """16 machines of 8, ranks dealt out in turn: rank 37 is on the sixth, 5, 21, 37, …, 117."""
 
 
+def test_the_collective_is_named_even_where_the_wait_is_young() -> None:
+    standings = table(
+        waits("bn", (0, 1), 70), waits("bn", (0, 1), 2), waits("x", (2, 3), 59), unheard(60)
+    )
+    verdict = found(standings)
+    assert [(w.name, w.here, w.missing) for w in verdict.waits] == [("x", (2,), (3,))]
+    (wait,) = found(table(*[waits("g", ALL, 60)] * 4)).waits
+    assert (wait.name, wait.here, wait.missing) == ("g", ALL, ())
+
+
 def test_128_ranks_on_interleaved_machines_one_skipped_a_layer() -> None:
     everyone = tuple(range(128))
     bn = "cgbn.backbone.body.layer1.0.bn2.forward.0"
