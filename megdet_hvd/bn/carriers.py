@@ -1,8 +1,10 @@
 """The one thing a CGBN layer asks of the outside: sum this vector over my group."""
 
+import zlib
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from megdet_hvd.bn import traffic
@@ -77,8 +79,8 @@ class MpiCarrier(Carrier):
     """mpi4py's Allreduce on the group's own communicator. CPU tensors, under MPI launchers.
 
     Between ranks of one machine it goes through shared memory at once, where Horovod's thread
-    takes a cycle of about a millisecond. Messages have no names, so their order must agree; the
-    watchdog compares names and lengths.
+    takes a cycle of about a millisecond. MPI's sums have no names, so that processes out of step
+    would mix layers up in silence: each vector travels with a checksum of its name.
     """
 
     name = "mpi"
@@ -96,8 +98,16 @@ class MpiCarrier(Carrier):
                 f"bn.carrier=mpi sums CPU tensors, and {name} is on {vector.device}: "
                 "set bn.carrier=horovod on GPUs"
             )
-        self._communicator.Allreduce(self._in_place, vector.numpy())
-        return vector
+        own = float(zlib.crc32(name.encode()))
+        message = torch.cat([vector, vector.new_tensor([own])])
+        self._communicator.Allreduce(self._in_place, message.numpy())
+        if message[-1].item() != own * self.size:
+            raise RuntimeError(
+                f"ranks {list(self.ranks)} do not sum the same thing: this one sums {name}, "
+                "another one something else; every rank must run the same BN layers in the same "
+                "order"
+            )
+        return message[:-1]
 
 
 def carrier_of(group: Group | None, kind: str = "horovod") -> Carrier:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.world import World
 
 
@@ -39,7 +40,8 @@ def averaged_running_statistics(model: nn.Module, world: World, shared: bool) ->
 
     own = [buffer.clone() for buffer in buffers]
     flat = torch.cat([buffer.double().flatten() for buffer in buffers])
-    mean = hvd.allreduce(flat, name="megdet.running_statistics", op=hvd.Average)
+    with waiting("megdet.running_statistics", range(world.size), flat.numel()):
+        mean = hvd.allreduce(flat, name="megdet.running_statistics", op=hvd.Average)
     for buffer, part in zip(buffers, mean.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(part.view_as(buffer))
     try:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.world import World
 
 
@@ -14,7 +15,8 @@ def gather_objects(value: Any, world: World, name: str) -> list[Any]:
         return [value]
     import horovod.torch as hvd
 
-    return list(hvd.allgather_object(value, name=f"megdet.gather.{name}"))
+    with waiting(f"megdet.gather.{name}", range(world.size)):
+        return list(hvd.allgather_object(value, name=f"megdet.gather.{name}"))
 
 
 def broadcast_object(value: Any, world: World, name: str) -> Any:
@@ -23,7 +25,8 @@ def broadcast_object(value: Any, world: World, name: str) -> Any:
         return value
     import horovod.torch as hvd
 
-    return hvd.broadcast_object(value, root_rank=0, name=f"megdet.broadcast.{name}")
+    with waiting(f"megdet.broadcast.{name}", range(world.size)):
+        return hvd.broadcast_object(value, root_rank=0, name=f"megdet.broadcast.{name}")
 
 
 def barrier(world: World, name: str) -> None:

@@ -63,7 +63,11 @@ def _move(kind: Kind, name: str, ranks: Sequence[int] = (), elements: int = 0) -
 
 
 class waiting:
-    """Within this block the process waits in the collective ``name`` for ``ranks``."""
+    """Within this block the process waits in the collective ``name`` for ``ranks``.
+
+    An error that leaves the block is given the collective's name as a note: Horovod's own text,
+    of vectors that differ in length say, has none.
+    """
 
     __slots__ = ("_before", "_elements", "_name", "_ranks")
 
@@ -80,4 +84,7 @@ class waiting:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if isinstance(error, Exception):
+            length = f" with {self._elements} values" if self._elements else ""
+            error.add_note(f"in the collective {self._name}{length}, of ranks {list(self._ranks)}")
         _move(self._before.kind, self._before.name, self._before.ranks, self._before.elements)

@@ -16,6 +16,7 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.settings import (
     HorovodSettings,
     horovod_variables,
@@ -139,7 +140,8 @@ def stop() -> None:
     import horovod.torch as hvd
 
     groups.forget()
-    hvd.shutdown()
+    with waiting("hvd.shutdown", range(hvd.size())):
+        hvd.shutdown()
 
 
 def _machines(keys: Sequence[tuple[str, str]], machine_of_rank: Sequence[int] | None) -> Machines:

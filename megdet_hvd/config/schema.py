@@ -324,6 +324,14 @@ class LogConfig(Section):
     """Write TensorBoard event files too."""
 
 
+class WatchdogConfig(Section):
+    """What ends a job that hangs, and says which rank stands where."""
+
+    seconds: NotNegativeFloat = 60.0
+    """So long a wait for ranks that will not come, or a rank so long silent, is a hang; 0: off.
+    Keep it well above the time to parse an annotation file, during which a rank can't beat."""
+
+
 class Config(Section):
     """A whole run."""
 
@@ -359,6 +367,8 @@ class Config(Section):
     """Checkpoints."""
     log: LogConfig = LogConfig()
     """Log and metrics."""
+    watchdog: WatchdogConfig = WatchdogConfig()
+    """When a hang ends the job."""
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Config":

@@ -47,8 +47,13 @@ def log_to_file(path: Path) -> None:
 
 def log_error(text: str) -> None:
     """The message that ends the run: to standard error, and to the run's log file."""
-    _write_line(f"error: {text}", sys.stderr)
-    record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, f"error: {text}", (), None)
+    log_urgent(f"error: {text}")
+
+
+def log_urgent(text: str) -> None:
+    """To standard error, and to the run's log file."""
+    _write_line(text, sys.stderr)
+    record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, text, (), None)
     for handler in LOGGER.handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from megdet_hvd.comm.position import go_outside, start_step, waiting
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
@@ -65,6 +66,7 @@ def train_steps(
     iteration = start_iteration
     while True:
         began = time.monotonic()
+        go_outside("fetching pictures")
         batches = next(steps, None)
         if batches is None:
             return
@@ -75,6 +77,7 @@ def train_steps(
         message = StatusMessage(world, device)
         message.problem = unreadable_problem(batches, config.data.unreadable_images)
         for number, batch in enumerate(batches):
+            start_step(iteration + 1)
             with autocast(config.precision, device):
                 losses = detector(batch.to(device))
                 share = share_of_mean(losses, config.global_batch, world.size)
@@ -83,13 +86,18 @@ def train_steps(
                 message.send()
             (share if scaler is None else scaler.scale(share)).backward()
         status = message.read(iteration + 1, describe_images(batches))
-        apply_gradients(detector, optimizer, scaler, config, iteration + 1)
+        apply_gradients(detector, optimizer, scaler, config, world, iteration + 1)
         iteration += 1
         yield Step(iteration, status, rate, wait_s)
 
 
 def apply_gradients(
-    detector: nn.Module, optimizer: Any, scaler: Any, config: Config, iteration: int
+    detector: nn.Module,
+    optimizer: Any,
+    scaler: Any,
+    config: Config,
+    world: World,
+    iteration: int,
 ) -> None:
     """Average the gradients over all ranks, clip their norm if asked for, and step.
 
@@ -97,7 +105,8 @@ def apply_gradients(
         RunError: on all ranks: the averaged gradient is not finite. With a gradient scaler that
             is no error: it leaves the step out, and lowers its scale.
     """
-    optimizer.synchronize()
+    with waiting("gradients", range(world.size)):
+        optimizer.synchronize()
     if scaler is not None:
         scaler.unscale_(optimizer)
     clip = config.learning.gradient_clip

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.compression import wire_for
 from megdet_hvd.errors import UserError
@@ -45,14 +46,15 @@ def build_optimizer(model: nn.Module, config: Config) -> Any:
         raise UserError("no parameter is left to train: lower model.frozen_stages")
     sgd = torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return hvd.DistributedOptimizer(
-        sgd,
-        named_parameters=trainable,
-        compression=wire_for(config.horovod, hvd.size()),
-        op=hvd.Sum,  # the wire makes it the mean
-        backward_passes_per_step=learning.accumulation,
-        groups=1,
-    )
+    with waiting("megdet.optimizer", range(hvd.size())):  # groups are agreed on with rank 0
+        return hvd.DistributedOptimizer(
+            sgd,
+            named_parameters=trainable,
+            compression=wire_for(config.horovod, hvd.size()),
+            op=hvd.Sum,  # the wire makes it the mean
+            backward_passes_per_step=learning.accumulation,
+            groups=1,
+        )
 
 
 def set_rate(optimizer: Any, rate: float) -> None:

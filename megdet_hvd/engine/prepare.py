@@ -10,6 +10,7 @@ from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
+from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
@@ -71,6 +72,7 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
     Raises:
         UserError: on all ranks alike; nothing has been trained.
     """
+    go_outside("preparing the run")
     with together(world, "device"):
         device = prepare_device(config, world)
     with together(world, "data"):
@@ -135,7 +137,8 @@ def _same_weights(run: Run) -> None:
     if run.world.size > 1:
         import horovod.torch as hvd
 
-        hvd.broadcast_parameters(run.detector.state_dict(), root_rank=0)
+        with waiting("megdet.broadcast.weights", range(run.world.size)):
+            hvd.broadcast_parameters(run.detector.state_dict(), root_rank=0)
 
 
 def _take_up(run: Run, state: dict[str, Any]) -> None:

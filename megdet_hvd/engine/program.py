@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-USER_ERROR = 2
-RUN_ERROR = 3
 FAULT = 1
+"""A fault of this package, with its traceback."""
+USER_ERROR = 2
+"""Bad input."""
+RUN_ERROR = 3
+"""A run that cannot go on."""
+HANG = 4
+"""A job that hangs, ended by its watchdog."""
 
 _LET_RANK_0_SPEAK_S = 2.0
 
@@ -69,9 +74,11 @@ def _together(
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import agree, is_agreed
     from megdet_hvd.comm.session import start, stop
+    from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
     from megdet_hvd.engine.job import Job
-    from megdet_hvd.engine.log import log_error, start_log
+    from megdet_hvd.engine.log import log_error, log_urgent, start_log
 
+    watchdog = Watchdog(None)
     try:
         wishes = Job() if value is None or job is None else job(value)
         world = start(
@@ -81,8 +88,10 @@ def _together(
         start_log(world)
         agree(problem, world, "configuration")
         assert value is not None, "without a value there is a problem"
+        watchdog = start_watchdog(world, wishes.watchdog_s, write=log_urgent, exit_code=HANG)
         code = work(value, world)
         stop()
+        watchdog.stop()
         return code
     except (UserError, RunError) as error:
         code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
@@ -90,6 +99,7 @@ def _together(
             if rank == 0:
                 log_error(str(error))
             stop()
+            watchdog.stop()
             return code
         if rank != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first

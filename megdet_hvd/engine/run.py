@@ -7,6 +7,7 @@ from megdet_hvd.checkpoint.file import save_checkpoint
 from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm.agree import together
+from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.loop import Step, train_steps
@@ -66,6 +67,7 @@ def execute(run: Run) -> Run:
             run.iteration,
         )
         for step in steps:
+            go_outside("between steps")
             run.iteration = step.iteration
             skipped += step.status.skipped
             _count(run, step, progress, metrics, skipped)
@@ -77,6 +79,7 @@ def execute(run: Run) -> Run:
             if _checkpoint_due(run, end):
                 _save(run)
             progress.outside(time.monotonic() - began)
+    go_outside("finishing the run")
     if metrics is not None:
         metrics.close()
         for words in summary(folder, run.iteration):
@@ -124,12 +127,14 @@ def _checkpoint_due(run: Run, end: int) -> bool:
 
 
 def _evaluate(run: Run, validation: Validation, pictures: RunPictures) -> None:
+    go_outside("evaluation")
     found = validation.run(run.detector, run.iteration, run.epoch)
     run.ap = found.result.ap
     pictures.draw(found)
 
 
 def _save(run: Run) -> None:
+    go_outside("checkpoint")
     best = run.ap is not None and (run.best_ap is None or run.ap > run.best_ap)
     if best:
         run.best_ap = run.ap

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.world import World
 from megdet_hvd.errors import RunError
 from megdet_hvd.model.balance import SampleBalance
@@ -100,12 +101,13 @@ class StatusMessage:
             RunError: on every rank, when any cannot go on; names iteration, ranks and reasons.
         """
         assert self._flat is not None, "send() comes first"
-        total = self._flat
+        total = self._flat.tolist()
         if self._handle is not None:
             import horovod.torch as hvd
 
-            total = hvd.synchronize(self._handle)
-        count, skipped, failed, *rest = total.tolist()
+            with waiting("megdet.status", range(self.world.size), self._flat.numel()):
+                total = hvd.synchronize(self._handle).tolist()
+        count, skipped, failed, *rest = total
         shares, squares = rest[: len(STAGES)], rest[len(STAGES) : 2 * len(STAGES)]
         bad, *sums = rest[2 * len(STAGES) :]
         if failed or bad:

@@ -125,7 +125,7 @@ def check_overflow(world: World) -> None:
         optimizer = build_optimizer(model, config)
         backward(model, [torch.ones(3), torch.full((40, 3), 4e4)])
         try:
-            apply_gradients(model, optimizer, None, config, 7)
+            apply_gradients(model, optimizer, None, config, world, 7)
         except RunError as error:
             assert not fits and is_agreed(error), error
             told = str(error)

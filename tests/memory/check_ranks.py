@@ -17,6 +17,7 @@ from megdet_hvd.bn import convert_cross_gpu_bn
 from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.session import start, stop
+from megdet_hvd.comm.settings import HorovodSettings
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
@@ -111,7 +112,7 @@ def check_uneven(world: World, folder: Path, sends: Collectives) -> None:
 def main() -> None:
     folder = Path(sys.argv[1])
     told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
-    world = start(machine_of_rank=told, deterministic=True)
+    world = start(machine_of_rank=told, settings=HorovodSettings(deterministic=True))
     start_log(world)
     torch.set_num_threads(1)
     sends = Collectives()

@@ -1,0 +1,196 @@
+"""Rank 0's watchdog: hears of all ranks, judges, and tells them when the job ends."""
+
+import selectors
+import socket
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from megdet_hvd.comm.watchdog.channel import Link, Message, greeted_rank, welcome
+from megdet_hvd.comm.watchdog.judge import judge
+from megdet_hvd.comm.watchdog.member import Job, Member, own_stack, silent_ranks
+from megdet_hvd.comm.watchdog.standing import MISSED_S, NEVER_HEARD, Silence, Standing
+
+_HELLO_S = 10.0
+"""A connection that has not said hello by then is no rank's."""
+_TELL_S = 1.0
+"""For the last message to leave."""
+
+
+@dataclass
+class _Peer:
+    """Another rank, as heard of."""
+
+    link: Link | None = None
+    standing: Standing = NEVER_HEARD
+    silence: Silence = field(default_factory=Silence)
+    """By this rank's awake clock."""
+    stack: str | None = None
+
+
+class Hub(Member):
+    """Listens on one socket, and serves all ranks from one thread."""
+
+    def __init__(self, job: Job, server: socket.socket | None) -> None:
+        """``server`` listens; None: nobody can connect."""
+        super().__init__(job)
+        self._server = server
+        self._peers = {rank: _Peer() for rank in range(1, len(job.identities))}
+        self._strangers: dict[Link, float] = {}
+        self._selector = selectors.DefaultSelector()
+        if server is not None:
+            self._selector.register(server, selectors.EVENT_READ)
+
+    def meet(self, deadline_s: float) -> list[int]:
+        """Wait until all ranks have connected; returns those that have not."""
+        end = time.monotonic() + deadline_s
+        while absent := [rank for rank, peer in self._peers.items() if peer.link is None]:
+            if time.monotonic() >= end:
+                break
+            self._hear(0.1)
+        return absent
+
+    def tick(self, now: float) -> None:
+        """Hear, answer, judge."""
+        self._hear(0)
+        own = self.own.read(now)
+        self._tell({"beat": own.as_message()})
+        standings = self._standings(own)
+        verdict = judge(standings, self.job.limit_s)
+        if verdict is None:
+            return
+        stacks = self._stacks(list(verdict.culprits))
+        # Asking took a moment: has it gone on meanwhile?
+        standings = self._standings(self.own.read(self.clock.tick()))
+        verdict = judge(standings, self.job.limit_s)
+        if verdict is not None:
+            self.end(verdict, standings, stacks)
+
+    def before_end(self, standings: Mapping[int, Standing]) -> None:
+        """Tell all ranks, and whom they must help to end."""
+        self._tell({"end": silent_ranks(standings)})
+        end = time.monotonic() + _TELL_S
+        while time.monotonic() < end and not all([link.flush() for link in self._links()]):
+            time.sleep(0.05)
+        time.sleep(1.5 * self.job.interval_s)  # they listen once a beat
+
+    def part(self, message: str) -> None:
+        """Say so to all ranks, and close."""
+        self._tell({message: True})
+        for link in [*self._links(), *self._strangers]:
+            link.close()
+        self._selector.close()
+        if self._server is not None:
+            self._server.close()
+
+    def _links(self) -> list[Link]:
+        return [peer.link for peer in self._peers.values() if peer.link is not None]
+
+    def _tell(self, message: Message) -> None:
+        for link in self._links():
+            link.send(message)
+
+    def _hear(self, timeout_s: float) -> None:
+        """Take in what has come on all connections."""
+        now = self.clock.tick()
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._server:
+                self._accept(now)
+                continue
+            link, rank = key.data
+            if rank is None:
+                self._greet(link, now)
+            else:
+                self._listen_to(rank, link, now)
+        for link, since in list(self._strangers.items()):
+            if now - since > _HELLO_S or link.state != "open":
+                del self._strangers[link]
+                self._drop(link)
+
+    def _accept(self, now: float) -> None:
+        assert self._server is not None, "who is called has a number"
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            link = Link(connection)
+            self._strangers[link] = now
+            self._selector.register(connection, selectors.EVENT_READ, (link, None))
+
+    def _greet(self, link: Link, now: float) -> None:
+        message = link.receive_one()
+        if message is None:
+            return
+        rank = greeted_rank(message, self.job.secret)
+        if rank not in self._peers:
+            link.state = "lost"
+            return
+        del self._strangers[link]
+        peer = self._peers[rank]
+        if peer.link is not None:
+            self._drop(peer.link)
+        peer.link = link
+        peer.silence.hear(now)
+        if peer.standing.link == "never":
+            peer.standing = Standing("outside", "starting")
+        peer.standing = replace(peer.standing, link="open")
+        self._selector.modify(link.socket, selectors.EVENT_READ, (link, rank))
+        link.send(welcome(message, self.job.secret))
+        self._listen_to(rank, link, now)
+
+    def _listen_to(self, rank: int, link: Link, now: float) -> None:
+        peer = self._peers[rank]
+        if peer.link is not link:
+            return  # replaced by a newer one since the selector named it
+        for message in link.receive():
+            peer.silence.hear(now)
+            if "beat" in message:
+                peer.standing = Standing.from_message(message["beat"])
+            elif "stack" in message:
+                peer.stack = message["stack"]
+            elif "bye" in message:
+                peer.standing = replace(peer.standing, link="left")
+            elif "blind" in message:
+                peer.standing = NEVER_HEARD
+        if link.state != "open":
+            self._drop(link)
+            peer.link = None
+            peer.silence.hear(now)
+            # Lost by the network: it is silent until it comes back. Closed: its process ended.
+            if peer.standing.link == "open" and link.state == "ended":
+                peer.standing = replace(peer.standing, link="closed")
+
+    def _drop(self, link: Link) -> None:
+        self._selector.unregister(link.socket)
+        link.close()
+
+    def _standings(self, own: Standing) -> dict[int, Standing]:
+        now = self.clock.now
+        newest = max([own.step, *(peer.standing.step for peer in self._peers.values())])
+        others = {
+            rank: peer.silence.add_to(peer.standing, now, newest)
+            for rank, peer in self._peers.items()
+        }
+        return {0: own, **others}
+
+    def _stacks(self, ranks: list[int]) -> dict[int, str]:
+        """Python stacks of those ranks that send theirs in time."""
+        now = self.clock.now
+        asked = [
+            peer
+            for peer in (self._peers[rank] for rank in ranks if rank != 0)
+            if peer.link is not None and now - peer.silence.heard < MISSED_S
+        ]
+        for peer in asked:
+            if peer.link is not None:
+                peer.link.send({"stack?": True})
+        end = time.monotonic() + 1.0 + 2 * self.job.interval_s
+        while time.monotonic() < end and any(p.link and p.stack is None for p in asked):
+            self._hear(0.1)
+        found = {0: own_stack()} if 0 in ranks else {}
+        for rank in ranks:
+            stack = None if rank == 0 else self._peers[rank].stack
+            if stack:
+                found[rank] = stack
+        return found

@@ -1,0 +1,141 @@
+"""What the watchdogs of all ranks have in common: the tick, and how a job is ended."""
+
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from megdet_hvd.comm.abort import end_job
+from megdet_hvd.comm.watchdog.identity import Identity, kill
+from megdet_hvd.comm.watchdog.judge import Verdict
+from megdet_hvd.comm.watchdog.report import report
+from megdet_hvd.comm.watchdog.standing import MISSED_S, AwakeClock, OwnStanding, Standing
+
+WRITE_S = 3.0
+"""A report that can't be written (a full disk, a reader that is gone) must not keep the job."""
+LET_REPORTER_END_S = 3.0
+"""The rank that reports ends the job; the others help themselves if that does not suffice."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a watchdog knows of the job from the start."""
+
+    rank: int
+    identities: Sequence[Identity]
+    """By rank."""
+    limit_s: float
+    secret: str
+    write: Callable[[str], None]
+    """Shows a message to the user."""
+    exit_code: int
+
+    @property
+    def interval_s(self) -> float:
+        """Time between two beats."""
+        return min(1.0, max(self.limit_s / 4, 0.25))
+
+    @property
+    def hosts(self) -> list[str]:
+        """Host names by rank."""
+        return [identity.host for identity in self.identities]
+
+
+class Member:
+    """A thread that beats. Subclasses: rank 0's hub, and the other ranks' spokes."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.clock = AwakeClock(2 * job.interval_s)
+        self.own = OwnStanding(job.interval_s)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave in order: from here on nobody expects anything of this rank."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def tick(self, now: float) -> None:
+        """What is done at each beat; ``now`` by the awake clock."""
+        raise NotImplementedError
+
+    def part(self, message: str) -> None:
+        """Say good-bye (``bye``), or that this rank can't watch any more (``blind``)."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(self.job.interval_s):
+                self.tick(self.clock.tick())
+            self.part("bye")
+        except Exception:
+            # A fault of the watchdog must not end a job that is well.
+            self.job.write(
+                f"watchdog of rank {self.job.rank} failed, and watches no more:\n"
+                f"{traceback.format_exc()}"
+            )
+            self.part("blind")
+
+    def end(
+        self, verdict: Verdict, standings: Mapping[int, Standing], stacks: Mapping[int, str]
+    ) -> None:
+        """Write the report and end the job; never returns."""
+        text = report(verdict, standings, self.job.hosts, stacks, self.job.exit_code)
+        writer = threading.Thread(target=self.job.write, args=(text,), daemon=True)
+        writer.start()
+        writer.join(WRITE_S)
+        _hush()
+        self.before_end(standings)
+        self.kill_stopped(silent_ranks(standings))
+        end_job(self.job.exit_code)
+
+    def before_end(self, standings: Mapping[int, Standing]) -> None:
+        """Tell the others, where there is a way."""
+
+    def end_quietly(self, stopped: Sequence[int]) -> None:
+        """Another rank has reported; never returns."""
+        _hush()
+        time.sleep(2 * self.job.interval_s)  # until the others have heard it too
+        self.kill_stopped(stopped)
+        time.sleep(LET_REPORTER_END_S)
+        os._exit(self.job.exit_code)
+
+    def kill_stopped(self, ranks: Sequence[int]) -> None:
+        """End processes of this machine that can't end themselves."""
+        own = self.job.identities[self.job.rank]
+        for rank in ranks:
+            kill(self.job.identities[rank], own)
+
+
+def _hush() -> None:
+    """No more standard error: Horovod's thread aborts loudly once another rank has gone."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def silent_ranks(standings: Mapping[int, Standing]) -> list[int]:
+    """Ranks that may not hear that the job ends: several beats are missing."""
+    return [
+        rank
+        for rank, standing in standings.items()
+        if standing.link == "open" and standing.silent_s >= MISSED_S
+    ]
+
+
+def own_stack() -> str:
+    """The Python stack of the training thread, and of autograd's own threads."""
+    known = {thread.ident for thread in threading.enumerate()}
+    main = threading.main_thread().ident
+    frames = sys._current_frames()
+    chosen = [frame for ident, frame in frames.items() if ident == main or ident not in known]
+    return "".join("".join(traceback.format_stack(frame)) for frame in chosen)

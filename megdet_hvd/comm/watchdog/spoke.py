@@ -1,0 +1,121 @@
+"""The watchdog of a rank other than 0: tells rank 0 where this one stands, and does as it says.
+
+Where rank 0 is silent or gone, it judges by itself, knowing of nobody but rank 0 and itself.
+"""
+
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from megdet_hvd.comm.watchdog.channel import Link, hello, is_welcome
+from megdet_hvd.comm.watchdog.judge import judge
+from megdet_hvd.comm.watchdog.member import LET_REPORTER_END_S, Job, Member, own_stack
+from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Silence, Standing
+
+_CONNECT_S = 2.0
+_RECONNECT_S = 1.0
+
+
+class Spoke(Member):
+    """One connection to rank 0, made anew where it breaks."""
+
+    def __init__(self, job: Job, addresses: Sequence[str], port: int) -> None:
+        super().__init__(job)
+        self._addresses = list(addresses)
+        self._port = port
+        self._link: Link | None = None
+        self._hub = NEVER_HEARD
+        self._silence = Silence()
+        self._turn = 0
+        self._convinced: float | None = None
+
+    def meet(self, deadline_s: float) -> bool:
+        """Connect to rank 0 at whichever of its addresses answers; whether that succeeded."""
+        end = time.monotonic() + deadline_s
+        while self._link is None and self._addresses and time.monotonic() < end:
+            self._connect(_CONNECT_S)
+            if self._link is None:
+                time.sleep(0.05)
+        return self._link is not None
+
+    def tick(self, now: float) -> None:
+        """Beat, hear, and judge where rank 0 does not."""
+        if self._link is None and self._addresses and self._hub.link != "left":
+            self._connect(_RECONNECT_S)
+            now = self.clock.tick()
+        own = self.own.read(now)
+        if self._link is not None:
+            self._link.send({"beat": own.as_message()})
+            self._listen(now)
+        hub = self._silence.add_to(self._hub, now, own.step)
+        if self._link is not None and hub.silent_s < self.job.limit_s:
+            self._convinced = None
+            return
+        standings = {0: hub, self.job.rank: own}
+        verdict = judge(standings, self.job.limit_s)
+        if verdict is None:
+            self._convinced = None
+            return
+        # All ranks come to this together; one report is enough, and the first ends the job.
+        if self._convinced is None:
+            self._convinced = now
+        if self.job.rank == 1 or now - self._convinced >= LET_REPORTER_END_S:
+            self.end(verdict, standings, {self.job.rank: own_stack()})
+
+    def part(self, message: str) -> None:
+        """Say so to rank 0, and close."""
+        if self._link is not None:
+            self._link.send({message: True})
+            self._link.close()
+
+    def _listen(self, now: float) -> None:
+        link = self._link
+        assert link is not None
+        for message in link.receive():
+            self._silence.hear(now)
+            if "beat" in message:
+                self._hub = Standing.from_message(message["beat"])
+            elif "stack?" in message:
+                link.send({"stack": own_stack()})
+            elif "end" in message:
+                self.end_quietly(message["end"])
+            elif "bye" in message:
+                self._hub = replace(self._hub, link="left")
+            elif "blind" in message:
+                self._hub = NEVER_HEARD
+                self._addresses = []
+        if link.state != "open":
+            link.close()
+            self._link = None
+            self._silence.hear(now)
+            if self._hub.link == "open" and link.state == "ended":
+                self._hub = replace(self._hub, link="closed")
+
+    def _connect(self, timeout_s: float) -> None:
+        """Try the next address."""
+        address = self._addresses[self._turn % len(self._addresses)]
+        self._turn += 1
+        try:
+            link = Link(socket.create_connection((address, self._port), timeout=timeout_s))
+        except OSError:
+            return
+        greeting = hello(self.job.secret, self.job.rank)
+        link.send(greeting)
+        end = time.monotonic() + timeout_s + self.job.interval_s
+        while link.state == "open" and time.monotonic() < end:
+            # Rank 0 says nothing before its welcome, but may at once after it.
+            answer = link.receive_one()
+            if answer is not None:
+                if is_welcome(answer, greeting, self.job.secret):
+                    link.send({"beat": self.own.read(self.clock.now).as_message()})
+                    self._link = link
+                    self._addresses = [address]
+                    self._silence.hear(self.clock.tick())
+                    if self._hub.link == "never":
+                        self._hub = Standing("outside", "starting")
+                    self._hub = replace(self._hub, link="open")
+                    return
+                break
+            time.sleep(0.02)
+        link.close()

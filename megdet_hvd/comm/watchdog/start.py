@@ -1,0 +1,133 @@
+"""Start and stop the watchdog of a job."""
+
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.watchdog import channel
+from megdet_hvd.comm.watchdog.hub import Hub
+from megdet_hvd.comm.watchdog.identity import own_identity
+from megdet_hvd.comm.watchdog.judge import STUCK_OUTSIDE
+from megdet_hvd.comm.watchdog.member import Job, Member
+from megdet_hvd.comm.watchdog.spoke import Spoke
+from megdet_hvd.comm.world import World, describe_ranks
+
+DEFAULT_LIMIT_S = 60.0
+MEET_S = 10.0
+"""For all ranks to connect; on a network that works it takes milliseconds."""
+
+
+@dataclass(frozen=True)
+class _Meeting:
+    """Where rank 0 is met, and what it has decided."""
+
+    limit_s: float
+    addresses: tuple[str, ...]
+    port: int
+    secret: str
+
+
+class Watchdog:
+    """A watchdog at work, or none where the job is one process or the limit is 0."""
+
+    def __init__(self, member: Member | None) -> None:
+        self._member = member
+
+    @property
+    def watches(self) -> bool:
+        """Whether there is anything to watch."""
+        return self._member is not None
+
+    def stop(self) -> None:
+        """Take this rank out of the watch, in order. A second call does nothing."""
+        member, self._member = self._member, None
+        if member is not None:
+            member.stop()
+
+    def __enter__(self) -> "Watchdog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def to_stderr(text: str) -> None:
+    """The report in one write: launchers tag, and interleave, what comes in pieces."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def start_watchdog(
+    world: World,
+    seconds: float = DEFAULT_LIMIT_S,
+    *,
+    write: Callable[[str], None] = to_stderr,
+    exit_code: int = 4,
+) -> Watchdog:
+    """Watch the job from now on. Every process calls it together, after Horovod's start.
+
+    Once a rank has waited ``seconds`` in a collective for ranks that will not come, or a rank
+    gives no sign of life for so long, one rank gives the report to ``write``, and every process
+    of the job ends with ``exit_code``. Rank 0's ``seconds`` counts; 0: no watchdog.
+    """
+    if world.size == 1:
+        return Watchdog(None)
+    server: socket.socket | None = None
+    meeting: _Meeting | None = None
+    if world.rank == 0:
+        loopback = len(world.machines) == 1
+        server = _listen(loopback, write) if seconds > 0 else None
+        where = [] if server is None else channel.addresses(loopback=loopback)
+        port = 0 if server is None else server.getsockname()[1]
+        meeting = _Meeting(seconds, tuple(where), port, channel.new_secret())
+    found = gather_objects((own_identity(socket.gethostname()), meeting), world, "watchdog")
+    meeting = found[0][1]
+    if meeting.limit_s <= 0:
+        return Watchdog(None)
+    job = Job(
+        rank=world.rank,
+        identities=[identity for identity, _ in found],
+        limit_s=meeting.limit_s,
+        secret=meeting.secret,
+        write=write,
+        exit_code=exit_code,
+    )
+    member: Member
+    if world.rank == 0:
+        member = hub = Hub(job, server)
+        absent = hub.meet(MEET_S) if server is not None else []
+        if absent:
+            write(_unreached(absent, job, meeting))
+    else:
+        member = spoke = Spoke(job, meeting.addresses, meeting.port)
+        spoke.meet(MEET_S)
+    member.start()
+    return Watchdog(member)
+
+
+def _listen(loopback: bool, write: Callable[[str], None]) -> socket.socket | None:
+    try:
+        return channel.listen(loopback=loopback)
+    except OSError as error:
+        write(f"warning: watchdog: no port to listen on ({error}): each rank sees only itself")
+        return None
+
+
+def _unreached(absent: Sequence[int], job: Job, meeting: _Meeting) -> str:
+    """The one warning about all ranks that have no connection."""
+    hosts = ", ".join(dict.fromkeys(job.hosts[rank] for rank in absent))
+    tried = ", ".join(meeting.addresses)
+    return (
+        f"warning: watchdog: {describe_ranks(absent)} of the ranks ({hosts}) have not reached "
+        f"{job.hosts[0]} ({tried}; TCP port {meeting.port}) within {MEET_S:.0f} s. A hang there "
+        f"is noticed after {STUCK_OUTSIDE * job.limit_s:.0f} s only; let TCP connections pass "
+        "between the nodes"
+    )
