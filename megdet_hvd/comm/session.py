@@ -1,14 +1,13 @@
 """Start and stop Horovod, with one static process set per group that shares BN statistics.
 
 Process sets must be known when Horovod starts: sets added later cost an extra allgather in
-every cycle. So the machines are found first, by mpi4py where MPI coordinates, by a first
-short Horovod session where Gloo does and the job needs more than the global set.
+every cycle. So the machines are found before, by mpi4py where MPI coordinates, through the
+launcher's store where Gloo does.
 """
 
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,8 @@ from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.position import waiting
-from megdet_hvd.comm.settings import (
-    HorovodSettings,
-    horovod_variables,
-    initialise,
-    initialise_briefly,
-)
+from megdet_hvd.comm.rendezvous import meet
+from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
 
@@ -52,20 +47,26 @@ def start(
     """
     launch = read_launch(os.environ)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
-    started = _start_horovod(launch, machine_of_rank, bn_groups, variables)
-    machines, affinities = started.machines, started.affinities
+    if launch.controller == "single":
+        # Horovod would start MPI, which needs a daemon that plain python may not find.
+        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
+        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
+    found = _everyone(launch)
+    machines = _machines([key for key, _ in found], machine_of_rank)
+    sharing = machines if bn_groups is None else bn_groups(machines)
+    sets = _init(sharing, variables)
     import horovod.torch as hvd
 
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
-    own = next(tuple(ranks) for ranks in started.sharing if hvd.rank() in ranks)
-    process_set = hvd.global_process_set if len(own) == hvd.size() else started.sets.get(own)
-    communicator = _communicator(started.sharing) if launch.controller == "mpi" else None
+    own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
+    process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
+    communicator = _communicator(sharing) if launch.controller == "mpi" else None
     groups.remember(groups.Group(own, process_set, communicator))
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([affinities[rank] for rank in local]),
+        cores=cores_per_process([found[rank][1] for rank in local]),
         launcher=launch.launcher,
         horovod=notes,
     )
@@ -80,59 +81,15 @@ def start(
     return world
 
 
-@dataclass(frozen=True)
-class _Started:
-    """Horovod, running."""
-
-    machines: Machines
-    affinities: list[frozenset[int]]
-    """Cores of each rank."""
-    sharing: Machines
-    """Ranks of each group that shares BN statistics."""
-    sets: dict[tuple[int, ...], Any]
-    """Their process sets, of those that are neither everybody nor one rank."""
-
-
-def _start_horovod(
-    launch: Launch,
-    machine_of_rank: Sequence[int] | None,
-    bn_groups: Callable[[Machines], Machines] | None,
-    variables: Mapping[str, str],
-) -> _Started:
-    """Initialise, with a process set per group that shares BN statistics."""
-    if launch.controller == "single":
-        # Horovod would start MPI, which needs a daemon that plain python may not find.
-        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
-        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-
-    def shared(keys: Sequence[tuple[str, str]]) -> tuple[Machines, Machines]:
-        machines = _machines(keys, machine_of_rank)
-        return machines, machines if bn_groups is None else bn_groups(machines)
-
+def _everyone(launch: Launch) -> list[tuple[tuple[str, str], frozenset[int]]]:
+    """Machine and cores of every rank, before Horovod runs."""
     own = (machine_key(), frozenset(os.sched_getaffinity(0)))
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         from mpi4py import MPI
 
-        found = MPI.COMM_WORLD.allgather(own)
-        machines, sharing = shared([key for key, _ in found])
-        sets = _init(sharing, variables)
-        return _Started(machines, [cores for _, cores in found], sharing, sets)
-    import horovod.torch as hvd
-
-    # Where the launcher says that one machine is the whole job, its set most likely suffices.
-    alone = launch.local_size == launch.size and len(set(machine_of_rank or [0])) == 1
-    if alone:
-        initialise(hvd.init, variables)
-    else:
-        initialise_briefly(hvd.init)
-    found = hvd.allgather_object(own, name="megdet.machines")
-    machines, sharing = shared([key for key, _ in found])
-    sets = {}
-    if not alone or _wants_sets(sharing):
-        hvd.shutdown()
-        sets = _init(sharing, variables)
-    return _Started(machines, [cores for _, cores in found], sharing, sets)
+        return list(MPI.COMM_WORLD.allgather(own))
+    return meet(own, launch.rank or 0, launch.size or 1, os.environ)
 
 
 def stop() -> None:

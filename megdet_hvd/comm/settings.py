@@ -5,9 +5,8 @@ Horovod fuses depends on timing, and with it the order of sums.
 
 Horovod 0.28.1 keeps a value that it was given as long as the process lives, and crashes when it is
 started once more in a process where it was given both variables (``BayesianParameter::SetValue``
-in parameter_manager.cc writes into a vector that has no elements any more). So a first short
-session runs without them, a value that was given once is always given again, and a start that
-would crash is refused.
+in parameter_manager.cc writes into a vector that has no elements any more). So a value that was
+given once is always given again, and a start that would crash is refused.
 """
 
 import os
@@ -118,17 +117,6 @@ def initialise(init: Callable[[], None], variables: Mapping[str, str]) -> None:
     again = {name: HOROVODS_OWN[name] for name in _given if name not in os.environ}
     with changed_environment({**again, **variables}):
         _given.update(name for name in HOROVODS_OWN if name in os.environ)
-        init()
-
-
-def initialise_briefly(init: Callable[[], None]) -> None:
-    """Call ``init`` with neither variable in the environment, for a session that ends soon.
-
-    Raises:
-        UserError: as :func:`initialise`.
-    """
-    _refuse_a_crash()
-    with changed_environment(dict.fromkeys(HOROVODS_OWN)):
         init()
 
 
