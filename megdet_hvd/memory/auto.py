@@ -86,11 +86,13 @@ def largest_work(index: ImageIndex, data: DataConfig, images: int) -> Workload:
 
     Several pictures share a canvas as high as the highest and as wide as the widest of them.
     """
-    sizes = [
+    pictures = {
         resized_size(int(w), int(h), max(data.min_sizes), data.max_size)
-        for w, h in sorted(set(zip(index.widths.tolist(), index.heights.tolist(), strict=True)))
-    ]
+        for w, h in set(zip(index.widths.tolist(), index.heights.tolist(), strict=True))
+    }
+    sizes = [tuple(-(-side // STRIDE) * STRIDE for side in picture) for picture in pictures]
     if images == 1:
-        sizes = [max(sizes, key=lambda size: size[0] * size[1])]
-    width, height = (-(-max(side) // STRIDE) * STRIDE for side in zip(*sizes, strict=True))
+        width, height = max(sizes, key=lambda size: size[0] * size[1])
+    else:
+        width, height = (max(sides) for sides in zip(*sizes, strict=True))
     return Workload(images, (height, width), int(np.diff(index.offsets).max()))

@@ -21,16 +21,16 @@ from megdet_hvd.comm.settings import HorovodSettings
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
+from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine.log import start_log
-from megdet_hvd.engine.loop import share_of_mean
+from megdet_hvd.engine.loop import share_of_mean, train_steps
 from megdet_hvd.engine.prepare import announce, prepare_run
-from megdet_hvd.engine.run import execute
 from megdet_hvd.memory import Mode, recompute_segments
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.check_gradients import CLASSES, IMAGES, part, pictures
 from tests.engine.small import small_config
 
-STEPS = 3
+STEPS = 2
 CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=same")
 
 
@@ -66,23 +66,48 @@ def trained(config: Config, world: World, name: str) -> dict[str, Any]:
     run = prepare_run(config, world, Path(config.output) / name, resume=False)
     announce(run)
     before = {n: v.clone() for n, v in run.detector.state_dict().items()}
-    execute(run)
-    barrier(world, "trained")
+    loader = TrainLoader(
+        run.data.train,
+        config.data,
+        seed=config.seed,
+        global_batch=config.global_batch,
+        accumulation=config.learning.accumulation,
+        rank=world.rank,
+        world_size=world.size,
+        start_iteration=0,
+        end_iteration=STEPS,
+        local_size=world.local_size,
+        cores=world.cores,
+    )
+    steps = train_steps(
+        run.detector,
+        run.optimizer,
+        None,
+        iter(loader),
+        config,
+        run.derived,
+        world,
+        run.device,
+        0,
+    )
+    assert [step.iteration for step in steps] == list(range(1, STEPS + 1))
     state = run.detector.state_dict()
     assert any(not torch.equal(state[n], before[n]) for n in state if "running_mean" in n)
     momentum = run.optimizer.state_dict()["state"]
     return {**state, **{f"momentum.{k}": v["momentum_buffer"] for k, v in momentum.items()}}
 
 
-def check_training(world: World, folder: Path, sends: Collectives, case: str, *more: str) -> None:
-    """Whole runs: the loader's batches, the loop, the optimizer."""
+def check_training(
+    world: World, folder: Path, sends: Collectives, case: str, modes: list[Mode], *more: str
+) -> None:
+    """The loader's batches, the loop, the optimizer."""
     config = small_config(folder, ["deterministic=true", f"learning.max_iterations={STEPS}", *more])
     expected = trained(config, world, f"{case}-none")
     operations = sends.take()
     shares = world.local_size > 1 and config.model.norm == "cgbn"
     assert bool(operations) == shares, operations
     assert not shares or set(operations.values()) == {STEPS}, operations
-    for mode in ("blocks", "stages"):
+    for mode in modes:
         recomputed = override(config, [f"memory.checkpoint={mode}"])
         assert_same(trained(recomputed, world, f"{case}-{mode}"), expected, f"{case}, {mode}")
         assert sends.take() == operations, f"{case}, {mode}"
@@ -107,6 +132,7 @@ def check_uneven(world: World, folder: Path, sends: Collectives) -> None:
         results.append(({**gradients, **model.state_dict()}, sends.take()))
     assert_same(results[1][0], results[0][0], "uneven")
     assert results[1][1] == results[0][1]
+    barrier(world, "uneven")  # machines did not wait for each other
 
 
 def main() -> None:
@@ -116,10 +142,9 @@ def main() -> None:
     start_log(world)
     torch.set_num_threads(1)
     sends = Collectives()
-    check_training(world, folder, sends, "cgbn", *CONVOLUTIONAL)
-    check_training(
-        world, folder, sends, "bn", "model.norm=bn", "learning.accumulation=2", "global_batch=24"
-    )
+    check_training(world, folder, sends, "cgbn", ["blocks", "stages"], *CONVOLUTIONAL)
+    twice = ("model.norm=bn", "learning.accumulation=2", "global_batch=24")
+    check_training(world, folder, sends, "bn", ["blocks"], *twice)
     check_uneven(world, folder, sends)
     print(f"rank {world.rank} of {world.size}: same bits", flush=True)
     stop()
