@@ -5,6 +5,10 @@ all, or are spread over accumulated passes. Each image's loss depends on that im
 """
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -63,6 +67,32 @@ def expected(config: Config, batch: Batch) -> dict[str, torch.Tensor]:
     return {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
+@contextmanager
+def order_of_messages() -> Iterator[list[str]]:
+    """Within it, the names of BN sums and the word ``gradients``, in the order of submission."""
+    from horovod.torch import optimizer
+
+    from megdet_hvd.bn import traffic
+
+    order: list[str] = []
+
+    def noting(call: Any) -> Any:
+        def noted(*arguments: Any, **words: Any) -> Any:
+            order.append("gradients")
+            return call(*arguments, **words)
+
+        return noted
+
+    with (
+        mock.patch.object(
+            optimizer, "grouped_allreduce_async_", noting(optimizer.grouped_allreduce_async_)
+        ),
+        mock.patch.object(optimizer, "allreduce_async_", noting(optimizer.allreduce_async_)),
+        mock.patch.object(traffic, "note", lambda name, size: order.append(name)),
+    ):
+        yield order
+
+
 def check(world: World, config: Config, counts: list[list[int]]) -> None:
     """``counts[pass][rank]`` images each."""
     batch = pictures()
@@ -70,12 +100,17 @@ def check(world: World, config: Config, counts: list[list[int]]) -> None:
     optimizer = build_optimizer(model, config)
     optimizer.zero_grad()
     at = 0
-    for per_rank in counts:
-        own = part(batch, at + sum(per_rank[: world.rank]), per_rank[world.rank])
-        at += sum(per_rank)
-        share_of_mean(model(own), IMAGES, world.size).backward()
-    assert at == IMAGES, counts
-    optimizer.synchronize()
+    with order_of_messages() as order:
+        for per_rank in counts:
+            own = part(batch, at + sum(per_rank[: world.rank]), per_rank[world.rank])
+            at += sum(per_rank)
+            share_of_mean(model(own), IMAGES, world.size).backward()
+        assert at == IMAGES, counts
+        optimizer.synchronize()
+    if world.size > 1:
+        # No gradient message stands ahead of a BN message: all gradients go last, as one group.
+        assert order.count("gradients") == 1 and order[-1] == "gradients", order
+        assert any(name.endswith("backward.0") for name in order) or config.model.norm == "frozen"
     reference = expected(config, batch)
     worst = ("", 0.0)
     for name, parameter in model.named_parameters():
