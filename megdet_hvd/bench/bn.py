@@ -87,16 +87,17 @@ def step_table(found: Sequence[Result]) -> list[str]:
     """Time of a step, what BN waits in it, and the ratio to plain BN."""
     base = next(one for one in found if one["variant"] == PLAIN)["step_s"]
     lines = [
-        "| | gradients | step s | to plain | BN messages | ms a message, worst | peak MiB |",
-        "|---|---|---|---|---|---|---|",
+        "| | gradients | step s | to plain | BN messages | KiB | ms a message (worst) | peak MiB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
         message = "–"
         if one["message_s"] is not None:
-            message = f"{_ms(one['message_s'])}, {_ms(one['worst_message_s'])}"
+            message = f"{_ms(one['message_s'])} ({_ms(one['worst_message_s'])})"
         lines.append(
             f"| {one['variant']} | {one['gradients']} | {one['step_s']:.3f} | "
-            f"{one['step_s'] / base:.3f} | {one['collectives']} | {message} | "
+            f"{one['step_s'] / base:.3f} | {one['collectives']} | {one['bytes'] / 2**10:.0f} | "
+            f"{message} | "
             f"{one['peak_bytes'] / 2**20:.0f} |"
         )
     return lines

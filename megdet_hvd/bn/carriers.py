@@ -77,8 +77,8 @@ class HorovodCarrier(Carrier):
 
 
 _SPIN_S, _SLEEP_S = 50e-6, 20e-6
-"""A blocking MPI call spins until the slowest rank has come, and takes the core, or the half of one,
-that this rank may be computing on. So it spins for a moment, then looks now and then.
+"""A blocking MPI call spins until the slowest rank has come, and so takes a core, or half of one,
+from the rank that is waited for. This one spins for a moment only, then looks now and then.
 """
 _NAMES = 8191
 """Different checksums: 2,048 times the largest is still exact in float32."""

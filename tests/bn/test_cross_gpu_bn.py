@@ -19,6 +19,7 @@ CHECKS = Path(__file__).with_name("check_ranks.py")
         ("python", 1, ["-", "horovod,mpi,refused"]),
         ("horovodrun", 2, ["-", "horovod,mpi"]),
         ("gloo", 3, ["-", "horovod,refused"]),
+        ("mpirun", 3, ["-", "horovod,mpi"]),
         ("mpirun", 4, ["-", "horovod,mpi"]),
         ("horovodrun", 3, ["0,1,1", "horovod,mpi"]),
         ("gloo", 4, ["0,0,1,1", "horovod"]),
