@@ -6,6 +6,7 @@ in flight; and BN calls while another machine's processes send large messages. S
 times are medians, of the slowest rank.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,22 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in ("turns", "size", "images", "backbone", "device")
     ]
     print(_machine(), flush=True)
-    for processes in options.processes:
+    most = _most_processes(options.device)
+    for processes in [one for one in options.processes if one <= most]:
         found = run_in_ranks(RANKS, processes, ["isolation", *words])
         print(f"\nLayers in isolation, {processes} × {options.images} images")
         print("\n".join(isolation_table(found)), flush=True)
-    if options.step:
+    if options.step and options.step <= most:
         found = run_in_ranks(RANKS, options.step, ["step", *words])
         print(
             f"\nA training step, {options.backbone} with FPN, {options.step} × {options.images} "
             f"images of {options.size}×{options.size}"
         )
         print("\n".join(step_table(found)), flush=True)
-    if not options.no_busy:
+    if not options.no_busy and most >= 4:
         found = run_in_ranks(RANKS, 4, ["busy", *words])
         print("\nA BN message of the second of two machines, 2 + 2 processes")
         print("\n".join(busy_table(found)), flush=True)
     return 0
+
+
+def _most_processes(device: str) -> float:
+    """As many as GPUs: NCCL refuses two processes on one."""
+    import torch
+
+    return torch.cuda.device_count() if device != "cpu" and torch.cuda.is_available() else math.inf
 
 
 def _machine() -> str:
@@ -87,17 +96,19 @@ def step_table(found: Sequence[Result]) -> list[str]:
     """Time of a step, what BN waits in it, and the ratio to plain BN."""
     base = next(one for one in found if one["variant"] == PLAIN)["step_s"]
     lines = [
-        "| | gradients | step s | to plain | BN messages | KiB | ms a message (worst) | peak MiB |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | gradients | step s | to plain | BN messages | KiB | ms a message (worst) | "
+        "waits in all, ms | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for one in found:
-        message = "–"
+        message, waits = "–", "–"
         if one["message_s"] is not None:
             message = f"{_ms(one['message_s'])} ({_ms(one['worst_message_s'])})"
+            waits = f"{one['wait_s'] * 1e3:.0f}"
         lines.append(
             f"| {one['variant']} | {one['gradients']} | {one['step_s']:.3f} | "
             f"{one['step_s'] / base:.3f} | {one['collectives']} | {one['bytes'] / 2**10:.0f} | "
-            f"{message} | "
+            f"{message} | {waits} | "
             f"{one['peak_bytes'] / 2**20:.0f} |"
         )
     return lines
@@ -105,10 +116,11 @@ def step_table(found: Sequence[Result]) -> list[str]:
 
 def busy_table(found: Sequence[Result]) -> list[str]:
     """Time of a message, with the other machine at rest and busy."""
-    lines = ["| | the other machine | ms a message | worst |", "|---|---|---|---|"]
+    lines = ["| | the other machine | calls | ms a message | worst |", "|---|---|---|---|---|"]
     for one in found:
         lines.append(
-            f"| {one['variant']} | {one['other machine']} | {_ms(one['message_s'])} | "
+            f"| {one['variant']} | {one['other machine']} | {one['calls']} | "
+            f"{_ms(one['message_s'])} | "
             f"{_ms(one['worst_message_s'])} |"
         )
     return lines

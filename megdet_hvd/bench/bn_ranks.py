@@ -4,9 +4,12 @@ Sides take turns, call by call; times are medians over the turns of the slowest 
 """
 
 import json
+import math
+import socket
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,8 +21,10 @@ from torch import nn
 from megdet_hvd.bench.bn_variants import OURS, OURS_MPI, settle, variants
 from megdet_hvd.bench.collectives import watched_collectives
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.comm.exchange import barrier, gather_objects
+from megdet_hvd.comm.abort import end_job
+from megdet_hvd.comm.exchange import barrier, broadcast_object, gather_objects
 from megdet_hvd.comm.session import start, stop
+from megdet_hvd.comm.settings import BLOCKING_CYCLE_MS, HorovodSettings
 from megdet_hvd.comm.world import World
 from megdet_hvd.evaluation.device import pick_device
 
@@ -44,12 +49,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--device", default="auto")
     options = parse(parser, argv)
+    try:
+        return _measure(options)
+    except BaseException:
+        traceback.print_exc()
+        end_job(1)
+    raise AssertionError("end_job does not return")
+
+
+def _measure(options: Any) -> int:
     busy = options.part == "busy"
-    world = start(machine_of_rank=[0, 0, 1, 1] if busy else None)
+    cycle = BLOCKING_CYCLE_MS if torch.cuda.is_available() and options.device != "cpu" else None
+    world = start(
+        machine_of_rank=[0, 0, 1, 1] if busy else None,
+        settings=HorovodSettings(cycle_time_ms=cycle),
+    )
     torch.set_num_threads(world.cores)
     device = pick_device(options.device, world.local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        _start_torch_distributed(world)
     found = {"isolation": isolation, "step": step, "busy": beside_busy_machine}[options.part](
         world, device, options
     )
@@ -58,6 +77,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     barrier(world, "bench end")
     stop()
     return 0
+
+
+def _start_torch_distributed(world: World) -> None:
+    """Torch's own synchronised BN, for comparison, talks through torch.distributed."""
+    if world.size == 1 or len(world.machines) > 1:
+        return
+    address = broadcast_object(f"tcp://127.0.0.1:{free_port()}", world, "address")
+    torch.distributed.init_process_group(
+        "nccl", init_method=address, rank=world.rank, world_size=world.size
+    )
+
+
+def free_port() -> int:
+    """A TCP port of this machine that nobody listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 def isolation(world: World, device: torch.device, options: Any) -> list[Result]:
@@ -117,6 +153,7 @@ def step(world: World, device: torch.device, options: Any) -> list[Result]:
     ]
     times: list[list[float]] = [[] for _ in steps]
     waits: list[list[float]] = [[] for _ in steps]
+    sums: list[list[float]] = [[] for _ in steps]
     counts = [(0, 0)] * len(steps)
     for turn in range(options.turns + 1):
         for i, (_, _, take, _) in enumerate(steps):
@@ -127,6 +164,7 @@ def step(world: World, device: torch.device, options: Any) -> list[Result]:
             if turn:
                 times[i].append(seconds)
                 waits[i] += seen.seconds
+                sums[i].append(sum(seen.seconds))
     from megdet_hvd.memory.measure import peak_bytes
 
     results = []
@@ -139,6 +177,7 @@ def step(world: World, device: torch.device, options: Any) -> list[Result]:
                 "collectives": counts[i][0],
                 "bytes": counts[i][1],
                 "message_s": _slowest(world, waits[i]) if waits[i] else None,
+                "wait_s": _slowest(world, sums[i]),
                 "worst_message_s": max(gather_objects(max(waits[i], default=0.0), world, "worst")),
                 "peak_bytes": peak_bytes(take, detector, device),
             }
@@ -193,23 +232,36 @@ def beside_busy_machine(world: World, device: torch.device, options: Any) -> lis
     for name, layer in made.items():
         for busy in (False, True):
             barrier(world, "turn")
-            seconds: list[float] = []
-            if world.machine == 0:
-                for k in range(options.turns if busy else 0):
-                    assert group is not None
+            calls: list[tuple[float, float]] = []
+            span = (-math.inf, math.inf)
+            if world.machine == 0 and busy:
+                assert group is not None
+                began = time.time()
+                for k in range(4 * options.turns):
                     hvd.allreduce(
                         large, name=f"busy.{k}", op=hvd.Sum, process_set=group.process_set
                     )
-            else:
-                for _ in range(4 * options.turns):
+                span = (began, time.time())
+            elif world.machine == 1:
+                for _ in range(8 * options.turns):
+                    began = time.time()
                     with watched_collectives() as seen:
                         layer(x).sum().backward()
-                    seconds += seen.seconds
-            every = [s for own in gather_objects(seconds, world, "seconds") for s in own]
+                    calls += [(began, s) for s in seen.seconds]
+            # One machine pretends to be two, so that they have one clock. Calls that began while
+            # the other had nothing left to send are not counted.
+            first, last = gather_objects(span, world, "span")[0]
+            every = [
+                seconds
+                for own in gather_objects(calls, world, "calls")
+                for began, seconds in own
+                if first <= began <= last
+            ]
             results.append(
                 {
                     "variant": name,
                     "other machine": "64 MB messages" if busy else "at rest",
+                    "calls": len(every),
                     "message_s": statistics.median(every),
                     "worst_message_s": max(every),
                 }

@@ -30,7 +30,6 @@ def watched_collectives() -> Iterator[Seen]:
     Gradients go through asynchronous calls and are not among them.
     """
     import horovod.torch as hvd
-    from horovod.torch import mpi_ops
 
     from megdet_hvd.bn.carriers import MpiCarrier
 
@@ -50,7 +49,7 @@ def watched_collectives() -> Iterator[Seen]:
     kept = hvd.allreduce, hvd.allreduce_, MpiCarrier._sum
     hvd.allreduce, hvd.allreduce_ = noting(kept[0], 0), noting(kept[1], 0)
     MpiCarrier._sum = noting(kept[2], 1)  # type: ignore[method-assign]
-    synchronised = _note_sync_batch_norm(mpi_ops, noting)
+    synchronised = _note_sync_batch_norm(seen)
     try:
         yield seen
     finally:
@@ -59,15 +58,36 @@ def watched_collectives() -> Iterator[Seen]:
         synchronised()
 
 
-def _note_sync_batch_norm(mpi_ops: Any, noting: Any) -> Any:
+def _note_sync_batch_norm(seen: Seen) -> Any:
     """Note the calls of hvd.SyncBatchNorm, which submits asynchronously and waits."""
     from horovod.torch import sync_batch_norm
 
-    kept = {}
-    for name in ("allgather_async", "allreduce_async"):
-        if hasattr(sync_batch_norm, name):
-            kept[name] = getattr(sync_batch_norm, name)
-            setattr(sync_batch_norm, name, noting(kept[name], 0))
+    kept = {
+        name: getattr(sync_batch_norm, name)
+        for name in ("allgather_async", "allreduce_async", "synchronize")
+        if hasattr(sync_batch_norm, name)
+    }
+    submitted: dict[Any, tuple[float, int]] = {}
+
+    def submitting(call: Any) -> Any:
+        def submit(tensor: Tensor, *arguments: Any, **words: Any) -> Any:
+            began = time.perf_counter()
+            handle = call(tensor, *arguments, **words)
+            submitted[handle] = (began, tensor.numel() * tensor.element_size())
+            return handle
+
+        return submit
+
+    def synchronize(handle: Any) -> Any:
+        result = kept["synchronize"](handle)
+        began, size_bytes = submitted.pop(handle)
+        seen.seconds.append(time.perf_counter() - began)
+        seen.size_bytes += size_bytes
+        return result
+
+    for name in kept:
+        changed = synchronize if name == "synchronize" else submitting(kept[name])
+        setattr(sync_batch_norm, name, changed)
 
     def restore() -> None:
         for name, call in kept.items():

@@ -15,16 +15,14 @@ from megdet_hvd.errors import RunError
 def run_in_ranks(module: str, processes: int, words: Sequence[str]) -> Any:
     """Run ``python -m MODULE WORDS --out FILE`` in ``processes`` ranks; the JSON that rank 0 wrote.
 
-    Under mpirun where there is one, so that the MPI carrier can be measured; else under
-    ``horovodrun --gloo``.
+    Under MPI where there is mpirun, so that the MPI carrier can be measured; else under Gloo.
 
     Raises:
         RunError: the ranks failed; their output stands above.
     """
     folder = Path(sys.executable).parent
-    launcher = [str(folder / "horovodrun"), "--gloo", "-np", str(processes)]
-    if (folder / "mpirun").exists():
-        launcher = [str(folder / "mpirun"), "-np", str(processes)]
+    kind = "--mpi" if (folder / "mpirun").exists() else "--gloo"
+    launcher = [str(folder / "horovodrun"), kind, "-np", str(processes)]
     if processes == 1:
         launcher = []
     surroundings = {

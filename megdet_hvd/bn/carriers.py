@@ -134,9 +134,10 @@ def carrier_of(group: Group | None, kind: str = "horovod") -> Carrier:
     if kind == "mpi":
         if group.communicator is None:
             raise UserError(
-                "bn.carrier=mpi needs a job that MPI started (mpirun, horovodrun --mpi, "
-                "srun --mpi=pmix), so that the group has a communicator; this one was not: "
-                "set bn.carrier=horovod"
+                "bn.carrier=mpi needs the communicator that megdet_hvd.comm.session.start() makes "
+                "for the BN group where MPI started the job (mpirun, horovodrun --mpi, srun "
+                "--mpi=pmix) and gives MPI_THREAD_MULTIPLE; there is none here: set "
+                "bn.carrier=horovod"
             )
         return MpiCarrier(group.communicator, group.ranks)
     return HorovodCarrier(group.process_set, group.ranks)

@@ -26,12 +26,17 @@ def convert_cross_gpu_bn(
         "carrier": carrier,
         "images_per_statistic": images_per_statistic,
     }
-    converted = _converted(module, settings)
+    converted = _converted(module, settings, {})
     name_layers(converted)
     return converted
 
 
-def _converted(module: nn.Module, settings: dict[str, Any]) -> nn.Module:
+def _converted(
+    module: nn.Module, settings: dict[str, Any], done: dict[nn.Module, nn.Module]
+) -> nn.Module:
+    """``done`` holds the layers replaced so far: one that stands in two places stays one."""
+    if module in done:
+        return done[module]
     if isinstance(module, nn.BatchNorm2d):
         layer = CrossGPUBatchNorm2d(
             module.num_features,
@@ -44,11 +49,11 @@ def _converted(module: nn.Module, settings: dict[str, Any]) -> nn.Module:
         layer.weight, layer.bias = module.weight, module.bias
         layer.running_mean, layer.running_var = module.running_mean, module.running_var
         layer.num_batches_tracked = module.num_batches_tracked
-        return layer.train(module.training)
-    for name, child in list(module.named_children()):
-        replacement = _converted(child, settings)
-        if replacement is not child:
-            setattr(module, name, replacement)
+        done[module] = layer.train(module.training)
+        return layer
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            module._modules[name] = _converted(child, settings, done)
     return module
 
 

@@ -64,11 +64,13 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         self.next_call = 0
         self.counts_calls = False
         self._carrier: Carrier | None = None
+        self._session = -1
 
     @property
     def carrier(self) -> Carrier:
         """Who sums for this layer; found at first use, since Horovod must be running."""
-        if self._carrier is None:
+        if self._carrier is None or self._session != groups.session():
+            self._session = groups.session()
             if self.images_per_statistic is not None:
                 self._carrier = Alone()
             elif self.process_set is not None:
@@ -76,6 +78,10 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
             else:
                 self._carrier = carrier_of(groups.bn_group(), self.carrier_kind)
         return self._carrier
+
+    @carrier.setter
+    def carrier(self, carrier: Carrier) -> None:
+        self._carrier, self._session = carrier, groups.session()
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; in training mode with the statistics of the group."""
@@ -99,7 +105,7 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         y, n, mean, variance = GroupNormalise.apply(
             x, self.weight, self.bias, self.eps, self.carrier, self.message_name, call, known
         )
-        statistics = Statistics(n, mean, variance, call)
+        statistics = Statistics(n, mean, variance, call, x.numel() // x.shape[1])
         if recorded is not None:
             recorded.note(self, statistics)
         return y, statistics
@@ -117,7 +123,7 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
 
         Groups without values change nothing.
         """
-        found = [one for one in found if one.n > 0]
+        found = [one for one in found if one.values or one.n > 0]
         if self.running_mean is None or self.running_var is None or not found:
             return
         factor = self.momentum

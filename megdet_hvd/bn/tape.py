@@ -26,6 +26,8 @@ class Statistics(NamedTuple):
     """(C,) float64, biased."""
     call: int = 0
     """Number of the call, which names its messages."""
+    values: int = 0
+    """Values per channel on this process: where there are some, n need not be asked of a GPU."""
 
 
 class Tape:

@@ -13,24 +13,30 @@ class Group:
     process_set: Any
     """Horovod's; None where the group is one process."""
     communicator: Any = None
-    """mpi4py's on the same ranks, for BN alone; None where MPI did not start the job."""
+    """mpi4py's on the same ranks, for BN alone; None where there is none to be had."""
 
 
 _group: Group | None = None
+_session = 0
+
+
+def session() -> int:
+    """A number that changes whenever Horovod starts or stops: what was made for one is stale."""
+    return _session
 
 
 def remember(bn_group: Group) -> None:
     """Keep the group that this process shares BN statistics with."""
-    global _group
-    _group = bn_group
+    global _group, _session
+    _group, _session = bn_group, _session + 1
 
 
 def forget() -> None:
     """Drop it: Horovod stops."""
-    global _group
+    global _group, _session
     if _group is not None and _group.communicator is not None:
         _group.communicator.Free()
-    _group = None
+    _group, _session = None, _session + 1
 
 
 def bn_group() -> Group | None:

@@ -46,10 +46,10 @@ def place() -> tuple[Place, int, int]:
     return _position.place, _position.step, _position.moves
 
 
-def start_step(step: int) -> None:
-    """Training step ``step`` begins here."""
+def compute(step: int, part: str) -> None:
+    """Training step ``step`` goes on with ``part`` of it, ``forward`` or ``backward``."""
     _position.step = step
-    _move("computing", f"step {step}")
+    _move("computing", part)
 
 
 def go_outside(what: str) -> None:

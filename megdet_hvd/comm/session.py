@@ -129,9 +129,14 @@ def _init(sharing: Machines, variables: Mapping[str, str]) -> dict[tuple[int, ..
 
 
 def _communicator(sharing: Machines) -> Any:
-    """mpi4py's communicator on the group of this process. Every process calls it together."""
+    """mpi4py's communicator on the group of this process. Every process calls it together.
+
+    None where MPI does not let several threads call it, as Horovod's and the training thread would.
+    """
     from mpi4py import MPI
 
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        return None
     rank = MPI.COMM_WORLD.Get_rank()
     own = next(i for i, ranks in enumerate(sharing) if rank in ranks)
     return MPI.COMM_WORLD.Split(own, rank)

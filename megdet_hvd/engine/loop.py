@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.comm.position import go_outside, start_step, waiting
+from megdet_hvd.comm.position import compute, go_outside, waiting
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
@@ -77,13 +77,14 @@ def train_steps(
         message = StatusMessage(world, device)
         message.problem = unreadable_problem(batches, config.data.unreadable_images)
         for number, batch in enumerate(batches):
-            start_step(iteration + 1)
+            compute(iteration + 1, "forward")
             with autocast(config.precision, device):
                 losses = detector(batch.to(device))
                 share = share_of_mean(losses, config.global_batch, world.size)
             message.add(losses, detector.sample_balance, len(batch), len(batch.unreadable))
             if number == len(batches) - 1:
                 message.send()
+            compute(iteration + 1, "backward")
             (share if scaler is None else scaler.scale(share)).backward()
         status = message.read(iteration + 1, describe_images(batches))
         apply_gradients(detector, optimizer, scaler, config, world, iteration + 1)

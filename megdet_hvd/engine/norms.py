@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of
@@ -12,6 +13,8 @@ from megdet_hvd.config.bn_groups import BnGroups, bn_groups
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.norm import batch_norm, frozen_norm, no_norm
+
+_CPU = torch.device("cpu")
 
 
 def sharing_of(config: Config) -> Callable[[Machines], Machines]:
@@ -40,7 +43,9 @@ def statistic_groups(config: Config, machines: Machines) -> BnGroups | None:
         return None
 
 
-def detector_norm(config: Config, world: World) -> Callable[[int], nn.Module]:
+def detector_norm(
+    config: Config, world: World, device: torch.device = _CPU
+) -> Callable[[int], nn.Module]:
     """A factory: number of channels → layer, as ``model.norm`` and the section ``bn`` say.
 
     Raises:
@@ -58,6 +63,11 @@ def detector_norm(config: Config, world: World) -> Callable[[int], nn.Module]:
     if split is None:
         group = groups.bn_group()
         carrier_of(group, config.bn.carrier)  # refused now rather than in a step
+        if config.bn.carrier == "mpi" and device.type != "cpu":
+            raise UserError(
+                f"bn.carrier=mpi sums CPU tensors, and this run computes on {device}: set "
+                "bn.carrier=horovod"
+            )
         wanted = next((g for g in found.groups if world.rank in g), None) if found else None
         if group is not None and wanted is not None and group.ranks != wanted:
             raise RuntimeError(
@@ -100,11 +110,18 @@ def describe_norm(detector: nn.Module, config: Config, world: World, images: int
             f"CGBN: {len(layers)} layers, each process splits its {images} images into "
             f"statistics of {found.split}; nothing is sent"
         )
+    like = sum(len(group) == len(ranks) for group in found.groups)
+    others = len(found.groups) - like
     if len(ranks) == 1:
-        return f"CGBN: {len(layers)} layers, {images} images a statistic; nothing is sent"
+        more = f"; {others} larger groups share theirs" if others else ""
+        return (
+            f"CGBN: {len(layers)} layers, {images} images a statistic; "
+            f"{'this process sends nothing' if others else 'nothing is sent'}{more}"
+        )
     machines = {m for m, own in enumerate(world.machines) if set(own) & set(ranks)}
     where = "one machine" if len(machines) == 1 else f"{len(machines)} machines"
-    more = f"; {len(found.groups)} such groups" if len(found.groups) > 1 else ""
+    more = f"; {like} such groups" if like > 1 else ""
+    more += f"; {others} groups of another size" if others else ""
     return (
         f"CGBN: {len(layers)} layers share statistics over ranks {describe_ranks(ranks)} "
         f"({where}): {len(ranks)} × {images} = {len(ranks) * images} images a statistic"

@@ -90,7 +90,7 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
         detector = build_detector(
             config.model,
             len(data.train.categories),
-            detector_norm(config, world),
+            detector_norm(config, world, device),
             seed=config.seed,
             pretrained=not resume,
         )

@@ -11,6 +11,7 @@ from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import config_to_dict
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.engine.norms import sharing_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.initialise import load_exactly
 
@@ -54,6 +55,7 @@ def capture_state(
         "best_ap": best_ap,
         "random": random,
         "running_statistics": statistics,
+        "bn_groups": [list(group) for group in sharing_of(config)(world.machines)],
         "world": world.size,
     }
 
@@ -86,8 +88,8 @@ def restore_state(
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     if state["world"] == world.size:
-        if state["running_statistics"] is not None:
-            own = state["running_statistics"][world.rank]
+        own = own_statistics(state, [list(g) for g in sharing_of(config)(world.machines)], world)
+        if own is not None:
             for buffer, kept in zip(running_buffers(detector), own, strict=True):
                 buffer.copy_(kept)
         random = state["random"][world.rank]
@@ -95,6 +97,21 @@ def restore_state(
         if "cuda" in random and torch.cuda.is_available():
             torch.cuda.set_rng_state(random["cuda"])
     return int(state["iteration"])
+
+
+def own_statistics(
+    state: dict[str, Any], groups: list[list[int]], world: World
+) -> list[torch.Tensor] | None:
+    """This process's own running statistics; None: it goes on from the average of all.
+
+    ``groups`` share BN statistics now. Processes of one group must hold the same, so those of
+    other groups, other machines or another ``bn.size`` say, are of no use.
+    """
+    kept = state["running_statistics"]
+    if kept is None or state.get("bn_groups") != groups:
+        return None
+    own: list[torch.Tensor] = kept[world.rank]
+    return own
 
 
 def _check_same_run(state: dict[str, Any], config: Config, data: ImageIndex) -> None:

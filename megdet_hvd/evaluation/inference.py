@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections, Unreadable
 from megdet_hvd.data.index import ImageIndex
@@ -80,6 +81,7 @@ def detect(
                         "or go on without such pictures with data.unreadable_images=skip"
                     )
             unreadable += batch.unreadable
+            go_outside("evaluation")  # anew for each batch: a share may take long in all
             if not len(batch):
                 continue
             for info, item in zip(batch.infos, detector(batch.to(device)), strict=True):

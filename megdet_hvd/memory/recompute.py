@@ -13,8 +13,7 @@ The second computation must repeat the first:
 The backward pass of a CGBN layer runs once, with its one collective.
 """
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -68,10 +67,19 @@ def recompute_segments(detector: Detector, mode: Mode) -> list[Segment]:
 def _first_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What surrounds the two computations of one call."""
     tape = Tape()
-    return tape.recording(), _again(tape)
+    return tape.recording(), _Again(tape)
 
 
-@contextmanager
-def _again(tape: Tape) -> Iterator[None]:
-    with tape.replaying(), running_statistics_held():
-        yield
+class _Again(AbstractContextManager[None]):
+    """The second computation, and each further one: a graph that is kept may be asked for again."""
+
+    def __init__(self, tape: Tape) -> None:
+        self._tape = tape
+
+    def __enter__(self) -> None:
+        self._inside = ExitStack()
+        self._inside.enter_context(self._tape.replaying())
+        self._inside.enter_context(running_statistics_held())
+
+    def __exit__(self, *error: object) -> None:
+        self._inside.close()

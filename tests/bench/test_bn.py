@@ -48,16 +48,17 @@ def test_the_textbook_version_is_right_alone() -> None:
 def test_tables() -> None:
     step = {
         "variant": "plain BN", "gradients": "held back", "step_s": 2.0, "collectives": 0,
-        "bytes": 0, "message_s": None, "worst_message_s": 0.0, "peak_bytes": 2**21,
+        "bytes": 0, "message_s": None, "worst_message_s": 0.0, "wait_s": 0.0, "peak_bytes": 2**21,
     }  # fmt: skip
     ours = {
         **step, "variant": "CGBN", "step_s": 2.1, "collectives": 106, "bytes": 4096,
-        "message_s": 0.001, "worst_message_s": 0.02,
+        "message_s": 0.001, "worst_message_s": 0.02, "wait_s": 0.15,
     }  # fmt: skip
     lines = step_table([step, ours])
-    assert lines[2] == "| plain BN | held back | 2.000 | 1.000 | 0 | 0 | – | 2 |"
-    assert lines[3] == "| CGBN | held back | 2.100 | 1.050 | 106 | 4 | 1.00 (20.00) | 2 |"
+    assert lines[2] == "| plain BN | held back | 2.000 | 1.000 | 0 | 0 | – | – | 2 |"
+    assert lines[3] == "| CGBN | held back | 2.100 | 1.050 | 106 | 4 | 1.00 (20.00) | 150 | 2 |"
     row = {
-        "variant": "CGBN", "other machine": "at rest", "message_s": 1e-3, "worst_message_s": math.pi
+        "variant": "CGBN", "other machine": "at rest", "calls": 7, "message_s": 1e-3,
+        "worst_message_s": math.pi,
     }  # fmt: skip
-    assert busy_table([row])[2] == "| CGBN | at rest | 1.00 | 3141.59 |"
+    assert busy_table([row])[2] == "| CGBN | at rest | 7 | 1.00 | 3141.59 |"

@@ -8,6 +8,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d, convert_cross_gpu_bn
 from megdet_hvd.bn.statistics import group_moments, local_moments
+from megdet_hvd.comm import groups
 from tests.ranks import Launcher, run_ranks
 
 CHECKS = Path(__file__).with_name("check_ranks.py")
@@ -63,6 +64,25 @@ def test_converted_model_keeps_tensors_keys_modes_and_frozen_layers() -> None:
 
 def test_a_bn_layer_by_itself_is_replaced() -> None:
     assert isinstance(convert_cross_gpu_bn(nn.BatchNorm2d(2)), CrossGPUBatchNorm2d)
+
+
+def test_a_layer_that_stands_in_two_places_stays_one() -> None:
+    shared = nn.BatchNorm2d(3)
+    model = nn.Sequential(shared, nn.ReLU(), shared, nn.Sequential(shared))
+    convert_cross_gpu_bn(model)
+    assert isinstance(model[0], CrossGPUBatchNorm2d)
+    assert model[2] is model[0] and model[3][0] is model[0]  # type: ignore[index]
+
+
+def test_a_carrier_is_found_anew_in_another_session() -> None:
+    layer = CrossGPUBatchNorm2d(3)
+    first = layer.carrier
+    assert layer.carrier is first and first.size == 1
+    groups.remember(groups.Group((0,), None))
+    try:
+        assert layer.carrier is not first
+    finally:
+        groups.forget()
 
 
 def test_wrong_dimensions_are_named_as_nn_batchnorm_names_them() -> None:

@@ -52,7 +52,7 @@ def with_twin(plain: Network) -> tuple[Network, Twin]:
     convert_cross_gpu_bn(model)
     for layer in model.modules():
         if isinstance(layer, CrossGPUBatchNorm2d):
-            layer._carrier = twin
+            layer.carrier = twin
     return model, twin
 
 

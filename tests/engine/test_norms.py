@@ -13,6 +13,7 @@ from megdet_hvd.engine.norms import (
     shares_statistics_with_all,
     sharing_of,
 )
+from megdet_hvd.engine.state import own_statistics
 from megdet_hvd.errors import UserError
 from tests.engine.small import SETTINGS
 
@@ -95,3 +96,35 @@ def test_a_split_reaches_the_layers() -> None:
 def test_a_bn_size_without_cgbn_is_refused() -> None:
     with pytest.raises(UserError, match=r"bn\.size=4 belongs to model\.norm=cgbn"):
         config("model.norm=bn", "bn.size=4")
+
+
+def test_uneven_machines_are_told_apart() -> None:
+    found, machines = config("global_batch=6"), ((0,), (1, 2))
+    layer = torch.nn.Sequential(CrossGPUBatchNorm2d(3))
+    lines = [
+        describe_norm(layer, found, World(rank=rank, size=3, machines=machines), 2)
+        for rank in (0, 1)
+    ]
+    assert lines == [
+        "CGBN: 1 layers, 2 images a statistic; this process sends nothing; 1 larger groups share "
+        "theirs",
+        "CGBN: 1 layers share statistics over ranks 1-2 (one machine): 2 × 2 = 4 images a "
+        "statistic; 1 groups of another size; bn.carrier=horovod",
+    ]
+
+
+def test_running_statistics_of_other_groups_are_not_taken_up() -> None:
+    own = [[torch.full((2,), float(rank))] for rank in range(4)]
+    before = {"running_statistics": own, "bn_groups": [[0, 1], [2, 3]]}
+    four = World(rank=2, size=4, machines=((0, 1), (2, 3)))
+    kept = own_statistics(before, [[0, 1], [2, 3]], four)
+    assert kept is not None and torch.equal(kept[0], own[2][0])
+    assert own_statistics(before, [[0, 1, 2, 3]], four) is None
+    assert own_statistics({"running_statistics": own}, [[0, 1], [2, 3]], four) is None
+    assert own_statistics({"running_statistics": None, "bn_groups": []}, [], four) is None
+
+
+def test_mpi_sums_are_refused_on_a_gpu_before_the_first_step() -> None:
+    alone = World(rank=0, size=1, machines=((0,),))
+    with pytest.raises(UserError, match="CPU tensors, and this run computes on cuda"):
+        detector_norm(config("bn.carrier=mpi"), alone, torch.device("cuda"))

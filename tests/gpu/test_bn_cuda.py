@@ -31,6 +31,8 @@ def test_statistics_are_exact_before_they_are_stored(offset: float, last: bool) 
 @pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
 @pytest.mark.parametrize("last", [False, True])
 def test_no_worse_than_torchs_own(dtype: torch.dtype, offset: float, last: bool) -> None:
+    if dtype == torch.bfloat16 and offset == 1e4:
+        pytest.skip("bfloat16 has one value there, 9984: nothing is left to compare")
     generator = torch.Generator().manual_seed(0)
     shape = (3, 16, 40, 56)
     x = (torch.randn(shape, generator=generator, dtype=torch.float64) + offset).to(dtype)

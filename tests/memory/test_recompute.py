@@ -210,3 +210,13 @@ def test_random_state_and_autocast_are_those_of_the_first_forward(
     assert seen == [precision or torch.float32] * 2
     assert again == seen * 2
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_a_graph_that_is_kept_can_be_asked_twice() -> None:
+    model = detector()
+    recompute_segments(model, "blocks")
+    loss = torch.stack([part.sum() for part in model(pictures()).values()]).sum()
+    weights = [p for p in model.parameters() if p.requires_grad]
+    first = torch.autograd.grad(loss, weights, retain_graph=True)
+    again = torch.autograd.grad(loss, weights)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))

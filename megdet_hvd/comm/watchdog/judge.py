@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Standing
 from megdet_hvd.comm.world import describe_ranks
 
-STUCK_COMPUTING = 5
-"""Limits that a rank may compute between two collectives, awaited or not: kernels are compiled
-and tuned in the first step, and a machine that swaps is slow, yet alive. A GPU that hangs looks
-like this on all ranks at once."""
+STUCK_COMPUTING = 10
+"""Limits that a rank may compute between two collectives while others wait for it: kernels are
+compiled and tuned in the first step, and a machine that swaps is slow, yet alive."""
 STUCK_OUTSIDE = 30
 """Limits that a rank may be waited for while it is outside of steps: scoring a whole validation
-set, rendering or reading a data set for the others and writing to a slow disk take minutes."""
+set, rendering or reading a data set for the others and writing to a slow disk take minutes. The
+same for a step that nobody waits for: without BN messages a forward pass on a CPU may be one long
+piece. A GPU that hangs looks like this on all ranks at once."""
 GRACE_S = 10.0
 """A connection that closed may come back; and the launcher ends the others of a dead rank."""
 AHEAD_STEPS = 2
@@ -82,7 +83,7 @@ def judge(standings: Mapping[int, Standing], limit_s: float) -> Verdict | None:
         reason = _gone(standing, limit_s)
         if reason is not None and standing.others_went < AHEAD_STEPS:
             culprits[rank] = reason
-        elif reason is None and _stuck_in_step(standing, limit_s):
+        elif reason is None and _stuck_in_step(standing, STUCK_OUTSIDE * limit_s):
             culprits[rank] = _no_collective(standing)
     graph = {rank: [other for other in missing[rank] if other in patient] for rank in patient}
     for circle in _circles(graph):
@@ -99,18 +100,14 @@ def _suspicious(standings: Mapping[int, Standing], limit_s: float) -> bool:
     """Whether anything is worth a closer look: this runs every second beside the training."""
     return any(
         (standing.kind == "waiting" and standing.age_s >= limit_s)
-        or _stuck_in_step(standing, limit_s)
+        or _stuck_in_step(standing, STUCK_OUTSIDE * limit_s)
         or (standing.link != "never" and standing.silent_s >= min(limit_s, GRACE_S))
         for standing in standings.values()
     )
 
 
-def _stuck_in_step(standing: Standing, limit_s: float) -> bool:
-    return (
-        standing.link == "open"
-        and standing.kind == "computing"
-        and standing.age_s >= STUCK_COMPUTING * limit_s
-    )
+def _stuck_in_step(standing: Standing, after_s: float) -> bool:
+    return standing.link == "open" and standing.kind == "computing" and standing.age_s >= after_s
 
 
 def _gone(standing: Standing, limit_s: float) -> str | None:
@@ -147,7 +144,7 @@ def _why_it_will_not_come(standing: Standing, awaited_s: float, limit_s: float) 
     gone = _gone(standing, limit_s)
     if gone is not None or standing.link == "closed":
         return gone
-    if _stuck_in_step(standing, limit_s):
+    if _stuck_in_step(standing, STUCK_COMPUTING * limit_s):
         return _no_collective(standing)
     if standing.kind == "outside" and standing.age_s >= STUCK_OUTSIDE * limit_s:
         return f"busy for {standing.age_s:.0f} s with: {standing.name}"

@@ -18,7 +18,7 @@ import torch
 from megdet_hvd.bn import carrier_of
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.position import go_outside, place, start_step, waiting
+from megdet_hvd.comm.position import compute, go_outside, place, waiting
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.watchdog import start_watchdog
 from megdet_hvd.comm.world import World
@@ -44,7 +44,7 @@ def gradients(world: World) -> None:
         hvd.allreduce(torch.ones(1000), name="gradients", op=hvd.Sum)
 
 
-def compute(seconds: float) -> None:
+def work(seconds: float) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         torch.ones(100, 100) @ torch.ones(100, 100)
@@ -54,11 +54,11 @@ def train(case: str, world: World) -> int:
     """Four steps of three layers; in the third, ``case`` happens."""
     last = world.size - 1
     for step in range(1, STEPS + 1):
-        start_step(step)
+        compute(step, "forward")
         for number in range(LAYERS):
             here = step == 3 and number == 1
             if here and case == "skip" and world.machine == 0:
-                compute(3 * LIMIT_S)  # machine 0 neither hides the hang nor is blamed for it
+                work(3 * LIMIT_S)  # machine 0 neither hides the hang nor is blamed for it
             if here and case == "skip" and world.rank == last:
                 continue
             if here and case == "shape" and world.rank == last:
@@ -85,9 +85,9 @@ def slow_but_well() -> None:
         watchdog.stop()
         watchdog.stop()
     with start_watchdog(world, LIMIT_S):
-        start_step(1)
+        compute(1, "forward")
         if world.rank == 1:
-            compute(1.5 * LIMIT_S)
+            work(1.5 * LIMIT_S)
         gradients(world)
         go_outside("evaluation")
         # A rank that has left in order is not missed by a job that goes on without it.

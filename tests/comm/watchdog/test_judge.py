@@ -94,12 +94,12 @@ HUNG = {
     ),
     "dead": (table(*[busy(1)] * 3, unheard(10, link="closed")), {3: "its process has ended"}),
     "stuck in a step": (
-        table(*[waits("g", ALL, 299)] * 3, busy(300)),
-        {3: "has not come to its next collective for 300 s"},
+        table(*[waits("g", ALL, 599)] * 3, busy(600)),
+        {3: "has not come to its next collective for 600 s"},
     ),
     "a GPU hangs, and with it all": (
-        table(*[busy(300)] * 4),
-        dict.fromkeys(range(4), "has not come to its next collective for 300 s"),
+        table(*[busy(1800)] * 4),
+        dict.fromkeys(range(4), "has not come to its next collective for 1800 s"),
     ),
     "stuck outside": (
         table(*[waits("g", ALL, 1799)] * 3, outside("fetching pictures", 1800)),
