@@ -69,7 +69,7 @@ def group_moments(total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Shapes (), (C,), (C,). With n = 0 mean and variance are 0.
     """
     channels = (total.numel() - 1) // 2
-    n = total[0]
+    n = total[0].clone()  # it is kept, and would keep the whole vector
     safe = n.clamp(min=1)
     mean = total[1 : 1 + channels] / safe
     variance = (total[1 + channels :] / safe - mean * mean).clamp(min=0)
