@@ -1,6 +1,6 @@
 """Statistics of a segment's first forward, handed back when the segment is computed again.
 
-Sublinear memory (§4.2 of the paper; Chen et al. 2016) drops activations and computes them again
+Sublinear memory (§3.3 of the paper; Chen et al. 2016) drops activations and computes them again
 in the backward pass. A CGBN layer must then neither send its sums a second time nor move its
 running statistics a second time: it takes the group's statistics from the tape.
 """

@@ -184,7 +184,7 @@ class BatchNormConfig(Section):
 
 
 class MemoryConfig(Section):
-    """Sublinear memory (§4.2; Chen et al. 2016): activations dropped and computed again."""
+    """Sublinear memory (§3.3; Chen et al. 2016): activations dropped and computed again."""
 
     checkpoint: Literal["none", "blocks", "stages", "auto"] = "none"
     """What is kept: everything, the borders of ``blocks`` or ``stages``, or as memory allows."""

@@ -1,6 +1,6 @@
 """Sublinear memory: activations are dropped in the forward pass and computed again in the backward.
 
-The paper needs it for BN over 32 and 64 images (§4.2); the method is Chen et al. 2016
+The paper needs it for BN over 32 and 64 images (§3.3); the method is Chen et al. 2016
 (https://arxiv.org/abs/1604.06174).
 """
 
