@@ -1,9 +1,9 @@
 """What Cross-GPU BN costs beside plain BN, frozen BN and a textbook version.
 
 ``python -m megdet_hvd.bench bn [--processes 1 2 4] [--step 2] [--turns 5] …`` starts the
-processes itself and prints three tables: layers in isolation; a whole training step, its gradients
-in flight; and BN calls while another machine's processes send large messages. Sides take turns;
-times are medians, of the slowest rank.
+processes itself and prints its tables: layers in isolation; a whole training step, its gradients in
+flight; BN behind one large gradient; and BN calls while another machine sends large messages. Sides
+take turns; times are medians, of the slowest rank.
 """
 
 import math
@@ -52,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"images of {options.size}×{options.size}"
         )
         print("\n".join(step_table(found)), flush=True)
+        found = run_in_ranks(RANKS, options.step, ["behind", *words])
+        print(
+            f"\nA backward pass whose 64 MB gradient is ready before its 20 BN layers, "
+            f"{options.step} processes"
+        )
+        print("\n".join(behind_table(found)), flush=True)
     if not options.no_busy and most >= 4:
         found = run_in_ranks(RANKS, 4, ["busy", *words])
         print("\nA BN message of the second of two machines, 2 + 2 processes")
@@ -110,6 +116,21 @@ def step_table(found: Sequence[Result]) -> list[str]:
             f"{one['step_s'] / base:.3f} | {one['collectives']} | {one['bytes'] / 2**10:.0f} | "
             f"{message} | {waits} | "
             f"{one['peak_bytes'] / 2**20:.0f} |"
+        )
+    return lines
+
+
+def behind_table(found: Sequence[Result]) -> list[str]:
+    """Time of a step and of its BN messages, gradients held back or not."""
+    lines = [
+        "| | gradients | step s | ms a message (worst) | waits in all, ms |",
+        "|---|---|---|---|---|",
+    ]
+    for one in found:
+        lines.append(
+            f"| {one['variant']} | {one['gradients']} | {one['step_s']:.3f} | "
+            f"{_ms(one['message_s'])} ({_ms(one['worst_message_s'])}) | "
+            f"{one['wait_s'] * 1e3:.0f} |"
         )
     return lines
 

@@ -37,11 +37,11 @@ Result = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """One part (``isolation``, ``step`` or ``busy``) in this process; rank 0 writes the file."""
+    """One of PARTS in this process; rank 0 writes the file."""
     parser = make_parser(
         "megdet_hvd.bench.bn_ranks", (__doc__ or "").split("\n")[0], settings=False
     )
-    parser.add_argument("part", choices=["isolation", "step", "busy"])
+    parser.add_argument("part", choices=list(PARTS))
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--size", type=int, default=256)
@@ -69,9 +69,7 @@ def _measure(options: Any) -> int:
     if device.type == "cuda":
         torch.cuda.set_device(device)
         _start_torch_distributed(world)
-    found = {"isolation": isolation, "step": step, "busy": beside_busy_machine}[options.part](
-        world, device, options
-    )
+    found = PARTS[options.part](world, device, options)
     if world.is_main:
         options.out.write_text(json.dumps(found))
     barrier(world, "bench end")
@@ -215,6 +213,65 @@ def _training_step(
     return take, detector
 
 
+class BehindLarge(nn.Module):
+    """20 BN layers, and behind them a layer of 64 MB, whose gradient is ready first."""
+
+    def __init__(self, factory: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 32, 3, padding=1)]
+        for _ in range(20):
+            layers += [factory(32), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)]
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(16), nn.Flatten())
+        self.large = nn.Linear(32 * 16 * 16, BUSY_ELEMENTS // (32 * 16 * 16))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) to (B, …)."""
+        found: torch.Tensor = self.large(self.body(images))
+        return found
+
+
+def behind_large_gradient(world: World, device: torch.device, options: Any) -> list[Result]:
+    """BN sums of a backward pass whose 64 MB gradient is ready before them."""
+    import horovod.torch as hvd
+
+    images = torch.randn(options.images, 3, 64, 64, device=device)
+    sides = []
+    for name, factory in variants(world, device).items():
+        for held in (True, False) if name in (OURS, OURS_MPI) else ():
+            model = settle(BehindLarge(factory), world).to(device).train()
+            optimizer = hvd.DistributedOptimizer(
+                torch.optim.SGD(model.parameters(), lr=1e-9),
+                named_parameters=model.named_parameters(),
+                num_groups=1 if held else 0,
+            )
+            sides.append((name, held, model, optimizer))
+    times: list[list[float]] = [[] for _ in sides]
+    waits: list[list[float]] = [[] for _ in sides]
+    for turn in range(2 * options.turns + 1):
+        for i, (_, _, model, optimizer) in enumerate(sides):
+            barrier(world, "turn")
+            optimizer.zero_grad()
+            began = time.perf_counter()
+            loss = model(images).square().mean()
+            with watched_collectives() as seen:
+                loss.backward()
+            optimizer.step()
+            if turn:
+                times[i].append(time.perf_counter() - began)
+                waits[i] += seen.seconds
+    return [
+        {
+            "variant": name,
+            "gradients": "held back" if held else "as they come",
+            "step_s": _slowest(world, times[i]),
+            "message_s": _slowest(world, waits[i]),
+            "worst_message_s": max(gather_objects(max(waits[i]), world, "worst")),
+            "wait_s": sum(waits[i]) / len(times[i]),
+        }
+        for i, (name, held, _, _) in enumerate(sides)
+    ]
+
+
 def beside_busy_machine(world: World, device: torch.device, options: Any) -> list[Result]:
     """BN calls of the second machine while the first reduces 64 MB messages, and while it rests."""
     import horovod.torch as hvd
@@ -267,6 +324,14 @@ def beside_busy_machine(world: World, device: torch.device, options: Any) -> lis
                 }
             )
     return results
+
+
+PARTS = {
+    "isolation": isolation,
+    "step": step,
+    "behind": behind_large_gradient,
+    "busy": beside_busy_machine,
+}
 
 
 def _timed(call: Callable[[], Any], device: torch.device) -> tuple[float, Any]:

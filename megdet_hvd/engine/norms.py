@@ -83,6 +83,13 @@ def detector_norm(
     )
 
 
+def sends_over_horovod(config: Config, world: World) -> bool:
+    """Whether BN messages of any process go through Horovod, and may queue behind gradients."""
+    found = statistic_groups(config, world.machines)
+    shared = found is not None and any(len(group) > 1 for group in found.groups)
+    return shared and config.bn.carrier == "horovod"
+
+
 def shares_statistics_with_all(config: Config, world: World) -> bool:
     """Whether every process holds the same running statistics."""
     if config.model.norm in ("frozen", "none"):

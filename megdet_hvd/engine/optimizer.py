@@ -28,12 +28,14 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_bn: bool) -> l
     return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
 
 
-def build_optimizer(model: nn.Module, config: Config) -> Any:
-    """``hvd.DistributedOptimizer`` around SGD. Every process calls it together.
+def build_optimizer(model: nn.Module, config: Config, *, hold: bool = True) -> Any:
+    """``hvd.DistributedOptimizer`` around SGD. Every process calls it together, ``hold`` equal.
 
-    Gradients go out as one group once all are ready: a BN message never waits behind a gradient
-    that was ready early. With ``deterministic`` too: fusion is off then, so that each is summed
-    by itself, and the order in which they are sent changes no bit.
+    With ``hold``, gradients go out as one group once all are ready: a BN message never waits
+    behind a gradient that was ready early. What it gains and costs: README, "What it costs".
+    Without, each goes as soon as it is ready, beside the rest of the backward pass. With
+    ``deterministic`` they are held in any case: fusion is off then, so that each is summed by
+    itself, and the order in which they are sent changes no bit.
 
     Raises:
         UserError: nothing is left to train.
@@ -53,7 +55,7 @@ def build_optimizer(model: nn.Module, config: Config) -> Any:
             compression=wire_for(config.horovod, hvd.size()),
             op=hvd.Sum,  # the wire makes it the mean
             backward_passes_per_step=learning.accumulation,
-            groups=1,
+            groups=1 if hold or config.deterministic else None,
         )
 
 

@@ -21,7 +21,12 @@ from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
-from megdet_hvd.engine.norms import describe_norm, detector_norm, shares_statistics_with_all
+from megdet_hvd.engine.norms import (
+    describe_norm,
+    detector_norm,
+    sends_over_horovod,
+    shares_statistics_with_all,
+)
 from megdet_hvd.engine.optimizer import build_optimizer
 from megdet_hvd.engine.run_folder import (
     RunFolder,
@@ -105,7 +110,7 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
-    optimizer = build_optimizer(detector, config)
+    optimizer = build_optimizer(detector, config, hold=sends_over_horovod(config, world))
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
     run = Run(
