@@ -143,7 +143,7 @@ def step(world: World, device: torch.device, options: Any) -> list[Result]:
     sides = []
     for name, factory in variants(world, device).items():
         sides.append((name, factory, True))
-        if name == OURS and world.size > 1:
+        if name in (OURS, OURS_MPI) and world.size > 1:
             sides.append((name, factory, False))
     steps = [
         (name, held, *_training_step(world, device, options, factory, held))

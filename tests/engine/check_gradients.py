@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
+from megdet_hvd.comm import groups
 from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.session import start, stop
@@ -93,10 +94,10 @@ def order_of_messages() -> Iterator[list[str]]:
         yield order
 
 
-def check(world: World, config: Config, counts: list[list[int]]) -> None:
+def check(world: World, config: Config, counts: list[list[int]], carrier: str = "horovod") -> None:
     """``counts[pass][rank]`` images each."""
     batch = pictures()
-    model = convert_cross_gpu_bn(detector(config))
+    model = convert_cross_gpu_bn(detector(config), carrier=carrier)
     optimizer = build_optimizer(model, config)
     optimizer.zero_grad()
     at = 0
@@ -140,6 +141,9 @@ def main() -> None:
     for counts in splits:
         for deterministic in ("false", "true"):
             check(world, load_config(None, [*small, f"deterministic={deterministic}"]), counts)
+        group = groups.bn_group()
+        if group is not None and group.communicator is not None:
+            check(world, load_config(None, small), counts, "mpi")
     # Accumulated passes never share BN statistics, so they are compared with frozen ones.
     frozen = [*SETTINGS, "global_batch=8", "learning.accumulation=2", "model.norm=frozen"]
     two = {1: [[3], [5]], 2: [[1, 3], [4, 0]], 3: [[0, 1, 2], [2, 2, 1]], 4: [[1] * 4, [1] * 4]}
