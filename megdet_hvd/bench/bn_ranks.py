@@ -97,7 +97,7 @@ def free_port() -> int:
 def isolation(world: World, device: torch.device, options: Any) -> list[Result]:
     """Each layer by itself, forward and backward, all shapes one after the other."""
     made = {
-        name: settle(nn.ModuleList(factory(c) for c, _ in SHAPES), world).to(device).train()
+        name: settle(nn.ModuleList(factory(c) for c, _ in SHAPES)).to(device).train()
         for name, factory in variants(world, device).items()
     }
     inputs = [
@@ -197,7 +197,7 @@ def _training_step(
     from megdet_hvd.model.build import build_detector
 
     config = ModelConfig(backbone=options.backbone, norm="bn")
-    detector = settle(build_detector(config, 80, factory, seed=0), world).to(device).train()
+    detector = settle(build_detector(config, 80, factory, seed=0)).to(device).train()
     optimizer = hvd.DistributedOptimizer(
         torch.optim.SGD(detector.parameters(), lr=1e-6),
         named_parameters=detector.named_parameters(),
@@ -238,7 +238,7 @@ def behind_large_gradient(world: World, device: torch.device, options: Any) -> l
     sides = []
     for name, factory in variants(world, device).items():
         for held in (True, False) if name in (OURS, OURS_MPI) else ():
-            model = settle(BehindLarge(factory), world).to(device).train()
+            model = settle(BehindLarge(factory)).to(device).train()
             optimizer = hvd.DistributedOptimizer(
                 torch.optim.SGD(model.parameters(), lr=1e-9),
                 named_parameters=model.named_parameters(),
@@ -279,9 +279,7 @@ def beside_busy_machine(world: World, device: torch.device, options: Any) -> lis
     from megdet_hvd.comm import groups
 
     chosen = {k: v for k, v in variants(world, device).items() if k in (OURS, OURS_MPI)}
-    made = {
-        name: settle(factory(256), world).to(device).train() for name, factory in chosen.items()
-    }
+    made = {name: settle(factory(256)).to(device).train() for name, factory in chosen.items()}
     x = torch.randn(options.images, 256, 64, 64, device=device, requires_grad=True)
     large = torch.zeros(BUSY_ELEMENTS, device=device)
     group = groups.bn_group()

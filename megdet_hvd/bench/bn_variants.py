@@ -46,7 +46,7 @@ def variants(world: World, device: torch.device) -> dict[str, Factory]:
     return found
 
 
-def settle(module: M, world: World) -> M:
+def settle(module: M) -> M:
     """Name the layers of ``module`` and give them their group."""
     name_layers(module)
     group = groups.bn_group()

@@ -271,6 +271,11 @@ def check_exact(world: World) -> None:
                     wide.grad[at : at + 1],
                 ),
             }
+            part, own_g = x32[at : at + 1].double(), g32[at : at + 1].double()
+            mean = x32.double().mean((0, 2, 3)).view(1, -1, 1, 1)
+            hat = (part - mean) / (spread.square() + ours.eps).sqrt().view(1, -1, 1, 1)
+            close(ours.weight.grad, (own_g * hat).sum((0, 2, 3)), 1e-5, f"weight at {offset}")
+            close(ours.bias.grad, own_g.sum((0, 2, 3)), 1e-5, f"bias at {offset}")
             for what, (own, other, right) in pairs.items():
                 scale = right.abs().max()
                 error = float((own.double() - right).abs().max() / scale)
