@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Job:
         return [identity.host for identity in self.identities]
 
 
-class Member:
+class Member(ABC):
     """A thread that beats. Subclasses: rank 0's hub, and the other ranks' spokes."""
 
     def __init__(self, job: Job) -> None:
@@ -65,13 +66,13 @@ class Member:
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
+    @abstractmethod
     def tick(self, now: float) -> None:
         """What is done at each beat; ``now`` by the awake clock."""
-        raise NotImplementedError
 
+    @abstractmethod
     def part(self, message: str) -> None:
         """Say good-bye (``bye``), or that this rank can't watch any more (``blind``)."""
-        raise NotImplementedError
 
     def _run(self) -> None:
         try:
@@ -99,6 +100,7 @@ class Member:
         self.kill_stopped(silent_ranks(standings))
         end_job(self.job.exit_code)
 
+    @abstractmethod
     def before_end(self, standings: Mapping[int, Standing]) -> None:
         """Tell the others, where there is a way."""
 

@@ -5,7 +5,7 @@ Where rank 0 is silent or gone, it judges by itself, knowing of nobody but rank 
 
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from megdet_hvd.comm.watchdog.channel import Link, hello, is_welcome
@@ -68,6 +68,9 @@ class Spoke(Member):
         if self._link is not None:
             self._link.send({message: True})
             self._link.close()
+
+    def before_end(self, standings: Mapping[int, Standing]) -> None:
+        """Nothing: where rank 0 is silent there is no way to the others, and each judges itself."""
 
     def _listen(self, now: float) -> None:
         link = self._link
