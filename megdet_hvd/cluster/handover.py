@@ -1,0 +1,17 @@
+"""What a job's driver tells its ranks, by environment variables; they work under every launcher.
+
+:mod:`megdet_hvd.slurm_job` sets them; a program started by hand has none of them and goes without.
+"""
+
+STOP_FILE = "MEGDET_STOP_FILE"
+"""Path of a file. Once it is there the job shall stop in order; its content says why."""
+OUTCOME = "MEGDET_OUTCOME"
+"""Path of the file that says how the program ended; see :mod:`megdet_hvd.cluster.outcome`."""
+RANK_LOGS = "MEGDET_RANK_LOGS"
+"""Folder that the output of ranks other than 0 goes to, a file each."""
+CPUS_PER_TASK = "MEGDET_CPUS_PER_TASK"
+"""Cores for each process."""
+NODES = "MEGDET_NODES"
+"""Machines that were asked for."""
+TASKS_PER_NODE = "MEGDET_TASKS_PER_NODE"
+"""Processes on each machine that were asked for."""

@@ -1,0 +1,47 @@
+"""How a program ended, in a file: launchers lose exit codes (horovodrun returns 1 for all).
+
+The rank that ends the run writes it, the job's driver reads it.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a program ended."""
+
+    code: int
+    """The exit code, as in :mod:`megdet_hvd.engine.program`."""
+    message: str = ""
+    """The error, or what was done."""
+    iteration: int | None = None
+    """Training steps done; None: no step was taken."""
+    run_folder: str | None = None
+    """Where the run lies; None: it has no folder yet."""
+
+
+def write_outcome(path: Path, outcome: Outcome) -> None:
+    """Write it, whole or not at all. The first to write wins: the others end because of it.
+
+    Raises:
+        OSError: the file can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(asdict(outcome)))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+
+
+def read_outcome(path: Path) -> Outcome | None:
+    """What was written; None: nothing, so the program was killed before it could say anything."""
+    try:
+        return Outcome(**json.loads(path.read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
