@@ -1,0 +1,260 @@
+"""The facts of a cluster that a user writes down once, in ``slurm/site.sh``.
+
+bash reads the file in the job; here bash is asked what it sets. What the entries mean stands in
+``slurm/site.example.sh``.
+"""
+
+import difflib
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from megdet_hvd.errors import UserError
+
+LAUNCHERS = ("auto", "srun", "mpirun", "horovodrun")
+"""What may start the ranks; ``auto``: what the site has."""
+BINDINGS = ("cores", "none")
+"""Whether a process is held to cores of its own."""
+ARCHIVES = (".tar", ".tar.gz", ".tgz")
+"""How the name of an archive ends."""
+
+_PREFIX = "SITE_"
+_SHELL_S = 30
+_ASK = """
+exec 3>&1 1>&2
+source "$1"
+for name in "${!SITE_@}"; do
+    attributes=$(declare -p "$name"); attributes=${attributes#declare -}
+    case ${attributes%% *} in
+        *[aA]*) printf '%s\\0%s\\0%s\\0' list "$name" "" >&3 ;;
+        *) printf '%s\\0%s\\0%s\\0' text "$name" "${!name}" >&3 ;;
+    esac
+done
+printf 'end\\0\\0\\0' >&3
+"""
+
+
+@dataclass(frozen=True)
+class Site:
+    """What ``slurm/site.sh`` says; an entry that it leaves out or empty has the default."""
+
+    partition: str = ""
+    """For ``sbatch --partition``; empty: Slurm's default."""
+    account: str = ""
+    """For ``sbatch --account``."""
+    qos: str = ""
+    """For ``sbatch --qos``."""
+    sbatch_options: tuple[str, ...] = ()
+    """More words for sbatch."""
+    launcher: str = "auto"
+    """One of ``LAUNCHERS``."""
+    srun_mpi: str = "pmix"
+    """For ``srun --mpi``."""
+    container: tuple[str, ...] = ()
+    """Words before ``python``; empty: no container."""
+    data_root: Path | None = None
+    """Folder of the data, or an archive of it; ranks see the folder as COCO_ROOT."""
+    staging: Path | None = None
+    """Folder on every node's own disk; None: nothing is copied there."""
+    environment: Path | None = None
+    """Archive of the environment; None: ``.venv.tar`` beside the project, where there is one."""
+    requeue_on_failure: int = 2
+    """How often a job that failed through no fault of its user starts again."""
+    bind: str = "cores"
+    """One of ``BINDINGS``."""
+
+
+def site_from_variables(variables: Mapping[str, str]) -> Site:
+    """The site that variables named ``SITE_…`` describe; all others are passed over.
+
+    A centre may export SITE_ variables of its own, so a name that is like none of ours is passed
+    over as well.
+
+    Raises:
+        UserError: a value that can't be, or a misspelt name; all of them, one a line.
+    """
+    return _site(variables, strict=frozenset())
+
+
+def find_site_file(root: Path) -> Path | None:
+    """``slurm/site.sh`` of the project in ``root``, where the user has made it."""
+    file = root / "slurm" / "site.sh"
+    return file if file.is_file() else None
+
+
+def read_site(file: Path) -> Site:
+    """What the file says. bash reads it, and runs none of the functions in it.
+
+    Raises:
+        UserError: the shell complains about a line, or entries are wrong; names all of them.
+    """
+    variables = read_variables(file)
+    before = {name for name, value in variables.items() if os.environ.get(name) == value}
+    try:
+        return _site(variables, strict=frozenset(variables) - before)
+    except UserError as error:
+        lines = str(error).splitlines()
+        head = "1 entry is" if len(lines) == 1 else f"{len(lines)} entries are"
+        raise UserError("\n".join([f"{file}: {head} wrong", *(f"  {x}" for x in lines)])) from None
+
+
+def read_variables(file: Path) -> dict[str, str]:
+    """The SITE_ variables as bash has them after reading the file. Raises UserError."""
+    place = file.resolve()
+    environ = {"MEGDET_ROOT": str(place.parent.parent), **os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            ["bash", "-c", _ASK, "bash", place],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_SHELL_S,
+            env=environ,
+        )
+    except FileNotFoundError:
+        raise UserError(f"{file}: bash is needed to read it, and is not on PATH") from None
+    except subprocess.TimeoutExpired:
+        raise UserError(
+            f"{file}: bash did not finish reading it in {_SHELL_S} s; what takes time, such as "
+            "module load, belongs in the function site_setup"
+        ) from None
+    complaints = _complaints(file, place, done.stderr.decode(errors="replace"))
+    if complaints:
+        raise UserError("\n".join([f"{file}: bash can't read it", *complaints]))
+    parts = done.stdout.decode(errors="replace").split("\0")
+    rows = [parts[i : i + 3] for i in range(0, len(parts) - 2, 3)]
+    if not rows or rows[-1][0] != "end":
+        raise UserError(
+            f"{file}: ends the shell that reads it (exit code {done.returncode}); take out exit, "
+            "exec and set -e"
+        )
+    lists = [name for kind, name, _ in rows if kind == "list"]
+    if lists:
+        raise UserError(
+            f"{file}: {lists[0]} is a bash list, which can't be handed on; write one text: "
+            f'{lists[0]}="first second"'
+        )
+    return {name: value for kind, name, value in rows if kind == "text"}
+
+
+def _complaints(file: Path, place: Path, text: str) -> list[str]:
+    """What the shell says about lines of the file, each with the line it means."""
+    lines = place.read_text(errors="replace").splitlines() if place.is_file() else []
+    found = []
+    for line in text.splitlines():
+        match = re.match(rf"{re.escape(str(place))}: (?:line (\d+): )?(.*)", line)
+        if match is None:
+            if line.startswith("bash: ") and str(place) in line:
+                found.append(f"  {line.removeprefix('bash: ')}")
+            continue
+        number = int(match[1] or 0)
+        found.append(f"  line {number}: {match[2]}" if number else f"  {match[2]}")
+        if 0 < number <= len(lines) and re.match(
+            r"\s*SITE_\w+\s+=|\s*SITE_\w+=\s", lines[number - 1]
+        ):
+            name = lines[number - 1].split("=")[0].strip()
+            found.append(f'  a value stands right behind the sign, in quotes: {name}="value"')
+    return found
+
+
+def _site(variables: Mapping[str, str], strict: frozenset[str]) -> Site:
+    """``strict``: names that must be ours."""
+    readers = _readers()
+    problems: list[str] = []
+    values: dict[str, Any] = {}
+    for name in sorted(variables):
+        if not name.startswith(_PREFIX):
+            continue
+        text = variables[name].strip()
+        field = name.removeprefix(_PREFIX).lower()
+        if name.isupper() and field in readers:
+            if text:
+                try:
+                    values[field] = readers[field](name, text)
+                except UserError as error:
+                    problems.append(str(error))
+            continue
+        near = _nearest(field, name in strict)
+        if near:
+            problems.append(f"{name}: no such entry; nearest: {near}")
+    if problems:
+        raise UserError("\n".join(problems))
+    return Site(**values)
+
+
+def _nearest(field: str, strict: bool) -> str:
+    """Names of entries like ``field``; empty where it is like none and need not be ours."""
+    known = [f.name for f in fields(Site)]
+    near = difflib.get_close_matches(field, known, n=2, cutoff=0.75)
+    if not near and strict:
+        near = difflib.get_close_matches(field, known, n=3, cutoff=0.0)
+    return ", ".join(f"{_PREFIX}{name.upper()}" for name in near)
+
+
+def _readers() -> dict[str, Callable[[str, str], Any]]:
+    return {
+        "partition": _word,
+        "account": _word,
+        "qos": _word,
+        "sbatch_options": _words,
+        "launcher": _one_of(LAUNCHERS),
+        "srun_mpi": _word,
+        "container": _words,
+        "data_root": _path,
+        "staging": _path,
+        "environment": _archive,
+        "requeue_on_failure": _count,
+        "bind": _one_of(BINDINGS),
+    }
+
+
+def _word(name: str, text: str) -> str:
+    if not re.fullmatch(r"[\w.,:@+/-]+", text) or text.startswith("-"):
+        raise UserError(f"{name}={text}: must be one word, such as gpu")
+    return text
+
+
+def _words(name: str, text: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UserError(f"{name}={text}: the quotes in it don't match ({error})") from None
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
+    def read(name: str, text: str) -> str:
+        if text in choices:
+            return text
+        near = difflib.get_close_matches(text.lower(), choices, n=1)
+        hint = f"; nearest: {near[0]}" if near else ""
+        raise UserError(f"{name}={text}: must be {' or '.join(choices)}{hint}")
+
+    return read
+
+
+def _path(name: str, text: str) -> Path:
+    if text.startswith("~"):
+        raise UserError(f"{name}={text}: in quotes ~ stays as it is; write $HOME instead")
+    if not text.startswith("/"):
+        raise UserError(f"{name}={text}: must be a whole path, from / on")
+    return Path(text)
+
+
+def _archive(name: str, text: str) -> Path:
+    path = _path(name, text)
+    if not text.endswith(ARCHIVES):
+        raise UserError(
+            f"{name}={text}: must be an archive made by `make pack`, so its name ends in "
+            f"{' or '.join(ARCHIVES)}"
+        )
+    return path
+
+
+def _count(name: str, text: str) -> int:
+    if not re.fullmatch(r"\d{1,4}", text):
+        raise UserError(f"{name}={text}: must be a whole number ≥ 0, such as 2")
+    return int(text)
