@@ -23,11 +23,11 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("memory",),
     ("evaluation", "report"),
     ("engine", "cli"),
-    ("train", "evaluate", "predict", "doctor", "data.__main__", "lab", "bench"),
+    ("train", "evaluate", "predict", "placement", "doctor", "data.__main__", "lab", "bench"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
-NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "cli")
+NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "cli", "placement")
 """Parts that answer on a login node."""
 
 HEAVY = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools")
