@@ -97,6 +97,8 @@ class MiniCluster:
     def __init__(self, folder: Path) -> None:
         """``folder`` takes all its files; short, since sockets lie in it."""
         self.folder = folder
+        self.disk = folder / "disk"
+        """A node's own disk: the same path on each node, and not the same folder."""
         self.environ: dict[str, str] = {}
         """For client commands: finds this cluster, and carries nothing of another job."""
         self._first: subprocess.Popen[bytes] | None = None
@@ -105,8 +107,10 @@ class MiniCluster:
         """Bring it up; returns once every node is idle."""
         for name in ("munge", "state", "run", "log", "dev", "spool", "tmp"):
             (self.folder / name).mkdir(parents=True)
+        self.disk.mkdir()
         for node in range(1, NODES + 1):
             (self.folder / "tmp" / f"n{node}").mkdir()
+            (self.folder / "disks" / f"n{node}").mkdir(parents=True)
         for gpu in range(GPUS):
             os.mknod(self.folder / "dev" / f"nvidia{gpu}", 0o20666, os.makedev(195, gpu))
         key = self.folder / "munge" / "key"
@@ -123,15 +127,17 @@ class MiniCluster:
         outer = {k: v for k, v in os.environ.items() if not k.startswith(kept)}
         path = os.pathsep.join([outer.get("PATH", ""), *_SBIN])
         self.environ = {**outer, "PATH": path, "SLURM_CONF": str(conf)}
-        self._first = subprocess.Popen(
-            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            + [sys.executable, "-c", _FIRST_PROCESS, str(self.folder), str(NODES)],
-            env=self.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=open(self.folder / "log" / "first.log", "wb"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        words += [sys.executable, "-c", _FIRST_PROCESS, str(self.folder), str(NODES)]
+        with (self.folder / "log" / "first.log").open("wb") as log:
+            self._first = subprocess.Popen(
+                words,
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         end = time.monotonic() + timeout_s
         while self._idle_nodes() < NODES:
             if time.monotonic() > end or self._first.poll() is not None:
@@ -180,20 +186,13 @@ class MiniCluster:
         """Everything that runs on a node: its slurmd, and the jobs' processes."""
         first = self._first
         assert first is not None
-        found: list[psutil.Process] = []
-        family = psutil.Process(first.pid).children(recursive=True)
-        names = {}
-        for process in family:
-            with suppress(OSError):
+        names, own = {}, None
+        for process in psutil.Process(first.pid).children(recursive=True):
+            with suppress(OSError, psutil.Error):
                 names[process] = os.readlink(f"/proc/{process.pid}/ns/uts")
-        own = None
-        for process, name in names.items():
-            with suppress(psutil.Error):
-                if process.name() == "slurmd" and process.cmdline()[1:3] == ["-D", "-N"]:
-                    if process.cmdline()[3] == node:
-                        own = name
-        found = [process for process, name in names.items() if name == own]
-        return found
+                if process.cmdline()[:4] == ["slurmd", "-D", "-N", node]:
+                    own = names[process]
+        return [process for process, name in names.items() if name == own]
 
     def ranks(self, job: int) -> dict[int, psutil.Process]:
         """The training processes of a job by rank, as their launchers' variables say it."""
@@ -256,8 +255,9 @@ while not os.path.exists(folder + "/munge/socket"):
     time.sleep(0.05)
 start("slurmctld", "-D", "-f", folder + "/slurm.conf")
 for n in range(1, nodes + 1):
-    start("unshare", "--uts", "sh", "-c",
-          'hostname n%d; exec slurmd -D -N n%d -f "$0/slurm.conf"' % (n, n), folder)
+    start("unshare", "--uts", "--mount", "sh", "-c",
+          'hostname n%d; mount --bind "$0/disks/n%d" "$0/disk"; '
+          'exec slurmd -D -N n%d -f "$0/slurm.conf"' % (n, n, n), folder)
 while True:  # the first process of a PID namespace adopts, and buries, orphans
     try:
         os.wait()
