@@ -30,6 +30,7 @@ trap 'megdet_stop "Slurm sent USR1: the time limit or a preemption is near"' USR
 trap 'megdet_stop "Slurm sent TERM: the job is cancelled, preempted or out of time"' TERM
 trap 'megdet_stop "USR2: stop without a requeue"' USR2
 
+megdet_before=" $(compgen -e | tr '\n' ' ') "
 megdet_site=${MEGDET_SITE:-slurm/site.sh}
 if [ -f "$megdet_site" ]; then
     set -a
@@ -43,6 +44,15 @@ elif [ -n "${MEGDET_SITE:-}" ]; then
     echo "error: MEGDET_SITE=$MEGDET_SITE: no such file" >&2
     return 2
 fi
+
+MEGDET_SITE_EXPORTS=
+for megdet_name in $(compgen -e); do
+    case $megdet_before in
+        *" $megdet_name "*) ;;
+        *) MEGDET_SITE_EXPORTS+="$megdet_name " ;;
+    esac
+done
+export MEGDET_SITE_EXPORTS
 
 megdet_venv=${MEGDET_VENV:-.venv}
 case $megdet_venv in /*) ;; *) megdet_venv=$MEGDET_ROOT/$megdet_venv ;; esac

@@ -23,7 +23,17 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("memory",),
     ("evaluation", "report"),
     ("engine", "cli"),
-    ("train", "evaluate", "predict", "placement", "doctor", "data.__main__", "lab", "bench"),
+    (
+        "train",
+        "evaluate",
+        "predict",
+        "placement",
+        "doctor",
+        "data.__main__",
+        "lab",
+        "bench",
+        "slurm_job",
+    ),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

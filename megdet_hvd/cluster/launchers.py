@@ -18,8 +18,8 @@ LEFT_BEHIND_S = 150
 """After the first rank has ended, srun ends the rest so much later."""
 
 PASSED_ON = re.compile(
-    r"(MEGDET|HOROVOD|NCCL|UCX|FI|OMP|OMPI_MCA|PYTHON|TORCH|CUBLAS|COCO|CUDA_HOME)_?\w*"
-    r"|PATH|LD_LIBRARY_PATH|VIRTUAL_ENV|TMPDIR|LANG|LC_ALL"
+    r"(MEGDET|HOROVOD|NCCL|UCX|FI|OMP|OMPI_MCA|TORCH|CUBLAS|COCO)_\w+|PYTHON\w*"
+    r"|PATH|LD_LIBRARY_PATH|VIRTUAL_ENV|CUDA_HOME|TMPDIR|LANG|LC_ALL"
 )
 """Variables that mpirun hands to ranks on other nodes, besides those of the site file."""
 

@@ -156,12 +156,14 @@ def _launcher(
     if plugin is not None and site.launcher in ("auto", "srun"):
         limit_s = start_limit_s(2 * nodes)
         srun_problem = slurm.srun_problem(plugin, nodes, interpreter, limit_s)
+    mpirun_problem = slurm.mpirun_problem(environ.get("PATH", ""))
+    asked = site.launcher == "horovodrun" or (srun_problem and mpirun_problem)
     chosen, notes = choose_launcher(
         site.launcher,
         nodes=nodes,
         srun_problem=srun_problem,
-        mpirun_problem=slurm.mpirun_problem(environ.get("PATH", "")),
-        ssh_problem=slurm.ssh_problem(allocation.hosts) if srun_problem else _unasked(nodes),
+        mpirun_problem=mpirun_problem,
+        ssh_problem=slurm.ssh_problem(allocation.hosts) if asked else "not tried",
     )
     for note in notes:
         say(note)
@@ -170,12 +172,9 @@ def _launcher(
             allocation, mpi=plugin or site.srun_mpi, bind=site.bind == "cores"
         )
     if chosen == "mpirun":
-        return chosen, mpirun_words(allocation, passed_on(environ))
+        exports = environ.get(handover.SITE_EXPORTS, "").split()
+        return chosen, mpirun_words(allocation, passed_on(environ, exports))
     return chosen, horovodrun_words(allocation)
-
-
-def _unasked(nodes: int) -> str | None:
-    return None if nodes == 1 else "not tried"
 
 
 def _wait(running: "subprocess.Popen[bytes]", stop_file: Path) -> int:
