@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +24,8 @@ NODES = 16
 GPUS = 8
 CORES = 64
 """Of each node, as Slurm is told."""
+RANKS = 16
+"""Training processes that this one machine carries at a time; a job asks for its part of them."""
 
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 _PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "unshare", "mount")
@@ -74,6 +76,7 @@ GresTypes=gpu
 ReturnToService=2
 JobRequeue=1
 MpiDefault=none
+Licenses=ranks:{RANKS}
 PropagateResourceLimits=NONE
 SlurmdTimeout=20
 InactiveLimit=0
@@ -161,12 +164,17 @@ class MiniCluster:
         assert not alive, alive
 
     def run(
-        self, *words: str, cwd: Path | None = None, check: bool = True, timeout_s: float = 60
+        self,
+        *words: str,
+        cwd: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        check: bool = True,
+        timeout_s: float = 60,
     ) -> str:
-        """A client command's standard output."""
+        """A client command's standard output. ``environ`` takes the place of the cluster's own."""
         done = subprocess.run(
             words,
-            env=self.environ,
+            env=self.environ if environ is None else dict(environ),
             cwd=cwd,
             text=True,
             stdin=subprocess.DEVNULL,
@@ -264,13 +272,3 @@ while True:  # the first process of a PID namespace adopts, and buries, orphans
     except ChildProcessError:
         time.sleep(1)
 """
-
-
-def environment_for_jobs(cluster: MiniCluster, more: Mapping[str, str]) -> dict[str, str]:
-    """What a user's shell would have when submitting."""
-    return {**cluster.environ, **more}
-
-
-def submit(cluster: MiniCluster, words: Sequence[str], cwd: Path) -> int:
-    """``sbatch WORDS`` from ``cwd``; returns the job's number."""
-    return int(cluster.run("sbatch", "--parsable", *words, cwd=cwd).strip())
