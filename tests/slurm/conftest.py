@@ -12,6 +12,16 @@ from tests.slurm.lab import Lab, Scenario
 from tests.slurm.mini_cluster import MiniCluster, why_not
 
 
+LIMIT_S = 1700
+"""For all of them together: the first test waits while the others run too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if scenario_of(item) is not None:
+            item.add_marker(pytest.mark.timeout(LIMIT_S))
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[MiniCluster]:
     problem = why_not()

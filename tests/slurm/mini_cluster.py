@@ -28,7 +28,17 @@ RANKS = 16
 """Training processes that this one machine carries at a time; a job asks for its part of them."""
 
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
-_PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol", "unshare", "mount")
+_PROGRAMS = (
+    "slurmctld",
+    "slurmd",
+    "munged",
+    "sbatch",
+    "srun",
+    "scontrol",
+    "unshare",
+    "setpriv",
+    "mount",
+)
 
 
 def why_not() -> str | None:
@@ -130,7 +140,9 @@ class MiniCluster:
         outer = {k: v for k, v in os.environ.items() if not k.startswith(kept)}
         path = os.pathsep.join([outer.get("PATH", ""), *_SBIN])
         self.environ = {**outer, "PATH": path, "SLURM_CONF": str(conf)}
-        words = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        # Should this process be killed, the cluster goes with it.
+        words = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]
+        words += ["--kill-child", "--mount-proc"]
         words += [sys.executable, "-c", _FIRST_PROCESS, str(self.folder), str(NODES)]
         with (self.folder / "log" / "first.log").open("wb") as log:
             self._first = subprocess.Popen(
