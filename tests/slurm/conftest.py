@@ -11,7 +11,6 @@ import pytest
 from tests.slurm.lab import Lab, Scenario
 from tests.slurm.mini_cluster import MiniCluster, why_not
 
-
 LIMIT_S = 1700
 """For all of them together: the first test waits while the others run too."""
 
