@@ -13,6 +13,7 @@ from megdet_hvd.errors import UserError
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
+    from megdet_hvd.engine.resumption import Resumption
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Plan:
     config_file: Path | None
     resumed: Path | None
     """Run folder to carry on; None: a new run."""
+    resumption: "Resumption | None" = None
+    """How it is carried on."""
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
@@ -34,7 +37,7 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     return run_program(
         lambda: make_plan(arguments),
         train_in_world,
-        job=lambda plan: training_job(plan.config),
+        job=lambda plan: training_job(plan.config, plan.resumption),
         machine_of_rank=machine_of_rank,
     )
 
@@ -47,6 +50,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
     """
     if not arguments.resume:
         return Plan(load_config(arguments.config, arguments.overrides), arguments.config, None)
+    from megdet_hvd.engine.resumption import resumption_of
     from megdet_hvd.engine.run_folder import RunFolder, find_run
 
     if arguments.run_folder is None:
@@ -57,24 +61,33 @@ def make_plan(arguments: TrainArguments) -> Plan:
         raise UserError(f"{folder.path} holds no run to carry on (it has no config.yaml)")
     source = arguments.config or folder.config
     config = override(load_config(source), arguments.overrides)
-    return Plan(config, source, folder.path)
+    own = load_config(folder.config)
+    resumption = resumption_of(folder.path, config, own, arguments.overrides)
+    return Plan(config, source, folder.path, resumption)
 
 
 def train_in_world(plan: Plan, world: "World") -> int:
     """Train with all processes of the job, and print the result."""
+    from megdet_hvd.comm.agree import together
     from megdet_hvd.comm.exchange import broadcast_object
+    from megdet_hvd.config.refit import Refit
+    from megdet_hvd.engine.log import log_refit
     from megdet_hvd.engine.prepare import announce, prepare_run
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
 
+    with together(world, "refit"):
+        resumption = plan.resumption
+        refit = Refit(plan.config) if resumption is None else resumption.refit(world.machines)
     path = plan.resumed
     if path is None:
         name = plan.config.name
         if name == "auto":
             name = broadcast_object(new_run_name(plan.config_file), world, "name")
         path = Path(plan.config.output) / name
-    run = prepare_run(plan.config, world, path, resume=plan.resumed is not None)
+    run = prepare_run(refit.config, world, path, resume=plan.resumed is not None)
     announce(run)
+    log_refit(refit, world)
     execute(run)
     return 0
 

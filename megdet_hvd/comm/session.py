@@ -33,6 +33,8 @@ def start(
     machine_of_rank: Sequence[int] | None = None,
     settings: HorovodSettings | None = None,
     bn_groups: Callable[[Machines], Machines] | None = None,
+    view: Any = None,
+    hear: Callable[[Any], None] | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
@@ -41,6 +43,8 @@ def start(
     how Horovod's thread is set up; a variable the user set is never overridden, and what they set
     does not stay in the environment. ``bn_groups`` says who shares BN statistics, given the ranks
     of each machine; each rank is in one group. None: each machine is a group, as in the paper.
+    ``view`` is what this process sees of something that others may see otherwise, such as a
+    folder on a network: on every rank, ``hear`` gets rank 0's, before ``bn_groups`` is asked.
 
     Raises:
         UserError: the launcher's local size contradicts what the machines say.
@@ -51,8 +55,10 @@ def start(
         # Horovod would start MPI, which needs a daemon that plain python may not find.
         os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
         os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    found = _everyone(launch)
-    machines = _machines([key for key, _ in found], machine_of_rank)
+    found = _everyone(launch, view)
+    if hear is not None:
+        hear(found[0][2])
+    machines = _machines([key for key, _, _ in found], machine_of_rank)
     sharing = machines if bn_groups is None else bn_groups(machines)
     sets = _init(sharing, variables)
     import horovod.torch as hvd
@@ -81,9 +87,9 @@ def start(
     return world
 
 
-def _everyone(launch: Launch) -> list[tuple[tuple[str, str], frozenset[int]]]:
-    """Machine and cores of every rank, before Horovod runs."""
-    own = (machine_key(), frozenset(os.sched_getaffinity(0)))
+def _everyone(launch: Launch, view: Any) -> list[tuple[tuple[str, str], frozenset[int], Any]]:
+    """Machine, cores and view of every rank, before Horovod runs."""
+    own = (machine_key(), frozenset(os.sched_getaffinity(0)), view)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         from mpi4py import MPI

@@ -8,6 +8,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from megdet_hvd.comm.world import World
+from megdet_hvd.config.refit import Refit
 
 LOGGER = logging.getLogger("megdet_hvd")
 
@@ -43,6 +44,14 @@ def log_to_file(path: Path) -> None:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     LOGGER.addHandler(handler)
+
+
+def log_refit(refit: Refit, world: World) -> None:
+    """What changes because a run is carried on with other processes."""
+    for line in refit.lines:
+        LOGGER.info(line)
+    if refit.warning is not None and world.is_main:
+        LOGGER.warning(f"warning: {refit.warning}")
 
 
 def log_error(text: str) -> None:

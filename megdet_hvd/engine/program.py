@@ -82,7 +82,11 @@ def _together(
     try:
         wishes = Job() if value is None or job is None else job(value)
         world = start(
-            machine_of_rank=machine_of_rank, settings=wishes.horovod, bn_groups=wishes.bn_groups
+            machine_of_rank=machine_of_rank,
+            settings=wishes.horovod,
+            bn_groups=wishes.bn_groups,
+            view=wishes.view,
+            hear=wishes.hear,
         )
         rank = world.rank
         start_log(world)
