@@ -63,10 +63,12 @@ def make_plan(arguments: TrainArguments) -> Plan:
 def train_in_world(plan: Plan, world: "World") -> int:
     """Train with all processes of the job, and print the result."""
     from megdet_hvd.comm.exchange import broadcast_object
+    from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
 
+    before_training(plan.config, world)
     path = plan.resumed
     if path is None:
         name = plan.config.name

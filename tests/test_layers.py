@@ -22,8 +22,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("bn", "model", "checkpoint"),
     ("memory",),
     ("evaluation", "report"),
+    ("preflight",),
     ("engine", "cli"),
     ("train", "evaluate", "predict", "placement", "doctor", "data.__main__", "lab", "bench"),
+    ("preflight.__main__",),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
@@ -31,6 +33,9 @@ NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "c
 """Parts that answer on a login node."""
 
 HEAVY = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools")
+
+ENTRY_POINTS = ("data.__main__", "preflight.__main__")
+"""Programs beside the part that they are named after."""
 
 ONLY_FROM_DATA = {"model": ("data.batch",), "bn": (), "checkpoint": ()}
 """Of the data part, its neighbours' one contract: the batch."""
@@ -64,7 +69,7 @@ def imports(name: str, file: Path) -> list[tuple[int, str]]:
 
 def part_of(name: str) -> str:
     """``data.__main__`` is an entry point; else the first word of a dotted name."""
-    return name if name == "data.__main__" else name.split(".")[0]
+    return name if name in ENTRY_POINTS else name.split(".")[0]
 
 
 def level_of(name: str) -> int:

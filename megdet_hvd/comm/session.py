@@ -33,6 +33,8 @@ def start(
     machine_of_rank: Sequence[int] | None = None,
     settings: HorovodSettings | None = None,
     bn_groups: Callable[[Machines], Machines] | None = None,
+    facts: Callable[[], Any] | None = None,
+    check: Callable[[list[Any], Machines], str | None] | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
@@ -41,9 +43,13 @@ def start(
     how Horovod's thread is set up; a variable the user set is never overridden, and what they set
     does not stay in the environment. ``bn_groups`` says who shares BN statistics, given the ranks
     of each machine; each rank is in one group. None: each machine is a group, as in the paper.
+    ``facts()`` of every rank travel along, and ``check``, given all of them and the machines,
+    says before Horovod starts why the job can't run (None: it can). It must be equal everywhere;
+    it is not asked where a rank has no facts.
 
     Raises:
-        UserError: the launcher's local size contradicts what the machines say.
+        UserError: the launcher's local size contradicts what the machines say, or what ``check``
+            says; on all ranks alike.
     """
     launch = read_launch(os.environ)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
@@ -51,8 +57,11 @@ def start(
         # Horovod would start MPI, which needs a daemon that plain python may not find.
         os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
         os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    found = _everyone(launch)
-    machines = _machines([key for key, _ in found], machine_of_rank)
+    found = _everyone(launch, None if facts is None else facts())
+    machines = _machines([key for key, _, _ in found], machine_of_rank)
+    told = [fact for _, _, fact in found]
+    if check is not None and None not in told and (problem := check(told, machines)):
+        raise mark_agreed(UserError(problem))
     sharing = machines if bn_groups is None else bn_groups(machines)
     sets = _init(sharing, variables)
     import horovod.torch as hvd
@@ -69,6 +78,7 @@ def start(
         cores=cores_per_process([found[rank][1] for rank in local]),
         launcher=launch.launcher,
         horovod=notes,
+        hosts=tuple(found[ranks[0]][0][0] for ranks in machines),
     )
     if machine_of_rank is None:
         problems = [
@@ -81,9 +91,9 @@ def start(
     return world
 
 
-def _everyone(launch: Launch) -> list[tuple[tuple[str, str], frozenset[int]]]:
-    """Machine and cores of every rank, before Horovod runs."""
-    own = (machine_key(), frozenset(os.sched_getaffinity(0)))
+def _everyone(launch: Launch, facts: Any) -> list[tuple[tuple[str, str], frozenset[int], Any]]:
+    """Machine, cores and facts of every rank, before Horovod runs."""
+    own = (machine_key(), frozenset(os.sched_getaffinity(0)), facts)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         from mpi4py import MPI
@@ -93,10 +103,12 @@ def _everyone(launch: Launch) -> list[tuple[tuple[str, str], frozenset[int]]]:
 
 
 def stop() -> None:
-    """Stop Horovod. Every process must call this; MPI, if mpi4py started it, goes on."""
+    """Stop Horovod, where it runs. Every process must call this; MPI, by mpi4py, goes on."""
     import horovod.torch as hvd
 
     groups.forget()
+    if not hvd.is_initialized():
+        return
     with waiting("hvd.shutdown", range(hvd.size())):
         hvd.shutdown()
 

@@ -1,7 +1,8 @@
 """What a program asks of the session that it runs in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from megdet_hvd.comm.settings import HorovodSettings, settings_for
 from megdet_hvd.comm.world import Machines
@@ -18,13 +19,22 @@ class Job:
     """Who shares BN statistics, given the ranks of each machine; None: each machine."""
     watchdog_s: float = WatchdogConfig().seconds
     """When a hang ends the job; 0: never."""
+    facts: Callable[[], Any] | None = None
+    """What each rank tells the others of itself."""
+    check: Callable[[list[Any], Machines], str | None] | None = None
+    """What is wrong with the facts of all ranks."""
 
 
 def training_job(config: Config) -> Job:
     """The wishes of a training run."""
     from megdet_hvd.engine.norms import sharing_of
+    from megdet_hvd.preflight.compare import check_facts
+    from megdet_hvd.preflight.facts import gather_facts
 
-    return Job(settings_for(config), sharing_of(config), config.watchdog.seconds)
+    job = Job(settings_for(config), sharing_of(config), config.watchdog.seconds)
+    if config.preflight == "never":
+        return job
+    return replace(job, facts=lambda: gather_facts(config), check=check_facts)
 
 
 def evaluation_job(config: Config) -> Job:
