@@ -72,10 +72,12 @@ def train_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.comm.exchange import broadcast_object
     from megdet_hvd.config.refit import Refit
     from megdet_hvd.engine.log import log_refit
+    from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
 
+    before_training(plan.config, world)
     with together(world, "refit"):
         resumption = plan.resumption
         refit = Refit(plan.config) if resumption is None else resumption.refit(world.machines)

@@ -22,6 +22,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("bn", "model", "checkpoint"),
     ("memory",),
     ("evaluation", "report"),
+    ("preflight",),
     ("engine", "cli"),
     (
         "train",
@@ -34,10 +35,21 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "bench",
         "slurm_job",
     ),
+    ("preflight.__main__",),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
-NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "cli", "placement")
+NO_TORCH = (
+    "megdet_hvd",
+    "errors",
+    "draws",
+    "schedule",
+    "config",
+    "cluster",
+    "cli",
+    "placement",
+    "slurm_job",
+)
 """Parts that answer on a login node."""
 
 NO_TORCH_MODULES = (
@@ -54,6 +66,9 @@ NO_TORCH_MODULES = (
 """Modules of other parts that do, too."""
 
 HEAVY = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools")
+
+ENTRY_POINTS = ("data.__main__", "preflight.__main__")
+"""Programs beside the part that they are named after."""
 
 ONLY_FROM_DATA = {"model": ("data.batch",), "bn": (), "checkpoint": ()}
 """Of the data part, its neighbours' one contract: the batch."""
@@ -87,7 +102,7 @@ def imports(name: str, file: Path) -> list[tuple[int, str]]:
 
 def part_of(name: str) -> str:
     """``data.__main__`` is an entry point; else the first word of a dotted name."""
-    return name if name == "data.__main__" else name.split(".")[0]
+    return name if name in ENTRY_POINTS else name.split(".")[0]
 
 
 def needs_no_torch(name: str) -> bool:

@@ -8,6 +8,7 @@ launcher's store where Gloo does.
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def start(
     bn_groups: Callable[[Machines], Machines] | None = None,
     view: Any = None,
     hear: Callable[[Any], None] | None = None,
+    facts: Callable[[], Any] | None = None,
+    check: Callable[[list[Any], Machines], str | None] | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
@@ -45,9 +48,13 @@ def start(
     of each machine; each rank is in one group. None: each machine is a group, as in the paper.
     ``view`` is what this process sees of something that others may see otherwise, such as a
     folder on a network: on every rank, ``hear`` gets rank 0's, before ``bn_groups`` is asked.
+    ``facts()`` of every rank travel along, and ``check``, given all of them and the machines,
+    says before Horovod starts why the job can't run (None: it can). It must be equal everywhere;
+    it is not asked where a rank has no facts.
 
     Raises:
-        UserError: the launcher's local size contradicts what the machines say.
+        UserError: the launcher's local size contradicts what the machines say, or what ``check``
+            says; on all ranks alike.
     """
     launch = read_launch(os.environ)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
@@ -55,10 +62,13 @@ def start(
         # Horovod would start MPI, which needs a daemon that plain python may not find.
         os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
         os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    found = _everyone(launch, view)
+    found = _everyone(launch, view, None if facts is None else facts())
     if hear is not None:
-        hear(found[0][2])
-    machines = _machines([key for key, _, _ in found], machine_of_rank)
+        hear(found[0].view)
+    machines = _machines([one.machine for one in found], machine_of_rank)
+    told = [one.facts for one in found]
+    if check is not None and None not in told and (problem := check(told, machines)):
+        raise mark_agreed(UserError(problem))
     sharing = machines if bn_groups is None else bn_groups(machines)
     sets = _init(sharing, variables)
     import horovod.torch as hvd
@@ -72,9 +82,10 @@ def start(
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([found[rank][1] for rank in local]),
+        cores=cores_per_process([found[rank].cores for rank in local]),
         launcher=launch.launcher,
         horovod=notes,
+        hosts=tuple(found[ranks[0]].machine[0] for ranks in machines),
     )
     if machine_of_rank is None:
         problems = [
@@ -87,9 +98,19 @@ def start(
     return world
 
 
-def _everyone(launch: Launch, view: Any) -> list[tuple[tuple[str, str], frozenset[int], Any]]:
-    """Machine, cores and view of every rank, before Horovod runs."""
-    own = (machine_key(), frozenset(os.sched_getaffinity(0)), view)
+@dataclass(frozen=True)
+class _Told:
+    """What a rank tells the others before Horovod runs."""
+
+    machine: tuple[str, str]
+    cores: frozenset[int]
+    view: Any
+    facts: Any
+
+
+def _everyone(launch: Launch, view: Any, facts: Any) -> list[_Told]:
+    """What every rank tells, in rank order."""
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), view, facts)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         from mpi4py import MPI
@@ -99,10 +120,12 @@ def _everyone(launch: Launch, view: Any) -> list[tuple[tuple[str, str], frozense
 
 
 def stop() -> None:
-    """Stop Horovod. Every process must call this; MPI, if mpi4py started it, goes on."""
+    """Stop Horovod, where it runs. Every process must call this; MPI, by mpi4py, goes on."""
     import horovod.torch as hvd
 
     groups.forget()
+    if not hvd.is_initialized():
+        return
     with waiting("hvd.shutdown", range(hvd.size())):
         hvd.shutdown()
 

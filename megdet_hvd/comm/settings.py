@@ -64,9 +64,9 @@ def _waits_for_sums(config: Config) -> bool:
 def _computes_on_gpu(config: Config) -> bool:
     if config.device != "auto":
         return config.device == "cuda"
-    import torch
+    from megdet_hvd.comm.visible import shown_gpus
 
-    return torch.cuda.is_available()
+    return shown_gpus() > 0
 
 
 def horovod_variables(

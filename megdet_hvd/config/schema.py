@@ -379,6 +379,8 @@ class Config(Section):
     """Log and metrics."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """When a hang ends the job."""
+    preflight: Literal["auto", "always", "never"] = "auto"
+    """Check data and links before training; ``auto``: on several machines, and in Slurm jobs."""
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Config":

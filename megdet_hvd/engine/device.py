@@ -22,7 +22,7 @@ def prepare_device(config: Config, world: World) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    device = pick_device(config.device, world.local_rank)
+    device = pick_device(config.device, world.local_rank, world.local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif config.precision == "float16":

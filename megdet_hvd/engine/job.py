@@ -1,7 +1,7 @@
 """What a program asks of the session that it runs in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from megdet_hvd.comm.settings import HorovodSettings, settings_for
@@ -24,21 +24,26 @@ class Job:
     """Called with it."""
     watchdog_s: float = WatchdogConfig().seconds
     """When a hang ends the job; 0: never."""
+    facts: Callable[[], Any] | None = None
+    """What each rank tells the others of itself."""
+    check: Callable[[list[Any], Machines], str | None] | None = None
+    """What is wrong with the facts of all ranks."""
 
 
 def training_job(config: Config, resumption: Resumption | None = None) -> Job:
     """The wishes of a training run, or of one that is carried on."""
     from megdet_hvd.engine.norms import sharing_of
+    from megdet_hvd.preflight.compare import check_facts
+    from megdet_hvd.preflight.facts import gather_facts
 
-    if resumption is None:
-        return Job(settings_for(config), sharing_of(config), watchdog_s=config.watchdog.seconds)
-    return Job(
-        settings_for(config),
-        resumption.sharing,
-        view=resumption.before,
-        hear=resumption.hear,
-        watchdog_s=config.watchdog.seconds,
-    )
+    job = Job(settings_for(config), sharing_of(config), watchdog_s=config.watchdog.seconds)
+    if resumption is not None:
+        job = replace(
+            job, bn_groups=resumption.sharing, view=resumption.before, hear=resumption.hear
+        )
+    if config.preflight == "never":
+        return job
+    return replace(job, facts=lambda: gather_facts(config), check=check_facts)
 
 
 def evaluation_job(config: Config) -> Job:
