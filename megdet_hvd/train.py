@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.config.load import load_config, override
@@ -13,6 +13,7 @@ from megdet_hvd.errors import UserError
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
+    from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
 
 
@@ -39,6 +40,43 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         train_in_world,
         job=lambda plan: training_job(plan.config, plan.resumption),
         machine_of_rank=machine_of_rank,
+    )
+
+
+def train(
+    config: Config,
+    comm: Any = None,
+    *,
+    run_folder: Path | None = None,
+    resume: bool = False,
+    machine_of_rank: Sequence[int] | None = None,
+) -> "TrainResult":
+    """Train inside a program of yours. All members call it together; any number of times.
+
+    Args:
+        config: as :func:`megdet_hvd.config.load.load_config` reads it; the same on all members.
+        comm: an intracommunicator of mpi4py: its processes train, others may do as they like. It
+            is duplicated, and neither changed nor freed. None: whatever launched this process:
+            all processes of ``mpirun`` or ``horovodrun``, or this one alone.
+        run_folder: where the run goes; None: a new folder below ``config.output``, as the command
+            makes it. Rank 0's counts.
+        resume: carry on the run in that folder; None: the newest one below ``config.output``.
+        machine_of_rank: pretended machines, see :func:`megdet_hvd.comm.session.start`.
+
+    Returns:
+        The result, on all members.
+
+    Raises:
+        Exception: on all members. Whoever failed raises its own error, the others
+            :class:`megdet_hvd.errors.MemberError`, which names the rank and carries the text; all
+            raise the same UserError or RunError where all agree on it. MPI, and the next call,
+            work as before. A member that hangs or has died can't be told, nor tell: then the
+            watchdog ends the whole program (``config.watchdog.seconds=0``: never).
+    """
+    from megdet_hvd.engine.library import train_as_member
+
+    return train_as_member(
+        config, comm, run_folder=run_folder, resume=resume, machine_of_rank=machine_of_rank
     )
 
 

@@ -16,6 +16,8 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.mpi_sums import MpiSums
+from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
@@ -31,6 +33,8 @@ def machine_key() -> tuple[str, str]:
 
 def start(
     *,
+    communicator: Any = None,
+    interrupted: Callable[[], bool] | None = None,
     machine_of_rank: Sequence[int] | None = None,
     settings: HorovodSettings | None = None,
     bn_groups: Callable[[Machines], Machines] | None = None,
@@ -41,6 +45,9 @@ def start(
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
+    ``communicator`` is mpi4py's: its processes are the job, numbered as in it; it is duplicated,
+    and neither changed nor freed. None: the launcher's processes. ``interrupted`` is asked while
+    this process waits for an MPI sum of BN; once true, the wait ends with Interrupted.
     ``machine_of_rank`` replaces what the machines say of themselves (``[0, 0, 1, 1]``: ranks 0
     and 1 on one, 2 and 3 on another), so that several can be tried out on one. ``settings`` say
     how Horovod's thread is set up; a variable the user set is never overridden, and what they set
@@ -56,13 +63,17 @@ def start(
         UserError: the launcher's local size contradicts what the machines say, or what ``check``
             says; on all ranks alike.
     """
+    global _store
     launch = read_launch(os.environ)
+    if communicator is not None:
+        # What the launcher says holds for all processes, of which these may be a few.
+        launch = Launch("mpi", f"{launch.launcher}, mpi4py", None, None, None, None)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
     if launch.controller == "single":
         # Horovod would start MPI, which needs a daemon that plain python may not find.
-        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
-        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    found = _everyone(launch, view, None if facts is None else facts())
+        alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+        variables |= {name: word for name, word in alone.items() if name not in os.environ}
+    found = _everyone(launch, communicator, view, None if facts is None else facts())
     if hear is not None:
         hear(found[0].view)
     machines = _machines([one.machine for one in found], machine_of_rank)
@@ -70,14 +81,18 @@ def start(
     if check is not None and None not in told and (problem := check(told, machines)):
         raise mark_agreed(UserError(problem))
     sharing = machines if bn_groups is None else bn_groups(machines)
-    sets = _init(sharing, variables)
+    if launch.controller == "mpi" and wants_gloo(os.environ):
+        _store = OwnStore(communicator or _world_communicator(), machines)
+        variables = {**variables, **_store.variables}
+        notes = (*notes, "Gloo carries its messages")
+    sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
     own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
     process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
-    communicator = _communicator(sharing) if launch.controller == "mpi" else None
-    groups.remember(groups.Group(own, process_set, communicator))
+    sums = _sums(sharing, communicator, interrupted) if launch.controller == "mpi" else None
+    groups.remember(groups.Group(own, process_set, sums))
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),
@@ -108,26 +123,46 @@ class _Told:
     facts: Any
 
 
-def _everyone(launch: Launch, view: Any, facts: Any) -> list[_Told]:
+_store: OwnStore | None = None
+"""Of this session, where Gloo carries messages in a job of MPI's."""
+
+
+def _world_communicator() -> Any:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+def _everyone(launch: Launch, communicator: Any, view: Any, facts: Any) -> list[_Told]:
     """What every rank tells, in rank order."""
     own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), view, facts)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        from mpi4py import MPI
-
-        return list(MPI.COMM_WORLD.allgather(own))
+        return list((communicator or _world_communicator()).allgather(own))
     return meet(own, launch.rank or 0, launch.size or 1, os.environ)
 
 
 def stop() -> None:
-    """Stop Horovod, where it runs. Every process must call this; MPI, by mpi4py, goes on."""
+    """Stop Horovod. Every process must call this; MPI, if mpi4py started it, goes on."""
+    stop_horovod()
+    groups.forget()
+
+
+def stop_horovod() -> None:
+    """Stop Horovod alone: whoever waits in one of its collectives, anywhere, is freed by an error.
+
+    Horovod ends on all processes once one asks for it. It must be stopped on each of them before
+    it can start again. Does nothing where it does not run.
+    """
+    global _store
     import horovod.torch as hvd
 
-    groups.forget()
-    if not hvd.is_initialized():
-        return
-    with waiting("hvd.shutdown", range(hvd.size())):
-        hvd.shutdown()
+    if hvd.is_initialized():
+        with waiting("hvd.shutdown", range(hvd.size())):
+            hvd.shutdown()
+    if _store is not None:
+        _store.close()
+        _store = None
 
 
 def _machines(keys: Sequence[tuple[str, str]], machine_of_rank: Sequence[int] | None) -> Machines:
@@ -145,20 +180,24 @@ def _wants_sets(sharing: Machines) -> bool:
     return any(1 < len(ranks) < sum(map(len, sharing)) for ranks in sharing)
 
 
-def _init(sharing: Machines, variables: Mapping[str, str]) -> dict[tuple[int, ...], Any]:
+def _init(
+    sharing: Machines, variables: Mapping[str, str], communicator: Any
+) -> dict[tuple[int, ...], Any]:
     """Start Horovod with a set for each group, all ranks naming the same list."""
     import horovod.torch as hvd
 
     if not _wants_sets(sharing):
-        initialise(hvd.init, variables)
+        initialise(lambda: hvd.init(comm=communicator), variables)
         return {}
     sets = {tuple(ranks): hvd.ProcessSet(list(ranks)) for ranks in sharing if len(ranks) > 1}
-    initialise(lambda: hvd.init(process_sets=list(sets.values())), variables)
+    initialise(lambda: hvd.init(comm=communicator, process_sets=list(sets.values())), variables)
     return sets
 
 
-def _communicator(sharing: Machines) -> Any:
-    """mpi4py's communicator on the group of this process. Every process calls it together.
+def _sums(
+    sharing: Machines, communicator: Any, interrupted: Callable[[], bool] | None
+) -> MpiSums | None:
+    """mpi4py's sums over the group of this process. Every process calls it together.
 
     None where MPI does not let several threads call it, as Horovod's and the training thread would.
     """
@@ -166,9 +205,10 @@ def _communicator(sharing: Machines) -> Any:
 
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         return None
-    rank = MPI.COMM_WORLD.Get_rank()
+    communicator = communicator or MPI.COMM_WORLD
+    rank = communicator.Get_rank()
     own = next(i for i, ranks in enumerate(sharing) if rank in ranks)
-    return MPI.COMM_WORLD.Split(own, rank)
+    return MpiSums(communicator.Split(own, rank), interrupted)
 
 
 def _local_size_problem(launch: Launch, world: World) -> str | None:
