@@ -16,7 +16,7 @@ PACKAGE = ROOT / "megdet_hvd"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows"),
     ("schedule",),
-    ("config", "cluster"),
+    ("config", "cluster", "staging"),
     ("comm",),
     ("data",),
     ("bn", "model", "checkpoint"),
@@ -27,7 +27,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
-NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "cli")
+NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "staging", "cli")
 """Parts that answer on a login node."""
 
 HEAVY = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools")
