@@ -8,12 +8,13 @@ ifneq ($(crowded),)
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 endif
 
-.PHONY: help train test check setup pack archives doctor
+.PHONY: help train test test-cluster check setup pack archives doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
 	@echo "               settings of the run: make train NP=4 ARGS=\"global_batch=8 run.name=mine\""
 	@echo "make test      set up if needed, then run the tests (some of them: ARGS=tests/bn)"
+	@echo "make test-cluster  the tests on a real Slurm of 16 nodes, brought up here (wants root)"
 	@echo "make check     set up if needed, then formatting, lint and types"
 	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
 	@echo "make doctor    what this machine has, and what mends what is missing"
@@ -29,7 +30,11 @@ train:
 
 test:
 	@sh install/setup quiet
-	sh install/run python -m pytest $(ARGS)
+	sh install/run python -m pytest --ignore=tests/slurm $(ARGS)
+
+test-cluster:
+	@sh install/setup quiet
+	sh install/run python -m pytest -rs $(or $(ARGS),tests/slurm)
 
 check:
 	@sh install/setup quiet

@@ -88,13 +88,21 @@ class TrainArguments:
     """The run to carry on; None: the newest one."""
 
 
-def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
-    """``[--config FILE] [--resume [RUN_FOLDER]] [key.sub=value ...]``."""
-    parser = make_parser(
-        "megdet_hvd.train",
-        "Train a detector. Alone it is one process; under a launcher, such as "
-        "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model.",
-    )
+_TRAIN = (
+    "Train a detector. Alone it is one process; under a launcher, such as "
+    "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model."
+)
+_PREFLIGHT = (
+    "Check, under the launcher that training will be started by, that all ranks fit together, "
+    "read the data, and are linked well; then end."
+)
+
+
+def parse_train_arguments(
+    argv: Sequence[str] | None = None, module: str = "megdet_hvd.train"
+) -> TrainArguments:
+    """``[--config FILE] [--resume [RUN_FOLDER]] [key.sub=value ...]``; preflight takes the same."""
+    parser = make_parser(module, _TRAIN if module == "megdet_hvd.train" else _PREFLIGHT)
     add_config_option(parser)
     parser.add_argument(
         "--resume",

@@ -1,4 +1,4 @@
-"""The two exceptions that end a run with one clear message and no traceback.
+"""The exceptions that end a run with one clear message and no traceback.
 
 Entry points print the text once and leave with the exit code beside it; a traceback is for
 faults of this package.
@@ -11,3 +11,16 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that cannot go on. The text names iteration, rank and reason. Exit code 3."""
+
+
+class MemberError(RunError):
+    """Another member of a training inside an MPI program failed; the text has its error's."""
+
+    def __init__(self, rank: int, kind: str, text: str) -> None:
+        super().__init__(f"rank {rank} failed: {kind}: {text}")
+        self.rank = rank
+        """Who failed, by its rank in the communicator."""
+        self.kind = kind
+        """Name of its exception's type."""
+        self.text = text
+        """The exception's text."""

@@ -104,7 +104,7 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     )
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
-        device = pick_device(plan.config.device, world.local_rank)
+        device = pick_device(plan.config.device, world.local_rank, world.local_size)
         detector = Relabelled(plan.trained.build(device, plan.config.model), table)
     found = evaluate_detector(detector, index, plan.config, world)
     if world.is_main:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.config.load import load_config, override
@@ -13,6 +13,8 @@ from megdet_hvd.errors import UserError
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
+    from megdet_hvd.engine.result import TrainResult
+    from megdet_hvd.engine.resumption import Resumption
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Plan:
     config_file: Path | None
     resumed: Path | None
     """Run folder to carry on; None: a new run."""
+    resumption: "Resumption | None" = None
+    """How it is carried on."""
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
@@ -34,8 +38,45 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     return run_program(
         lambda: make_plan(arguments),
         train_in_world,
-        job=lambda plan: training_job(plan.config),
+        job=lambda plan: training_job(plan.config, plan.resumption),
         machine_of_rank=machine_of_rank,
+    )
+
+
+def train(
+    config: Config,
+    comm: Any = None,
+    *,
+    run_folder: Path | None = None,
+    resume: bool = False,
+    machine_of_rank: Sequence[int] | None = None,
+) -> "TrainResult":
+    """Train inside a program of yours. All members call it together; any number of times.
+
+    Args:
+        config: as :func:`megdet_hvd.config.load.load_config` reads it; the same on all members.
+        comm: an intracommunicator of mpi4py: its processes train, others may do as they like. It
+            is duplicated, and neither changed nor freed. None: whatever launched this process:
+            all processes of ``mpirun`` or ``horovodrun``, or this one alone.
+        run_folder: where the run goes; None: a new folder below ``config.output``, as the command
+            makes it. Rank 0's counts.
+        resume: carry on the run in that folder; None: the newest one below ``config.output``.
+        machine_of_rank: pretended machines, see :func:`megdet_hvd.comm.session.start`.
+
+    Returns:
+        The result, on all members.
+
+    Raises:
+        Exception: on all members. Whoever failed raises its own error, the others
+            :class:`megdet_hvd.errors.MemberError`, which names the rank and carries the text; all
+            raise the same UserError or RunError where all agree on it. MPI, and the next call,
+            work as before. A member that hangs or has died can't be told, nor tell: then the
+            watchdog ends the whole program (``config.watchdog.seconds=0``: never).
+    """
+    from megdet_hvd.engine.library import train_as_member
+
+    return train_as_member(
+        config, comm, run_folder=run_folder, resume=resume, machine_of_rank=machine_of_rank
     )
 
 
@@ -47,6 +88,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
     """
     if not arguments.resume:
         return Plan(load_config(arguments.config, arguments.overrides), arguments.config, None)
+    from megdet_hvd.engine.resumption import resumption_of
     from megdet_hvd.engine.run_folder import RunFolder, find_run
 
     if arguments.run_folder is None:
@@ -57,24 +99,35 @@ def make_plan(arguments: TrainArguments) -> Plan:
         raise UserError(f"{folder.path} holds no run to carry on (it has no config.yaml)")
     source = arguments.config or folder.config
     config = override(load_config(source), arguments.overrides)
-    return Plan(config, source, folder.path)
+    own = load_config(folder.config)
+    resumption = resumption_of(folder.path, config, own, arguments.overrides)
+    return Plan(config, source, folder.path, resumption)
 
 
 def train_in_world(plan: Plan, world: "World") -> int:
     """Train with all processes of the job, and print the result."""
+    from megdet_hvd.comm.agree import together
     from megdet_hvd.comm.exchange import broadcast_object
+    from megdet_hvd.config.refit import Refit
+    from megdet_hvd.engine.log import log_refit
+    from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
 
+    before_training(plan.config, world)
+    with together(world, "refit"):
+        resumption = plan.resumption
+        refit = Refit(plan.config) if resumption is None else resumption.refit(world.machines)
     path = plan.resumed
     if path is None:
         name = plan.config.name
         if name == "auto":
             name = broadcast_object(new_run_name(plan.config_file), world, "name")
         path = Path(plan.config.output) / name
-    run = prepare_run(plan.config, world, path, resume=plan.resumed is not None)
+    run = prepare_run(refit.config, world, path, resume=plan.resumed is not None)
     announce(run)
+    log_refit(refit, world)
     execute(run)
     return 0
 

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from megdet_hvd.doctor import probes
-from megdet_hvd.doctor.facts import DataPath, Facts, Gpu, Probe
-from megdet_hvd.doctor.gather import folder_problem, look_at_config, parse_gpus, path_problem
-from megdet_hvd.doctor.gpus import (
+from megdet_hvd.cluster.wheels import (
     architectures,
     capability_served,
     driver_problem,
     kernel_architectures,
 )
+from megdet_hvd.doctor import probes
+from megdet_hvd.doctor.facts import DataPath, Facts, Gpu, Probe
+from megdet_hvd.doctor.gather import folder_problem, look_at_config, parse_gpus, path_problem
 from megdet_hvd.doctor.verdict import Finding, can_run, fitting_torchvision, judge, report
 
 VERSIONS = {

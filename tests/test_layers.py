@@ -22,15 +22,55 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("bn", "model", "checkpoint"),
     ("memory",),
     ("evaluation", "report"),
+    ("preflight",),
     ("engine", "cli"),
-    ("train", "evaluate", "predict", "doctor", "data.__main__", "lab", "bench"),
+    (
+        "train",
+        "evaluate",
+        "predict",
+        "placement",
+        "doctor",
+        "data.__main__",
+        "lab",
+        "bench",
+        "slurm_job",
+    ),
+    ("preflight.__main__", "submit"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
-NO_TORCH = ("megdet_hvd", "errors", "draws", "schedule", "config", "cluster", "staging", "cli")
+NO_TORCH = (
+    "megdet_hvd",
+    "errors",
+    "draws",
+    "schedule",
+    "config",
+    "cluster",
+    "staging",
+    "cli",
+    "placement",
+    "slurm_job",
+    "submit",
+)
 """Parts that answer on a login node."""
 
+NO_TORCH_MODULES = (
+    "checkpoint",
+    "checkpoint.atomic",
+    "checkpoint.facts",
+    "checkpoint.naming",
+    "checkpoint.retention",
+    "checkpoint.zip_check",
+    "engine",
+    "engine.resumption",
+    "engine.run_folder",
+)
+"""Modules of other parts that do, too."""
+
 HEAVY = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools")
+
+ENTRY_POINTS = ("data.__main__", "preflight.__main__")
+"""Programs beside the part that they are named after."""
 
 ONLY_FROM_DATA = {"model": ("data.batch",), "bn": (), "checkpoint": ()}
 """Of the data part, its neighbours' one contract: the batch."""
@@ -64,7 +104,11 @@ def imports(name: str, file: Path) -> list[tuple[int, str]]:
 
 def part_of(name: str) -> str:
     """``data.__main__`` is an entry point; else the first word of a dotted name."""
-    return name if name == "data.__main__" else name.split(".")[0]
+    return name if name in ENTRY_POINTS else name.split(".")[0]
+
+
+def needs_no_torch(name: str) -> bool:
+    return part_of(name) in NO_TORCH or name in NO_TORCH_MODULES
 
 
 def level_of(name: str) -> int:
@@ -92,7 +136,7 @@ def broken_rules(name: str, found: list[tuple[int, str]]) -> list[str]:
     for line, target in found:
         module = imported_module(target)
         if module is None:
-            if part_of(name) in NO_TORCH and target.split(".")[0] in HEAVY:
+            if needs_no_torch(name) and target.split(".")[0] in HEAVY:
                 broken.append(f"{name}:{line} imports {target}, and must do without")
             continue
         mine, theirs = part_of(name), part_of(module)
@@ -123,6 +167,8 @@ def test_every_module_has_a_level() -> None:
         ("config.load", "torch.nn", 1),
         ("schedule.policy", "numpy", 1),
         ("config.load", "yaml", 0),
+        ("checkpoint.facts", "torch", 1),
+        ("checkpoint.file", "torch", 0),
         ("model.detector", "torch", 0),
         ("model.detector", "megdet_hvd.bn.something", 1),
         ("model.detector", "megdet_hvd.data.batch.Batch", 0),
@@ -156,7 +202,7 @@ def test_relative_imports_are_resolved(tmp_path: Path) -> None:
 
 def test_login_node_parts_pull_in_nothing_heavy() -> None:
     """Imports of imports count too, so this looks at what Python has loaded in the end."""
-    names = [name for name, _ in modules() if part_of(name) in NO_TORCH]
+    names = [name for name, _ in modules() if needs_no_torch(name)]
     statements = "\n".join(
         "import megdet_hvd" if name == "megdet_hvd" else f"import megdet_hvd.{name}"
         for name in names

@@ -65,7 +65,7 @@ def _measure(options: Any) -> int:
         settings=HorovodSettings(cycle_time_ms=cycle),
     )
     torch.set_num_threads(world.cores)
-    device = pick_device(options.device, world.local_rank)
+    device = pick_device(options.device, world.local_rank, world.local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
         _start_torch_distributed(world)

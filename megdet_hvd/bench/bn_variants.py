@@ -34,7 +34,7 @@ def variants(world: World, device: torch.device) -> dict[str, Factory]:
     }
     group = groups.bn_group()
     if world.size > 1:
-        if group is not None and group.communicator is not None and device.type == "cpu":
+        if group is not None and group.sums is not None and device.type == "cpu":
             found[OURS_MPI] = lambda channels: CrossGPUBatchNorm2d(channels, carrier="mpi")
         found[TEXTBOOK] = TextbookBatchNorm2d
         if device.type == "cuda":

@@ -1,6 +1,5 @@
 """The one thing a CGBN layer asks of the outside: sum this vector over my group."""
 
-import time
 import zlib
 from abc import ABC, abstractmethod
 from typing import Any
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from megdet_hvd.bn import traffic
 from megdet_hvd.comm.groups import Group
+from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.errors import UserError
 
@@ -76,10 +76,6 @@ class HorovodCarrier(Carrier):
         return total
 
 
-_SPIN_S, _SLEEP_S = 50e-6, 20e-6
-"""A blocking MPI call spins until the slowest rank has come, and so takes a core, or half of one,
-from the rank that is waited for. This one spins for a moment only, then looks now and then.
-"""
 _NAMES = 8191
 """Different checksums: 2,048 times the largest is still exact in float32."""
 
@@ -94,12 +90,10 @@ class MpiCarrier(Carrier):
 
     name = "mpi"
 
-    def __init__(self, communicator: Any, ranks: tuple[int, ...]) -> None:
-        """``communicator`` is mpi4py's, for this carrier alone, on exactly ``ranks``."""
+    def __init__(self, sums: MpiSums, ranks: tuple[int, ...]) -> None:
+        """``sums`` are those of exactly ``ranks``."""
         super().__init__(ranks)
-        from mpi4py import MPI
-
-        self._communicator, self._in_place = communicator, MPI.IN_PLACE
+        self._sums = sums
 
     def _sum(self, vector: Tensor, name: str) -> Tensor:
         if not vector.is_cpu:
@@ -109,11 +103,7 @@ class MpiCarrier(Carrier):
             )
         own = float(zlib.crc32(name.encode()) % _NAMES)
         message = torch.cat([vector, vector.new_tensor([own])])
-        request = self._communicator.Iallreduce(self._in_place, message.numpy())
-        spun = time.perf_counter() + _SPIN_S
-        while not request.Test():
-            if time.perf_counter() > spun:
-                time.sleep(_SLEEP_S)
+        self._sums.add_up(message.numpy())
         if message[-1].item() != own * self.size:
             raise RuntimeError(
                 f"ranks {list(self.ranks)} do not sum the same thing: this one sums {name}, "
@@ -132,12 +122,12 @@ def carrier_of(group: Group | None, kind: str = "horovod") -> Carrier:
     if group is None or len(group.ranks) == 1:
         return Alone()
     if kind == "mpi":
-        if group.communicator is None:
+        if group.sums is None:
             raise UserError(
                 "bn.carrier=mpi needs the communicator that megdet_hvd.comm.session.start() makes "
                 "for the BN group where MPI started the job (mpirun, horovodrun --mpi, srun "
                 "--mpi=pmix) and gives MPI_THREAD_MULTIPLE; there is none here: set "
                 "bn.carrier=horovod"
             )
-        return MpiCarrier(group.communicator, group.ranks)
+        return MpiCarrier(group.sums, group.ranks)
     return HorovodCarrier(group.process_set, group.ranks)

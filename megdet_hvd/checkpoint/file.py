@@ -8,7 +8,6 @@ are read first.
 
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,16 @@ from typing import Any
 import torch
 
 from megdet_hvd.checkpoint.atomic import cannot_write, write_atomically
-from megdet_hvd.checkpoint.naming import BEST, find_checkpoint, iteration_of, list_checkpoints
+from megdet_hvd.checkpoint.naming import (
+    BEST,
+    FORMAT,
+    find_checkpoint,
+    iteration_of,
+    list_checkpoints,
+)
+from megdet_hvd.checkpoint.zip_check import DamagedFileError, check_sums
 from megdet_hvd.errors import UserError
 
-FORMAT = "megdet_hvd checkpoint"
 VERSION = 1
 """Raised when a reader of the former version could no longer make sense of the file."""
 
@@ -27,10 +32,6 @@ REQUIRED = ("config", "categories", "category_ids", "model", "images_seen", "ite
 """What evaluation and prediction need. Resuming also needs ``optimizer`` and ``random``."""
 
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Tensor)
-
-
-class DamagedFileError(UserError):
-    """The file is cut off or its bytes have changed."""
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -41,7 +42,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         state: tensors, numbers, strings and None in dicts, lists and tuples. Keys:
             ``config`` (plain dict), ``categories`` (names of labels 1…K), ``category_ids``
             (their ids in the annotation files), ``model`` (state dict), ``optimizer``,
-            ``images_seen``, ``iteration``, ``ap``, ``random``, ``world``.
+            ``images_seen``, ``iteration``, ``ap``, ``random``, ``world``, ``bn_groups``.
 
     Raises:
         UserError: the file can't be written; an earlier file of that name is as it was.
@@ -132,22 +133,12 @@ def read_torch_file(path: Path) -> Any:
         with path.open("rb") as file:
             head = file.read(4)
         if head == b"PK\x03\x04":
-            _check_sums(path)
+            check_sums(path)
         return _torch_load(path, is_zip=head == b"PK\x03\x04")
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint file") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def _check_sums(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError) as error:
-        raise DamagedFileError(f"{path} is damaged: it is cut off or overwritten") from error
-    if bad is not None:
-        raise DamagedFileError(f"{path} is damaged: the checksum of its part {bad} does not fit")
 
 
 def _torch_load(path: Path, *, is_zip: bool) -> Any:

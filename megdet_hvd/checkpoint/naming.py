@@ -8,6 +8,11 @@ from megdet_hvd.errors import UserError
 BEST = "best.pt"
 """The checkpoint with the highest mmAP so far; another name of one of the numbered files."""
 
+FORMAT = "megdet_hvd checkpoint"
+"""What a checkpoint says of itself, under the key ``format``."""
+DAMAGED = ".damaged"
+"""Appended to the name of a checkpoint that was set aside; it is no checkpoint then."""
+
 _NUMBERED = re.compile(r"iteration_(\d{8,})\.pt")
 
 

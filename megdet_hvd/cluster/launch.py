@@ -31,6 +31,14 @@ class Launch:
     """Its position on its machine; None: unsaid."""
     local_size: int | None
     """Number of processes on its machine; None: unsaid."""
+    node: int | None = None
+    """Position of its machine among those of the job, from 0; None: unsaid."""
+    nodes: int | None = None
+    """Number of machines; None: unsaid."""
+    cross_rank: int | None = None
+    """Position among the processes of its local rank, one a machine; None: unsaid."""
+    cross_size: int | None = None
+    """Number of processes of its local rank; None: unsaid."""
 
 
 def _number(environ: Mapping[str, str], *names: str) -> int | None:
@@ -52,13 +60,86 @@ def tasks_per_node(text: str) -> list[int]:
     return counts
 
 
-def _slurm_local_size(environ: Mapping[str, str]) -> int | None:
-    node = _number(environ, "SLURM_NODEID")
+def _slurm_counts(environ: Mapping[str, str]) -> list[int]:
+    """Tasks on each node of the step; empty: unsaid."""
     text = environ.get("SLURM_STEP_TASKS_PER_NODE", "")
-    if node is None or not text:
-        return None
-    counts = tasks_per_node(text)
-    return counts[node] if node < len(counts) else None
+    return tasks_per_node(text) if text else []
+
+
+def _cross(
+    counts: list[int], node: int | None, local_rank: int | None
+) -> tuple[int | None, int | None]:
+    """Cross rank and cross size, from the number of processes on each machine."""
+    if node is None or local_rank is None or node >= len(counts):
+        return None, None
+    having = [i for i, count in enumerate(counts) if count > local_rank]
+    return sum(i < node for i in having), len(having)
+
+
+def _from_horovodrun(environ: Mapping[str, str]) -> Launch:
+    size = _number(environ, "HOROVOD_SIZE")
+    local_size = _number(environ, "HOROVOD_LOCAL_SIZE")
+    cross_rank = _number(environ, "HOROVOD_CROSS_RANK")
+    cross_size = _number(environ, "HOROVOD_CROSS_SIZE")
+    even = size == (local_size or 0) * (cross_size or 0)
+    return Launch(
+        "gloo",
+        "horovodrun --gloo",
+        size,
+        _number(environ, "HOROVOD_RANK"),
+        _number(environ, "HOROVOD_LOCAL_RANK"),
+        local_size,
+        cross_rank if even else None,
+        cross_size if even else None,
+        cross_rank,
+        cross_size,
+    )
+
+
+def _from_slurm(environ: Mapping[str, str], launcher: str) -> Launch:
+    node, local_rank = _number(environ, "SLURM_NODEID"), _number(environ, "SLURM_LOCALID")
+    counts = _slurm_counts(environ)
+    local_size = counts[node] if node is not None and node < len(counts) else None
+    return Launch(
+        "mpi",
+        launcher,
+        _number(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS"),
+        _number(environ, "PMI_RANK", "PMIX_RANK"),
+        _number(environ, "MPI_LOCALRANKID", "SLURM_LOCALID"),
+        _number(environ, "MPI_LOCALNRANKS") or local_size,
+        node,
+        len(counts) or None,
+        *_cross(counts, node, local_rank),
+    )
+
+
+def _from_open_mpi(environ: Mapping[str, str]) -> Launch:
+    """Open MPI's variables.
+
+    The node is the number of the daemon that started this process: mpirun itself is 0. Slurm's
+    own SLURM_NODEID counts from 0 among the daemons that mpirun started through srun, which are
+    all but the first, so that it is off by one on all but the first.
+    """
+    daemon = re.match(r"\d+\.(\d+);", environ.get("OMPI_MCA_orte_local_daemon_uri", ""))
+    node = int(daemon[1]) if daemon else None
+    nodes = _number(environ, "OMPI_MCA_orte_num_nodes")
+    if node is not None and nodes is not None and node >= nodes:
+        node = None  # mpirun runs on a machine that takes no part
+    size = _number(environ, "OMPI_COMM_WORLD_SIZE")
+    local_rank = _number(environ, "OMPI_COMM_WORLD_LOCAL_RANK")
+    local_size = _number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE")
+    even = nodes is not None and local_size is not None and nodes * local_size == size
+    return Launch(
+        "mpi",
+        "mpirun",
+        size,
+        _number(environ, "OMPI_COMM_WORLD_RANK"),
+        local_rank,
+        local_size,
+        node,
+        nodes,
+        *_cross([local_size or 0] * (nodes or 0) if even else [], node, local_rank),
+    )
 
 
 def read_launch(environ: Mapping[str, str]) -> Launch:
@@ -69,33 +150,12 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
             would believe itself alone.
     """
     if environ.get("HOROVOD_CONTROLLER") == "gloo" and "HOROVOD_RANK" in environ:
-        return Launch(
-            "gloo",
-            "horovodrun --gloo",
-            _number(environ, "HOROVOD_SIZE"),
-            _number(environ, "HOROVOD_RANK"),
-            _number(environ, "HOROVOD_LOCAL_RANK"),
-            _number(environ, "HOROVOD_LOCAL_SIZE"),
-        )
+        return _from_horovodrun(environ)
     slurm_step = "SLURM_STEP_ID" in environ and "SLURM_PROCID" in environ
     if "OMPI_COMM_WORLD_SIZE" in environ:
-        return Launch(
-            "mpi",
-            "mpirun",
-            _number(environ, "OMPI_COMM_WORLD_SIZE"),
-            _number(environ, "OMPI_COMM_WORLD_RANK"),
-            _number(environ, "OMPI_COMM_WORLD_LOCAL_RANK"),
-            _number(environ, "OMPI_COMM_WORLD_LOCAL_SIZE"),
-        )
+        return _from_open_mpi(environ)
     if "PMIX_RANK" in environ or "PMI_RANK" in environ:
-        return Launch(
-            "mpi",
-            "srun" if slurm_step else "mpiexec",
-            _number(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS"),
-            _number(environ, "PMI_RANK", "PMIX_RANK"),
-            _number(environ, "MPI_LOCALRANKID", "SLURM_LOCALID"),
-            _number(environ, "MPI_LOCALNRANKS") or _slurm_local_size(environ),
-        )
+        return _from_slurm(environ, "srun" if slurm_step else "mpiexec")
     tasks = _number(environ, "SLURM_STEP_NUM_TASKS")
     if slurm_step and tasks is not None and tasks > 1:
         raise UserError(

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from megdet_hvd.comm.mpi_sums import MpiSums
+
 
 @dataclass(frozen=True)
 class Group:
@@ -12,8 +14,8 @@ class Group:
     """Global ranks, ascending; this process is one of them."""
     process_set: Any
     """Horovod's; None where the group is one process."""
-    communicator: Any = None
-    """mpi4py's on the same ranks, for BN alone; None where there is none to be had."""
+    sums: MpiSums | None = None
+    """Over mpi4py, on the same ranks, for BN alone; None where there are none to be had."""
 
 
 _group: Group | None = None
@@ -34,9 +36,14 @@ def remember(bn_group: Group) -> None:
 def forget() -> None:
     """Drop it: Horovod stops."""
     global _group, _session
-    if _group is not None and _group.communicator is not None:
-        _group.communicator.Free()
+    if _group is not None and _group.sums is not None:
+        _group.sums.close()
     _group, _session = None, _session + 1
+
+
+def bn_group_of_session() -> Group | None:
+    """The group that was remembered; None: no session of ours runs."""
+    return _group
 
 
 def bn_group() -> Group | None:

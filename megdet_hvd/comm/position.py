@@ -39,11 +39,31 @@ class _Position:
 
 
 _position = _Position()
+_numbers: Sequence[int] | None = None
 
 
 def place() -> tuple[Place, int, int]:
     """The place, the training step (from 1; 0: none yet), and how often the place has changed."""
     return _position.place, _position.step, _position.moves
+
+
+def count_steps_anew() -> None:
+    """A new run begins in this process."""
+    _position.step = 0
+
+
+def number_ranks(numbers: Sequence[int] | None) -> None:
+    """From now on, rank r of a collective is ``numbers[r]`` to whoever watches.
+
+    For a process whose Horovod session is a part of the watched program; None: they are the same.
+    """
+    global _numbers
+    _numbers = numbers
+
+
+def watched_ranks(ranks: Sequence[int]) -> tuple[int, ...]:
+    """The ranks of a place as the watchdog numbers them."""
+    return tuple(ranks) if _numbers is None else tuple(_numbers[rank] for rank in ranks)
 
 
 def compute(step: int, part: str) -> None:

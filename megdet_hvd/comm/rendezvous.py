@@ -5,6 +5,7 @@ own: a first Horovod session for the purpose would not do, since a second one th
 addresses of the first where a process is slow ("Connection refused", now and then).
 """
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,17 +19,25 @@ _POLL_S = 0.05
 _meetings = 0
 
 
-def meet(value: Any, rank: int, size: int, environ: Mapping[str, str]) -> list[Any]:
+def meet(
+    value: Any,
+    rank: int,
+    size: int,
+    environ: Mapping[str, str],
+    *,
+    wait_s: float | None = WAIT_S,
+) -> list[Any]:
     """``value`` of every process, in rank order, on every process. All of them call it together.
 
     Raises:
-        RunError: a process did not come within WAIT_S; names the ranks that are missing.
+        RunError: a process did not come within ``wait_s`` (None: wait for ever); names the ranks
+            that are missing.
     """
     if size == 1:
         return [value]
     scope = _scope()
     _put(environ, scope, str(rank), value)
-    end = time.monotonic() + WAIT_S
+    end = math.inf if wait_s is None else time.monotonic() + wait_s
     if rank == 0:
         found: dict[int, Any] = {}
         while len(found) < size:

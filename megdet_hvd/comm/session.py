@@ -8,6 +8,7 @@ launcher's store where Gloo does.
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.mpi_sums import MpiSums
+from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
@@ -30,45 +33,74 @@ def machine_key() -> tuple[str, str]:
 
 def start(
     *,
+    communicator: Any = None,
+    interrupted: Callable[[], bool] | None = None,
     machine_of_rank: Sequence[int] | None = None,
     settings: HorovodSettings | None = None,
     bn_groups: Callable[[Machines], Machines] | None = None,
+    view: Any = None,
+    hear: Callable[[Any], None] | None = None,
+    facts: Callable[[], Any] | None = None,
+    check: Callable[[list[Any], Machines], str | None] | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
+    ``communicator`` is mpi4py's: its processes are the job, numbered as in it; it is duplicated,
+    and neither changed nor freed. None: the launcher's processes. ``interrupted`` is asked while
+    this process waits for an MPI sum of BN; once true, the wait ends with Interrupted.
     ``machine_of_rank`` replaces what the machines say of themselves (``[0, 0, 1, 1]``: ranks 0
     and 1 on one, 2 and 3 on another), so that several can be tried out on one. ``settings`` say
     how Horovod's thread is set up; a variable the user set is never overridden, and what they set
     does not stay in the environment. ``bn_groups`` says who shares BN statistics, given the ranks
     of each machine; each rank is in one group. None: each machine is a group, as in the paper.
+    ``view`` is what this process sees of something that others may see otherwise, such as a
+    folder on a network: on every rank, ``hear`` gets rank 0's, before ``bn_groups`` is asked.
+    ``facts()`` of every rank travel along, and ``check``, given all of them and the machines,
+    says before Horovod starts why the job can't run (None: it can). It must be equal everywhere;
+    it is not asked where a rank has no facts.
 
     Raises:
-        UserError: the launcher's local size contradicts what the machines say.
+        UserError: the launcher's local size contradicts what the machines say, or what ``check``
+            says; on all ranks alike.
     """
+    global _store
     launch = read_launch(os.environ)
+    if communicator is not None:
+        # What the launcher says holds for all processes, of which these may be a few.
+        launch = Launch("mpi", f"{launch.launcher}, mpi4py", None, None, None, None)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
     if launch.controller == "single":
         # Horovod would start MPI, which needs a daemon that plain python may not find.
-        os.environ.setdefault("HOROVOD_CONTROLLER", "gloo")
-        os.environ.setdefault("HOROVOD_CPU_OPERATIONS", "gloo")
-    found = _everyone(launch)
-    machines = _machines([key for key, _ in found], machine_of_rank)
+        alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
+        variables |= {name: word for name, word in alone.items() if name not in os.environ}
+    found = _everyone(launch, communicator, view, None if facts is None else facts())
+    if hear is not None:
+        hear(found[0].view)
+    machines = _machines([one.machine for one in found], machine_of_rank)
+    told = [one.facts for one in found]
+    if check is not None and None not in told and (problem := check(told, machines)):
+        raise mark_agreed(UserError(problem))
     sharing = machines if bn_groups is None else bn_groups(machines)
-    sets = _init(sharing, variables)
+    if launch.controller == "mpi" and wants_gloo(os.environ):
+        _store = OwnStore(communicator or _world_communicator(), machines)
+        variables = {**variables, **_store.variables}
+        notes = (*notes, "Gloo carries its messages")
+    sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
     own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
     process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
-    communicator = _communicator(sharing) if launch.controller == "mpi" else None
-    groups.remember(groups.Group(own, process_set, communicator))
+    sums = _sums(sharing, communicator, interrupted) if launch.controller == "mpi" else None
+    groups.remember(groups.Group(own, process_set, sums))
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([found[rank][1] for rank in local]),
+        cores=cores_per_process([found[rank].cores for rank in local]),
         launcher=launch.launcher,
         horovod=notes,
+        hosts=tuple(found[ranks[0]].machine[0] for ranks in machines),
     )
     if machine_of_rank is None:
         problems = [
@@ -81,24 +113,56 @@ def start(
     return world
 
 
-def _everyone(launch: Launch) -> list[tuple[tuple[str, str], frozenset[int]]]:
-    """Machine and cores of every rank, before Horovod runs."""
-    own = (machine_key(), frozenset(os.sched_getaffinity(0)))
+@dataclass(frozen=True)
+class _Told:
+    """What a rank tells the others before Horovod runs."""
+
+    machine: tuple[str, str]
+    cores: frozenset[int]
+    view: Any
+    facts: Any
+
+
+_store: OwnStore | None = None
+"""Of this session, where Gloo carries messages in a job of MPI's."""
+
+
+def _world_communicator() -> Any:
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
+
+
+def _everyone(launch: Launch, communicator: Any, view: Any, facts: Any) -> list[_Told]:
+    """What every rank tells, in rank order."""
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), view, facts)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        from mpi4py import MPI
-
-        return list(MPI.COMM_WORLD.allgather(own))
+        return list((communicator or _world_communicator()).allgather(own))
     return meet(own, launch.rank or 0, launch.size or 1, os.environ)
 
 
 def stop() -> None:
     """Stop Horovod. Every process must call this; MPI, if mpi4py started it, goes on."""
+    stop_horovod()
+    groups.forget()
+
+
+def stop_horovod() -> None:
+    """Stop Horovod alone: whoever waits in one of its collectives, anywhere, is freed by an error.
+
+    Horovod ends on all processes once one asks for it. It must be stopped on each of them before
+    it can start again. Does nothing where it does not run.
+    """
+    global _store
     import horovod.torch as hvd
 
-    groups.forget()
-    with waiting("hvd.shutdown", range(hvd.size())):
-        hvd.shutdown()
+    if hvd.is_initialized():
+        with waiting("hvd.shutdown", range(hvd.size())):
+            hvd.shutdown()
+    if _store is not None:
+        _store.close()
+        _store = None
 
 
 def _machines(keys: Sequence[tuple[str, str]], machine_of_rank: Sequence[int] | None) -> Machines:
@@ -116,20 +180,24 @@ def _wants_sets(sharing: Machines) -> bool:
     return any(1 < len(ranks) < sum(map(len, sharing)) for ranks in sharing)
 
 
-def _init(sharing: Machines, variables: Mapping[str, str]) -> dict[tuple[int, ...], Any]:
+def _init(
+    sharing: Machines, variables: Mapping[str, str], communicator: Any
+) -> dict[tuple[int, ...], Any]:
     """Start Horovod with a set for each group, all ranks naming the same list."""
     import horovod.torch as hvd
 
     if not _wants_sets(sharing):
-        initialise(hvd.init, variables)
+        initialise(lambda: hvd.init(comm=communicator), variables)
         return {}
     sets = {tuple(ranks): hvd.ProcessSet(list(ranks)) for ranks in sharing if len(ranks) > 1}
-    initialise(lambda: hvd.init(process_sets=list(sets.values())), variables)
+    initialise(lambda: hvd.init(comm=communicator, process_sets=list(sets.values())), variables)
     return sets
 
 
-def _communicator(sharing: Machines) -> Any:
-    """mpi4py's communicator on the group of this process. Every process calls it together.
+def _sums(
+    sharing: Machines, communicator: Any, interrupted: Callable[[], bool] | None
+) -> MpiSums | None:
+    """mpi4py's sums over the group of this process. Every process calls it together.
 
     None where MPI does not let several threads call it, as Horovod's and the training thread would.
     """
@@ -137,9 +205,10 @@ def _communicator(sharing: Machines) -> Any:
 
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         return None
-    rank = MPI.COMM_WORLD.Get_rank()
+    communicator = communicator or MPI.COMM_WORLD
+    rank = communicator.Get_rank()
     own = next(i for i, ranks in enumerate(sharing) if rank in ranks)
-    return MPI.COMM_WORLD.Split(own, rank)
+    return MpiSums(communicator.Split(own, rank), interrupted)
 
 
 def _local_size_problem(launch: Launch, world: World) -> str | None:

@@ -12,7 +12,7 @@ given once is always given again, and a start that would crash is refused.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
@@ -57,6 +57,18 @@ def settings_for(config: Config) -> HorovodSettings:
     return HorovodSettings(fusion, cycle, config.deterministic)
 
 
+def spare_cycle(settings: HorovodSettings, config: Config) -> HorovodSettings:
+    """Settings for a program that starts Horovod several times, if they can be had.
+
+    Both variables together can be given once in a process. So the cycle time, where we chose it
+    and it only saves time, gives way to the fusion threshold, now or in an earlier session.
+    """
+    fusion = settings.deterministic or settings.fusion_threshold_mib is not None
+    if config.horovod.cycle_time_ms == "auto" and (fusion or FUSION_THRESHOLD in _given):
+        return replace(settings, cycle_time_ms=None)
+    return settings
+
+
 def _waits_for_sums(config: Config) -> bool:
     return config.model.norm == "cgbn" and config.bn.scope != "process"
 
@@ -64,9 +76,9 @@ def _waits_for_sums(config: Config) -> bool:
 def _computes_on_gpu(config: Config) -> bool:
     if config.device != "auto":
         return config.device == "cuda"
-    import torch
+    from megdet_hvd.comm.visible import shown_gpus
 
-    return torch.cuda.is_available()
+    return shown_gpus() > 0
 
 
 def horovod_variables(
@@ -113,21 +125,25 @@ def initialise(init: Callable[[], None], variables: Mapping[str, str]) -> None:
     Raises:
         UserError: Horovod would crash, since it was given both of its variables before.
     """
-    _refuse_a_crash()
+    problem = refusal()
+    if problem is not None:
+        raise UserError(problem)
     again = {name: HOROVODS_OWN[name] for name in _given if name not in os.environ}
     with changed_environment({**again, **variables}):
         _given.update(name for name in HOROVODS_OWN if name in os.environ)
         init()
 
 
-def _refuse_a_crash() -> None:
-    if len(_given) == len(HOROVODS_OWN):
-        names = " and ".join(HOROVODS_OWN)
-        raise UserError(
-            f"Horovod 0.28.1 can't be started twice in a process where {names} were both set: it "
-            "would crash. Start a new process, or leave one of them (and "
-            "horovod.fusion_threshold_mib, horovod.cycle_time_ms, deterministic) at its default"
-        )
+def refusal() -> str | None:
+    """Why Horovod can't be started in this process any more; None where it can."""
+    if len(_given) < len(HOROVODS_OWN):
+        return None
+    names = " and ".join(HOROVODS_OWN)
+    return (
+        f"Horovod 0.28.1 can't be started twice in a process where {names} were both set: it "
+        "would crash. Start a new process, or leave one of them (and "
+        "horovod.fusion_threshold_mib, horovod.cycle_time_ms, deterministic) at its default"
+    )
 
 
 @contextmanager

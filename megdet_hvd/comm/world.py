@@ -22,6 +22,8 @@ class World:
     """Who started the processes."""
     horovod: tuple[str, ...] = ()
     """What Horovod's variables were set to, in words; empty where all are its own."""
+    hosts: tuple[str, ...] = ()
+    """Host name of each machine."""
 
     @property
     def is_main(self) -> bool:
@@ -47,6 +49,14 @@ class World:
     def local_size(self) -> int:
         """Number of processes on this machine."""
         return len(self.local_ranks)
+
+
+def machine_names(hosts: Sequence[str]) -> tuple[str, ...]:
+    """What to call each machine: its host name, with a number where another has it too."""
+    return tuple(
+        host if hosts.count(host) == 1 else f"{host} (machine {i + 1})"
+        for i, host in enumerate(hosts)
+    )
 
 
 def machines_of(keys: Sequence[Hashable]) -> Machines:

@@ -7,7 +7,7 @@ written into the run folder has no base.
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,14 @@ def load_config(file: Path | None, overrides: Sequence[str] = ()) -> Config:
 def override(config: Config, overrides: Sequence[str]) -> Config:
     """``config`` with ``overrides`` on top, checked again. Raises UserError."""
     return _checked(_overridden(config_to_dict(config), overrides), "the command line")
+
+
+def sets(overrides: Collection[str], key: str, config: Config) -> bool:
+    """Whether ``key.sub=value`` words give ``key`` (``section.name``) a value, old or new."""
+    tree = config_to_dict(config)
+    section, _, name = key.partition(".")
+    del tree[section][name]
+    return name in _overridden(tree, list(overrides))[section]
 
 
 def to_yaml(config: Config) -> str:

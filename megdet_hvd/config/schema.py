@@ -313,6 +313,14 @@ class CheckpointConfig(Section):
     """The newest so many stay, and the best by mmAP."""
 
 
+class ResumeConfig(Section):
+    """A run carried on with other processes: its batch, rate and order of images stay."""
+
+    other_bn_size: Literal["refuse", "continue"] = "refuse"
+    """Where the new processes can't keep the BN size: ``refuse``, or ``continue`` with a warning.
+    A BN size that changes in mid-run costs accuracy that no log shows, hence the default."""
+
+
 class LogConfig(Section):
     """What a run shows."""
 
@@ -365,10 +373,14 @@ class Config(Section):
     """Validation."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """Checkpoints."""
+    resume: ResumeConfig = ResumeConfig()
+    """Carrying on with other processes."""
     log: LogConfig = LogConfig()
     """Log and metrics."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """When a hang ends the job."""
+    preflight: Literal["auto", "always", "never"] = "auto"
+    """Check data and links before training; ``auto``: on several machines, and in Slurm jobs."""
 
     @model_validator(mode="after")
     def _batch_fits(self) -> "Config":

@@ -1,7 +1,6 @@
 """Finding the facts out: files, programs and probes."""
 
 import importlib.metadata
-import json
 import os
 import re
 import shutil
@@ -12,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import megdet_hvd
+from megdet_hvd.cluster.wheels import built_kernels
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.doctor import probes
 from megdet_hvd.doctor.facts import DataPath, Facts, Gpu, Probe
@@ -74,15 +74,6 @@ def installed(names: Sequence[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def built_kernels(prefix: Path) -> str:
-    """What set-up wrote down about the GPU architectures of the Horovod that it installed."""
-    try:
-        stamp = json.loads((prefix / "megdet_hvd.json").read_text(encoding="utf-8"))
-        return str(stamp.get("architectures", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
 
 
 def _same(one: str | None, other: str) -> bool:

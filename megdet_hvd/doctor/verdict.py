@@ -4,13 +4,8 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from megdet_hvd.cluster.wheels import misfit
 from megdet_hvd.doctor.facts import Facts, Gpu
-from megdet_hvd.doctor.gpus import (
-    architectures,
-    capability_served,
-    driver_problem,
-    kernel_architectures,
-)
 
 WIDTH = 100
 SCREEN_LINES = 40
@@ -260,19 +255,9 @@ def _gpu(facts: Facts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
         text = f"{name}: this torch was built without CUDA and leaves it idle"
         yield Finding("note", "GPU", text, "make setup MEGDET_TORCH=default")
         return
-    if problem := driver_problem(gpu.driver, cuda):
-        yield Finding("NO", "GPU", f"{name}: {problem}", "make setup MEGDET_TORCH=2.9.1 (CUDA 12)")
-        return
-    built = architectures(facts.torch.text("architectures"))
-    if gpu.capability and built and not capability_served(gpu.capability, built):
-        text = f"{name}: this torch was not built for it ({facts.torch.text('architectures')})"
-        yield Finding("NO", "GPU", text, "make setup MEGDET_TORCH=2.9.1 (CUDA 12, from V100 on)")
-        return
-    kernels = kernel_architectures(facts.kernels)
-    if gpu.capability and kernels and not capability_served(gpu.capability, kernels):
-        digits = gpu.capability.replace(".", "")
-        text = f"{name}: Horovod's kernels were not built for it ({facts.kernels})"
-        yield Finding("NO", "GPU", text, f"make setup MEGDET_CUDA_ARCHS={facts.kernels},{digits}")
+    flags = facts.torch.text("architectures")
+    if problem := misfit(gpu.driver, gpu.capability, cuda, flags, facts.kernels):
+        yield Finding("NO", "GPU", f"{name}: {problem[0]}", problem[1])
         return
     yield Finding("ok", "GPU", f"{name}: served by these wheels")
 

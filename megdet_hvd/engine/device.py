@@ -1,6 +1,8 @@
 """A training process's device, threads and kernels."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -9,6 +11,35 @@ from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.device import pick_device
+
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+"""Without it cuBLAS is not repeatable."""
+
+
+@contextmanager
+def borrowed_torch() -> Iterator[None]:
+    """Afterwards torch's threads, kernels, device and generators are as they were.
+
+    For a training inside somebody's program.
+    """
+    threads = torch.get_num_threads()
+    exact = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    workspace = os.environ.get(_WORKSPACE)
+    random = torch.get_rng_state()
+    gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(exact, warn_only=warn_only)
+        torch.backends.cudnn.benchmark = benchmark
+        if workspace is None:
+            os.environ.pop(_WORKSPACE, None)
+        torch.set_rng_state(random)
+        if gpu is not None:
+            torch.cuda.set_device(gpu)
 
 
 def prepare_device(config: Config, world: World) -> torch.device:
@@ -19,10 +50,10 @@ def prepare_device(config: Config, world: World) -> torch.device:
     """
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        os.environ.setdefault(_WORKSPACE, ":4096:8")
         torch.use_deterministic_algorithms(True)
         torch.backends.cudnn.benchmark = False
-    device = pick_device(config.device, world.local_rank)
+    device = pick_device(config.device, world.local_rank, world.local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     elif config.precision == "float16":

@@ -1,11 +1,13 @@
 """What a program asks of the session that it runs in."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from megdet_hvd.comm.settings import HorovodSettings, settings_for
 from megdet_hvd.comm.world import Machines
 from megdet_hvd.config.schema import Config, WatchdogConfig
+from megdet_hvd.engine.resumption import Resumption
 
 
 @dataclass(frozen=True)
@@ -16,15 +18,32 @@ class Job:
     """How Horovod's thread is set up; None: as Horovod does."""
     bn_groups: Callable[[Machines], Machines] | None = None
     """Who shares BN statistics, given the ranks of each machine; None: each machine."""
+    view: Any = None
+    """What rank 0 sees and all go by; see :func:`megdet_hvd.comm.session.start`."""
+    hear: Callable[[Any], None] | None = None
+    """Called with it."""
     watchdog_s: float = WatchdogConfig().seconds
     """When a hang ends the job; 0: never."""
+    facts: Callable[[], Any] | None = None
+    """What each rank tells the others of itself."""
+    check: Callable[[list[Any], Machines], str | None] | None = None
+    """What is wrong with the facts of all ranks."""
 
 
-def training_job(config: Config) -> Job:
-    """The wishes of a training run."""
+def training_job(config: Config, resumption: Resumption | None = None) -> Job:
+    """The wishes of a training run, or of one that is carried on."""
     from megdet_hvd.engine.norms import sharing_of
+    from megdet_hvd.preflight.compare import check_facts
+    from megdet_hvd.preflight.facts import gather_facts
 
-    return Job(settings_for(config), sharing_of(config), config.watchdog.seconds)
+    job = Job(settings_for(config), sharing_of(config), watchdog_s=config.watchdog.seconds)
+    if resumption is not None:
+        job = replace(
+            job, bn_groups=resumption.sharing, view=resumption.before, hear=resumption.hear
+        )
+    if config.preflight == "never":
+        return job
+    return replace(job, facts=lambda: gather_facts(config), check=check_facts)
 
 
 def evaluation_job(config: Config) -> Job:

@@ -2,12 +2,15 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from tqdm import tqdm
 
 from megdet_hvd.comm.world import World
+from megdet_hvd.config.refit import Refit
 
 LOGGER = logging.getLogger("megdet_hvd")
 
@@ -38,11 +41,51 @@ def start_log(world: World) -> None:
     LOGGER.propagate = False
 
 
+class _ToCaller(logging.Handler):
+    """Hands records to the loggers of the program that we are a part of, as they want them."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if LOGGER.parent is not None:
+            LOGGER.parent.handle(record)
+
+
+@contextmanager
+def borrowed_log(rank: int) -> Iterator[None]:
+    """Inside, rank 0's run folder gets its log; afterwards the package's logger is as it was.
+
+    For a training inside somebody's program: what is shown is for that program's logging to say.
+    """
+    handlers, level, propagate = list(LOGGER.handlers), LOGGER.level, LOGGER.propagate
+    if propagate:
+        LOGGER.addHandler(_ToCaller(LOGGER.getEffectiveLevel()))
+    LOGGER.propagate = False
+    LOGGER.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in [own for own in LOGGER.handlers if own not in handlers]:
+            LOGGER.removeHandler(handler)
+            handler.close()
+        LOGGER.setLevel(level)
+        LOGGER.propagate = propagate
+
+
 def log_to_file(path: Path) -> None:
     """Copy rank 0's log, with the time, to the run folder."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     LOGGER.addHandler(handler)
+
+
+def log_refit(refit: Refit, world: World) -> None:
+    """What changes because a run is carried on with other processes."""
+    for line in refit.lines:
+        LOGGER.info(line)
+    if refit.warning is not None and world.is_main:
+        LOGGER.warning(f"warning: {refit.warning}")
 
 
 def log_error(text: str) -> None:

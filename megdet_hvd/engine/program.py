@@ -11,6 +11,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from megdet_hvd.cluster.bind import bind_process
+from megdet_hvd.cluster.cores import CoreShare
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.errors import RunError, UserError
 
@@ -51,6 +53,7 @@ def run_program(
     problem: UserError | None = None
     try:
         launch = read_launch(os.environ)
+        cores = bind_process(launch, os.environ)  # before libraries start threads
         try:
             value = configure()
         except UserError as error:
@@ -60,7 +63,7 @@ def run_program(
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    return _together(launch.rank or 0, value, problem, work, job, machine_of_rank)
+    return _together(launch.rank or 0, value, problem, work, job, machine_of_rank, cores)
 
 
 def _together(
@@ -70,22 +73,31 @@ def _together(
     work: Callable[[T, "World"], int],
     job: "Callable[[T], Job] | None",
     machine_of_rank: Sequence[int] | None,
+    cores: CoreShare | None,
 ) -> int:
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import agree, is_agreed
     from megdet_hvd.comm.session import start, stop
     from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
     from megdet_hvd.engine.job import Job
-    from megdet_hvd.engine.log import log_error, log_urgent, start_log
+    from megdet_hvd.engine.log import LOGGER, log_error, log_urgent, start_log
 
     watchdog = Watchdog(None)
     try:
         wishes = Job() if value is None or job is None else job(value)
         world = start(
-            machine_of_rank=machine_of_rank, settings=wishes.horovod, bn_groups=wishes.bn_groups
+            machine_of_rank=machine_of_rank,
+            settings=wishes.horovod,
+            bn_groups=wishes.bn_groups,
+            view=wishes.view,
+            hear=wishes.hear,
+            facts=wishes.facts,
+            check=wishes.check,
         )
         rank = world.rank
         start_log(world)
+        if cores is not None:
+            LOGGER.info(f"rank {rank} runs on cores {cores}")
         agree(problem, world, "configuration")
         assert value is not None, "without a value there is a problem"
         watchdog = start_watchdog(world, wishes.watchdog_s, write=log_urgent, exit_code=HANG)

@@ -79,6 +79,12 @@ def restore_state(
 ) -> int:
     """Put a checkpoint's state back, the same on every process; returns the iteration.
 
+    Weights, optimizer and gradient scaler do not depend on the number of processes. Running
+    statistics are each process's own where the groups that share them are as before, else the
+    average of all. torch's generators go on where the number of processes is as before; with
+    another they start anew, which changes nothing: pictures, augmentation and samples are drawn
+    from the seed, the epoch and the picture.
+
     Raises:
         UserError: the checkpoint belongs to other data, another batch or another model.
     """

@@ -1,26 +1,32 @@
 """Which device and which precision the settings ``device`` and ``precision`` mean here."""
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 
+from megdet_hvd.cluster.gpus import choose_gpu, given_gpus
+from megdet_hvd.comm.visible import shown_gpus
 from megdet_hvd.errors import UserError
 
 _TYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
+def pick_device(name: str, local_rank: int = 0, local_size: int = 1) -> torch.device:
     """``auto``, ``cpu``, ``cuda`` or ``cuda:1`` as a device.
 
     Args:
         name: the setting. ``auto`` is CUDA where there is a usable GPU, else the CPU.
-        local_rank: which of the machine's GPUs ``auto`` and ``cuda`` mean.
+        local_rank: this process among those of its machine; says which GPU ``auto`` and
+            ``cuda`` mean, see :mod:`megdet_hvd.cluster.gpus`.
+        local_size: processes on this machine.
 
     Raises:
-        UserError: CUDA is asked for and there is none, or not one for each local process.
+        UserError: CUDA is asked for, or the job was given GPUs, and torch finds none, or not one
+            for each local process.
     """
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "cpu":
         return torch.device("cpu")
     try:
         device = torch.device("cuda" if name == "auto" else name)
@@ -28,18 +34,34 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         raise UserError(f"device={name}: expected auto, cpu, cuda or cuda:0, cuda:1, …") from None
     if device.type != "cuda":
         return device
-    if not torch.cuda.is_available():
+    shown = shown_gpus()
+    if shown == 0:
+        return _without_gpu(name, choose_gpu(os.environ, local_rank, local_size, 0).reason)
+    if ":" not in name:
+        index = choose_gpu(os.environ, local_rank, local_size, shown).index
+        assert index is not None, "torch shows one at least"
+        return torch.device("cuda", index)
+    if device.index >= shown:
         raise UserError(
-            f"device={name}: torch finds no usable CUDA GPU; pass device=cpu, and "
+            f"device={name}: GPU {device.index} is needed and this machine shows {shown}; take "
+            "one of them, or pass device=cpu"
+        )
+    return device
+
+
+def _without_gpu(name: str, reason: str) -> torch.device:
+    if name != "auto":
+        raise UserError(
+            f"device={name}: torch finds no usable CUDA GPU ({reason}); pass device=cpu, and "
             "python -m megdet_hvd.doctor says why"
         )
-    number = local_rank if device.index is None else device.index
-    if number >= torch.cuda.device_count():
+    if given_gpus(os.environ):
         raise UserError(
-            f"device={name}: GPU {number} is needed and this machine shows "
-            f"{torch.cuda.device_count()}; start at most one process per GPU, or pass device=cpu"
+            f"device=auto: no GPU to train on: {reason}. python -m megdet_hvd.doctor, on that "
+            "machine, says whether its driver and cards fit the wheels; device=cpu computes on "
+            "the CPU all the same"
         )
-    return torch.device("cuda", number)
+    return torch.device("cpu")
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

@@ -15,6 +15,9 @@ from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.staging.stage import Staged, stage_data, stage_environment
 
 
+KINDS = ("data", "environment")
+
+
 def _terminated(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
@@ -22,8 +25,8 @@ def _terminated(number: int, frame: FrameType | None) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Copy, print one line and one of JSON; 0, 2 for bad input or no room, 3 for other faults.
 
-    The JSON has ``node``, and of ``data`` and ``environment`` each null or an object with
-    ``path``, ``identity``, ``copied_bytes`` (null: was there already), ``seconds`` and ``older``.
+    The JSON has ``node``; ``data`` and ``environment``, each null or the path to use; and
+    ``copied``, the bytes that each of them took (null: was there already).
     """
     parser = argparse.ArgumentParser(
         prog="python -m megdet_hvd.staging",
@@ -60,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{node}: staging failed: {error}", file=sys.stderr, flush=True)
         return 3
     say("; ".join(line(kind, staged) for kind, staged in made.items()) or "nothing to copy")
-    print(json.dumps({"node": node, **{k: plain(made.get(k)) for k in ("data", "environment")}}))
+    answer = {
+        "node": node,
+        **{kind: str(made[kind].path) if kind in made else None for kind in KINDS},
+        "copied": {kind: staged.copied_bytes for kind, staged in made.items()},
+    }
+    print(json.dumps(answer))
     return 0
 
 
@@ -75,19 +83,6 @@ def line(kind: str, staged: Staged) -> str:
         )
     remaining = [str(path) for path in staged.older if path.exists()]
     return text + (f" (older copies: {', '.join(remaining)})" if remaining else "")
-
-
-def plain(staged: Staged | None) -> dict[str, object] | None:
-    """For JSON."""
-    if staged is None:
-        return None
-    return {
-        "path": str(staged.path),
-        "identity": staged.identity,
-        "copied_bytes": staged.copied_bytes,
-        "seconds": round(staged.seconds, 1),
-        "older": [str(path) for path in staged.older],
-    }
 
 
 if __name__ == "__main__":

@@ -59,3 +59,20 @@ def test_best_without_hard_links_is_a_copy(tmp_path: Path, monkeypatch: pytest.M
     best = mark_best(path)
     assert best.read_bytes() == path.read_bytes()
     assert best.stat().st_ino != path.stat().st_ino
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 9])
+@pytest.mark.parametrize("best", [10, 20, 30, 40])
+def test_pruning_never_costs_the_newest_nor_the_best(tmp_path: Path, keep: int, best: int) -> None:
+    paths = write(tmp_path, 10, 20, 30, 40)
+    mark_best(tmp_path / checkpoint_name(best))
+    prune_checkpoints(tmp_path, keep)
+    assert list_checkpoints(tmp_path) == paths[-keep:] and latest_checkpoint(tmp_path) == paths[-1]
+    assert load_checkpoint(tmp_path / "best.pt")["iteration"] == best
+
+
+def test_a_protected_checkpoint_stays_until_it_no_longer_is(tmp_path: Path) -> None:
+    paths = write(tmp_path, 10, 20, 30, 40)
+    assert prune_checkpoints(tmp_path, 1, protected=[paths[1]]) == [paths[0], paths[2]]
+    assert list_checkpoints(tmp_path) == [paths[1], paths[3]]
+    assert prune_checkpoints(tmp_path, 1) == [paths[1]]

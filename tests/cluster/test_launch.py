@@ -17,8 +17,14 @@ def test_mpirun() -> None:
         "OMPI_COMM_WORLD_RANK": "9",
         "OMPI_COMM_WORLD_LOCAL_RANK": "1",
         "OMPI_COMM_WORLD_LOCAL_SIZE": "8",
+        "SLURM_NODEID": "0",  # of the daemon, in the step that mpirun started
     }
     assert read_launch(environ) == Launch("mpi", "mpirun", 16, 9, 1, 8)
+    environ |= {
+        "OMPI_MCA_orte_local_daemon_uri": "1899036672.1;tcp://192.0.2.2:32795",
+        "OMPI_MCA_orte_num_nodes": "2",
+    }
+    assert read_launch(environ) == Launch("mpi", "mpirun", 16, 9, 1, 8, 1, 2, 1, 2)
 
 
 def test_horovodrun_with_gloo() -> None:
@@ -28,8 +34,10 @@ def test_horovodrun_with_gloo() -> None:
         "HOROVOD_SIZE": "4",
         "HOROVOD_LOCAL_RANK": "1",
         "HOROVOD_LOCAL_SIZE": "2",
+        "HOROVOD_CROSS_RANK": "1",
+        "HOROVOD_CROSS_SIZE": "2",
     }
-    assert read_launch(environ) == Launch("gloo", "horovodrun --gloo", 4, 3, 1, 2)
+    assert read_launch(environ) == Launch("gloo", "horovodrun --gloo", 4, 3, 1, 2, 1, 2, 1, 2)
 
 
 def test_srun_with_pmix_takes_the_local_size_of_its_own_node() -> None:
@@ -42,7 +50,10 @@ def test_srun_with_pmix_takes_the_local_size_of_its_own_node() -> None:
         "SLURM_NODEID": "1",
         "SLURM_STEP_TASKS_PER_NODE": "4,2",
     }
-    assert read_launch(environ) == Launch("mpi", "srun", 6, 5, 1, 2)
+    assert read_launch(environ) == Launch("mpi", "srun", 6, 5, 1, 2, 1, 2, 1, 2)
+    third = environ | {"SLURM_PROCID": "3", "PMIX_RANK": "3", "SLURM_LOCALID": "3"}
+    third["SLURM_NODEID"] = "0"  # the only node with so many tasks
+    assert read_launch(third) == Launch("mpi", "srun", 6, 3, 3, 4, 0, 2, 0, 1)
 
 
 def test_srun_without_an_mpi_plugin_is_refused_with_the_fix() -> None:

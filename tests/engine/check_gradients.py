@@ -142,7 +142,7 @@ def main() -> None:
         for deterministic in ("false", "true"):
             check(world, load_config(None, [*small, f"deterministic={deterministic}"]), counts)
         group = groups.bn_group()
-        if group is not None and group.communicator is not None:
+        if group is not None and group.sums is not None:
             check(world, load_config(None, small), counts, "mpi")
     # Accumulated passes never share BN statistics, so they are compared with frozen ones.
     frozen = [*SETTINGS, "global_batch=8", "learning.accumulation=2", "model.norm=frozen"]

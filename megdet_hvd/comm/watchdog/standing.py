@@ -118,7 +118,7 @@ class OwnStanding:
         return Standing(
             place.kind,
             place.name,
-            tuple(place.ranks),
+            position.watched_ranks(place.ranks),
             place.elements,
             max(now - self._arrived, 0.0),
             step,

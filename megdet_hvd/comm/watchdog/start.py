@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.watchdog import channel
@@ -71,12 +72,14 @@ def start_watchdog(
     *,
     write: Callable[[str], None] = to_stderr,
     exit_code: int = 4,
+    gather: Callable[[Any], list[Any]] | None = None,
 ) -> Watchdog:
     """Watch the job from now on. Every process calls it together, after Horovod's start.
 
     Once a rank has waited ``seconds`` in a collective for ranks that will not come, or a rank
     gives no sign of life for so long, one rank gives the report to ``write``, and every process
-    of the job ends with ``exit_code``. Rank 0's ``seconds`` counts; 0: no watchdog.
+    of the job ends with ``exit_code``. Rank 0's ``seconds`` counts; 0: no watchdog. ``gather``
+    gives every rank the values of all, by rank; None: over Horovod.
     """
     if world.size == 1:
         return Watchdog(None)
@@ -88,7 +91,8 @@ def start_watchdog(
         where = [] if server is None else channel.addresses(loopback=loopback)
         port = 0 if server is None else server.getsockname()[1]
         meeting = _Meeting(seconds, tuple(where), port, channel.new_secret())
-    found = gather_objects((own_identity(socket.gethostname()), meeting), world, "watchdog")
+    own = (own_identity(socket.gethostname()), meeting)
+    found = gather_objects(own, world, "watchdog") if gather is None else gather(own)
     meeting = found[0][1]
     if meeting.limit_s <= 0:
         return Watchdog(None)

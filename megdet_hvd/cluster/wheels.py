@@ -1,7 +1,9 @@
-"""Whether the installed wheels serve the GPUs of this machine. Values in, values out."""
+"""Whether the installed wheels serve the GPUs and the driver of a machine."""
 
+import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 OLDEST_DRIVER = {"13": (580, 65), "12": (525, 60), "11": (450, 80)}
 """Oldest NVIDIA driver of each CUDA line, by its major version (NVIDIA's release notes)."""
@@ -46,3 +48,42 @@ def kernel_architectures(listed: str) -> tuple[tuple[str, int], ...]:
     if not found:
         return ()
     return (*(("sm", number) for number in found), ("compute", found[-1]))
+
+
+def built_kernels(prefix: Path) -> str:
+    """What set-up wrote down about the GPU architectures of the Horovod that it installed."""
+    try:
+        stamp = json.loads((prefix / "megdet_hvd.json").read_text(encoding="utf-8"))
+        return str(stamp.get("architectures", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
+def misfit(
+    driver: str, capability: str, cuda: str, architecture_flags: str, kernels: str
+) -> tuple[str, str] | None:
+    """What of the wheels does not serve a GPU, and the command that mends it; None: all does.
+
+    Args:
+        driver: version of the NVIDIA driver.
+        capability: the GPU's compute capability, such as ``9.0``; empty: unknown.
+        cuda: CUDA version of torch's wheel.
+        architecture_flags: what torch was built for, ``sm_80 sm_90 …``; empty: unknown.
+        kernels: what Horovod was built for, ``80,90``; empty: unknown.
+    """
+    if problem := driver_problem(driver, cuda):
+        return problem, "make setup MEGDET_TORCH=2.9.1 (CUDA 12)"
+    built = architectures(architecture_flags)
+    if capability and built and not capability_served(capability, built):
+        return (
+            f"this torch was not built for it ({architecture_flags})",
+            "make setup MEGDET_TORCH=2.9.1 (CUDA 12, from V100 on)",
+        )
+    horovods = kernel_architectures(kernels)
+    if capability and horovods and not capability_served(capability, horovods):
+        digits = capability.replace(".", "")
+        return (
+            f"Horovod's kernels were not built for it ({kernels})",
+            f"make setup MEGDET_CUDA_ARCHS={kernels},{digits}",
+        )
+    return None

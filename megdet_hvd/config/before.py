@@ -1,0 +1,56 @@
+"""What a checkpoint says of the processes it was made on."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Before:
+    """How a run's batch lay on its processes when a checkpoint was written."""
+
+    global_batch: int
+    """Pictures per optimizer step."""
+    processes: int
+    """All of them."""
+    accumulation: int
+    """Backward passes per step."""
+    norm: str
+    """``model.norm``."""
+    bn_images: tuple[int, ...] | None
+    """The different BN sizes (images per statistic), ascending: one, or several on machines of
+    unequal size; empty where no statistics are taken; None: it doesn't say."""
+
+    @property
+    def images(self) -> int:
+        """Pictures of one process in one backward pass."""
+        return self.global_batch // (self.processes * self.accumulation)
+
+
+def before_of(content: Mapping[str, Any]) -> Before:
+    """Read it from a checkpoint's plain values; no tensor is looked at.
+
+    All of it follows from the resolved configuration that each checkpoint holds, the number of
+    processes and the groups that shared statistics, so there is no second record to disagree.
+
+    Raises:
+        KeyError, TypeError, ValueError: the checkpoint lacks them.
+    """
+    config = content["config"]
+    batch, passes = int(config["global_batch"]), int(config["learning"]["accumulation"])
+    processes = int(content["world"])
+    norm, size = str(config["model"]["norm"]), config["bn"]["size"]
+    images = batch // (processes * passes)
+    groups = content.get("bn_groups")
+    found: tuple[int, ...] | None
+    if norm in ("frozen", "none"):
+        found = ()
+    elif norm == "bn":
+        found = (images,)
+    elif size is not None:
+        found = (int(size),)
+    elif groups is None:
+        found = None
+    else:
+        found = tuple(sorted({len(group) * images for group in groups}))
+    return Before(batch, processes, passes, norm, found)

@@ -1,0 +1,183 @@
+"""Training inside somebody's MPI program: all members end with a result, or all with an exception.
+
+Nothing of the program is ended or changed for good: MPI stays as it is, and so do signal handlers,
+logging and torch's settings. Only a member that hangs or has died makes the watchdog end the
+program, since nobody could be told.
+"""
+
+import hashlib
+import os
+import traceback
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.ending import end_together, exception_of
+from megdet_hvd.comm.meeting import Alone, Meeting, MpiMeeting, StoreMeeting
+from megdet_hvd.comm.position import count_steps_anew, go_outside
+from megdet_hvd.comm.session import start
+from megdet_hvd.comm.settings import refusal, spare_cycle
+from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
+from megdet_hvd.config.load import to_yaml
+from megdet_hvd.config.schema import Config
+from megdet_hvd.engine.device import borrowed_torch
+from megdet_hvd.engine.job import Job, training_job
+from megdet_hvd.engine.log import borrowed_log, log_urgent
+from megdet_hvd.engine.prepare import announce, prepare_run
+from megdet_hvd.engine.program import HANG
+from megdet_hvd.engine.result import TrainResult, result_of
+from megdet_hvd.engine.run import execute
+from megdet_hvd.engine.run_folder import find_run, new_run_name
+from megdet_hvd.errors import UserError
+
+
+def train_as_member(
+    config: Config,
+    comm: Any,
+    *,
+    run_folder: Path | None,
+    resume: bool,
+    machine_of_rank: Sequence[int] | None,
+) -> TrainResult:
+    """See :func:`megdet_hvd.train.train`."""
+    meeting = meeting_over(comm)
+    watchdog = Watchdog(None)
+    result: TrainResult | None = None
+    error: BaseException | None = None
+    with ExitStack() as borrowed:
+        borrowed.enter_context(borrowed_torch())
+        borrowed.enter_context(borrowed_log(meeting.rank))
+        try:
+            count_steps_anew()
+            go_outside("starting")
+            path = _agree_on_run(meeting, config, run_folder, resume)
+            job = _job(config)
+            world = start(
+                communicator=comm,
+                interrupted=meeting.heard_of_failure,
+                machine_of_rank=machine_of_rank,
+                settings=job.horovod,
+                bn_groups=job.bn_groups,
+            )
+            watchdog = start_watchdog(
+                world,
+                job.watchdog_s,
+                write=log_urgent,
+                exit_code=HANG,
+                gather=partial(meeting.gather, name="watchdog"),
+            )
+            run = prepare_run(config, world, path, resume=resume)
+            announce(run)
+            execute(run)
+            result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
+        except BaseException as raised:
+            error = raised
+        endings = end_together(meeting, result, error)
+        watchdog.stop()
+    go_outside("outside of training")
+    meeting.close()
+    told = exception_of(endings, meeting.rank, error)
+    if error is not None:
+        # The frames of the run would keep its model, and its loader processes, as long as the
+        # caller keeps the exception.
+        traceback.clear_frames(error.__traceback__)
+    if told is not None:
+        raise told from (error if told is not error else error.__cause__ if error else None)
+    found: TrainResult = endings[0].result
+    return found
+
+
+def meeting_over(comm: Any) -> Meeting:
+    """How the members of ``comm`` meet; None: those that the launcher started.
+
+    Raises:
+        UserError: ``comm`` is no communicator of mpi4py's that this process belongs to.
+    """
+    if comm is None:
+        launch = read_launch(os.environ)
+        if launch.controller == "single":
+            return Alone()
+        if launch.controller == "gloo":
+            return StoreMeeting(launch.rank or 0, launch.size or 1, os.environ)
+    from mpi4py import MPI
+
+    comm = MPI.COMM_WORLD if comm is None else comm
+    if not isinstance(comm, MPI.Intracomm):
+        raise UserError(
+            f"comm={comm!r} is a {type(comm).__name__}; give an intracommunicator of mpi4py, such "
+            "as MPI.COMM_WORLD.Split(color), or None for all processes of the launcher"
+        )
+    if comm == MPI.COMM_NULL:
+        raise UserError(
+            "comm is MPI.COMM_NULL: this process is no member; only members call train()"
+        )
+    if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
+        raise UserError(
+            "Horovod's thread calls MPI beside yours, which MPI was not started for; let mpi4py "
+            'start it with mpi4py.rc(thread_level="multiple") before the first `from mpi4py '
+            "import MPI`"
+        )
+    return MpiMeeting(comm)
+
+
+def _job(config: Config) -> Job:
+    job = training_job(config)
+    settings = None if job.horovod is None else spare_cycle(job.horovod, config)
+    return Job(settings, job.bn_groups, job.watchdog_s)
+
+
+def _agree_on_run(meeting: Meeting, config: Config, run_folder: Path | None, resume: bool) -> Path:
+    """The run folder, rank 0's. All members call it together, before Horovod runs.
+
+    Raises:
+        UserError: on all members alike.
+    """
+    problem: str | None = None
+    path: Path | None = None
+    try:
+        problem = _not_ready()
+        if meeting.rank == 0:
+            path = _run_folder(config, run_folder, resume)
+    except UserError as error:
+        problem = str(error)
+    digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()
+    found = meeting.gather((problem, digest, resume, path), "run")
+    problems = {rank: told[0] for rank, told in enumerate(found) if told[0] is not None}
+    if problems:
+        rank, told = next(iter(problems.items()))
+        everybody = len(problems) == meeting.size
+        raise mark_agreed(UserError(told if everybody else f"rank {rank}: {told}"))
+    others = [rank for rank, told in enumerate(found) if told[1:3] != found[0][1:3]]
+    if others:
+        raise mark_agreed(
+            UserError(
+                f"ranks {others} call train() with another config or resume than rank 0; all "
+                "members must give the same: broadcast the config from one of them"
+            )
+        )
+    agreed: Path = found[0][3]
+    return agreed
+
+
+def _not_ready() -> str | None:
+    import horovod.torch as hvd
+
+    if hvd.is_initialized():
+        return (
+            "Horovod runs in this process already, and train() starts its own session; call "
+            "hvd.shutdown() on all of its processes first"
+        )
+    return refusal()
+
+
+def _run_folder(config: Config, run_folder: Path | None, resume: bool) -> Path:
+    if run_folder is not None:
+        return Path(run_folder)
+    if resume:
+        return find_run(Path(config.output)).path
+    name = new_run_name(None) if config.name == "auto" else config.name
+    return Path(config.output) / name

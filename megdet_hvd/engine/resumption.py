@@ -1,0 +1,80 @@
+"""Carrying a run on: one view of its checkpoint, and a configuration that fits the processes.
+
+Every rank may see another newest checkpoint on a network file system. So rank 0's view counts:
+:func:`megdet_hvd.comm.session.start` hands it to all before Horovod starts, since the groups that
+share BN statistics follow from it. From there on it is arithmetic, the same on every rank.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+from megdet_hvd.checkpoint.facts import read_before
+from megdet_hvd.config.before import Before
+from megdet_hvd.config.bn_groups import Machines
+from megdet_hvd.config.load import config_to_dict, sets
+from megdet_hvd.config.refit import MAY_STAND, Refit, refit
+from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
+
+
+class Resumption:
+    """What is known of a run that is carried on."""
+
+    def __init__(self, config: Config, given: Collection[str], before: Before | None) -> None:
+        """``before``: this process's own view, until :meth:`hear` brings rank 0's."""
+        self._config, self._given, self.before = config, frozenset(given), before
+
+    def hear(self, before: Before | None) -> None:
+        """Take rank 0's view."""
+        self.before = before
+
+    def refit(self, machines: Machines) -> Refit:
+        """How the run goes on, given the ranks of each machine.
+
+        Raises:
+            UserError: on all ranks alike; see :func:`megdet_hvd.config.refit.refit`.
+        """
+        if self.before is None:
+            return Refit(self._config)  # the full reader says what is wrong with the checkpoint
+        return refit(self._config, self.before, machines, self._given)
+
+    def sharing(self, machines: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        """Who shares BN statistics, for :func:`megdet_hvd.comm.session.start`.
+
+        A run that can't go on shares none: :meth:`refit` refuses it once the ranks can talk.
+        """
+        from megdet_hvd.engine.norms import sharing_of
+
+        try:
+            config = self.refit(machines).config
+        except UserError:
+            return tuple((rank,) for ranks in machines for rank in ranks)
+        return sharing_of(config)(machines)
+
+
+def resumption_of(
+    folder: Path, config: Config, own: Config, overrides: Collection[str]
+) -> Resumption:
+    """How to carry on the run in ``folder``. No torch is imported.
+
+    Args:
+        folder: the run folder.
+        config: what is asked for now.
+        own: the run's own configuration, from its folder.
+        overrides: words of this resume's own command line; the words of a job that is requeued
+            are no wish for another layout and don't belong here.
+    """
+    asked, had = config_to_dict(config), config_to_dict(own)
+    given = [
+        key for key in MAY_STAND if sets(overrides, key, config) or _at(asked, key) != _at(had, key)
+    ]
+    try:
+        before = read_before(folder)
+    except UserError:
+        before = None
+    return Resumption(config, given, before)
+
+
+def _at(tree: dict[str, dict[str, object]], key: str) -> object:
+    section, _, name = key.partition(".")
+    return tree[section][name]

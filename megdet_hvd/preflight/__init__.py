@@ -1,0 +1,1 @@
+"""Before training: whether all ranks are alike, can read the data, and how fast they are linked."""

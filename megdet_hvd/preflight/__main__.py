@@ -1,0 +1,52 @@
+"""``python -m megdet_hvd.preflight``: only the checks before training, under any launcher.
+
+It takes the words of ``python -m megdet_hvd.train``, so that a job can be tried out by changing
+one word: ``srun --mpi=pmix python -m megdet_hvd.preflight --config configs/coco_256.yaml``.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from megdet_hvd.cli import parse_train_arguments
+
+if TYPE_CHECKING:
+    from megdet_hvd.comm.world import World
+    from megdet_hvd.train import Plan
+
+
+def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
+    """Parse, check, and return the exit code. ``machine_of_rank``: pretended machines."""
+    arguments = parse_train_arguments(argv, module="megdet_hvd.preflight")
+    from megdet_hvd.engine.job import training_job
+    from megdet_hvd.engine.program import run_program
+    from megdet_hvd.train import make_plan
+
+    def configure() -> "Plan":
+        plan = make_plan(arguments)
+        config = plan.config.model_copy(update={"preflight": "always"})
+        return dataclasses.replace(plan, config=config)
+
+    return run_program(
+        configure,
+        preflight_in_world,
+        job=lambda plan: training_job(plan.config),
+        machine_of_rank=machine_of_rank,
+    )
+
+
+def preflight_in_world(plan: "Plan", world: "World") -> int:
+    """Check with all processes of the job, and print what was found."""
+    from megdet_hvd.engine.preflight import log_report
+    from megdet_hvd.preflight.run import machine_lines, run_preflight
+
+    log_report(machine_lines(world), ())
+    report = run_preflight(plan.config, world)
+    if world.is_main:
+        log_report(report.lines, report.warnings)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""``python -m megdet_hvd.slurm_job WORDS…``: called by ``slurm/job.sh`` in a batch script."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet_hvd.cluster.allocation import read_allocation
+from megdet_hvd.cluster.handover import STOP_FILE
+from megdet_hvd.cluster.site import site_from_variables
+from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.slurm_job.decide import RUN_ERROR, USER_ERROR
+from megdet_hvd.slurm_job.driver import Job, run_job
+from megdet_hvd.slurm_job.words import read_wish
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the job this process is in; returns its exit code."""
+    try:
+        allocation = read_allocation(os.environ)
+        if STOP_FILE not in os.environ:
+            raise UserError(f"{STOP_FILE} is not set: this is started by slurm/job.sh")
+        site = site_from_variables(os.environ)
+        if site.data_root is not None:  # configurations name it; staging may move it later
+            os.environ.setdefault("COCO_ROOT", str(site.data_root))
+        given = list(sys.argv[1:] if words is None else words)
+        wish = read_wish(given, f"{allocation.name}-{allocation.job}")
+        os.environ.setdefault("MEGDET_ROOT", str(Path.cwd()))
+        return run_job(Job(allocation, site, wish), os.environ)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return RUN_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

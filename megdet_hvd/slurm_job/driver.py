@@ -1,0 +1,257 @@
+"""The course of a job: prepare, launch, wait, decide."""
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from megdet_hvd.cluster import handover
+from megdet_hvd.cluster.allocation import Allocation
+from megdet_hvd.cluster.launchers import (
+    Launcher,
+    choose_launcher,
+    horovodrun_words,
+    in_container,
+    mpirun_words,
+    passed_on,
+    pmix_of,
+    srun_words,
+)
+from megdet_hvd.cluster.outcome import Outcome, read_outcome
+from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
+from megdet_hvd.errors import UserError
+from megdet_hvd.slurm_job import record, slurm
+from megdet_hvd.slurm_job.decide import FINISHED, STOPPED, Decision, decide
+from megdet_hvd.slurm_job.nodes import prepare_nodes
+from megdet_hvd.slurm_job.rank_logs import last_words
+from megdet_hvd.slurm_job.words import Wish, rank_words
+
+_LOOK_S = 0.5
+"""Between two looks at the launcher and the stop file."""
+_HOSTS_SHOWN = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a job knows once its words are read."""
+
+    allocation: Allocation
+    site: Site
+    wish: Wish
+
+    @property
+    def logs(self) -> Path:
+        """Where this attempt's files lie, in the run folder."""
+        name = f"{self.allocation.job}-{self.allocation.restarts}"
+        return self.wish.folder / "logs" / name
+
+    @property
+    def outcome(self) -> Path:
+        """Where the ranks say how they ended."""
+        return self.logs / "outcome.json"
+
+
+def say(text: str) -> None:
+    """A line of the driver's own, in the job's log."""
+    print(f"job: {text}", flush=True)
+
+
+def run_job(job: Job, environ: Mapping[str, str]) -> int:
+    """Run the job's program on all its nodes; returns the job's exit code.
+
+    Does not return where the job is requeued: Slurm ends it.
+
+    Raises:
+        UserError: the site file, or what the site has, does not fit.
+        RunError: a node could not be prepared.
+    """
+    _make_folders(job)
+    introduce(job)
+    prepared = prepare_nodes(job.allocation, job.site, environ)
+    python = sys.executable
+    if prepared.environment is not None:
+        python = str(prepared.environment / "bin" / "python")
+    interpreter = in_container(job.site.container, python)
+    full = {**environ, **_variables(job, environ, prepared.data_root)}
+    launcher, words = _launcher(job, interpreter, full)
+    words += [*interpreter, *rank_words(job.wish)]
+    say(f"started by: {shlex.join(words)}")
+    _record(
+        job,
+        "start",
+        nodes=list(job.allocation.hosts),
+        tasks_per_node=job.allocation.tasks_per_node,
+        launcher=launcher,
+        log=slurm.own_log(),
+        rank_logs=str(job.logs),
+    )
+    stop_file = Path(full[handover.STOP_FILE])
+    if (note := _note(stop_file)) is not None:
+        return _end(job, Outcome(STOPPED, "told to stop before the ranks started"), 0, note)
+    code = _wait(slurm.start_program(words, full), stop_file)
+    return _end(job, read_outcome(job.outcome), code, _note(stop_file))
+
+
+def introduce(job: Job) -> None:
+    """The first lines of the log: where everything is."""
+    allocation, folder = job.allocation, job.wish.folder.absolute()
+    hosts, more = allocation.hosts[:_HOSTS_SHOWN], len(allocation.hosts) - _HOSTS_SHOWN
+    shown = ", ".join(hosts) + (f" and {more} more" if more > 0 else "")
+    again = f", requeued {allocation.restarts} times" if allocation.restarts > 1 else ""
+    again = ", requeued once" if allocation.restarts == 1 else again
+    nodes = f"{len(allocation.hosts)} {'node' if len(allocation.hosts) == 1 else 'nodes'}"
+    say(
+        f"Slurm job {allocation.job} ({allocation.name}){again}: {nodes} × "
+        f"{allocation.tasks_per_node} processes on {shown}"
+    )
+    say(f"log of rank 0: {slurm.own_log() or 'this output'}")
+    say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
+    say(f"run folder: {folder}")
+
+
+def _make_folders(job: Job) -> None:
+    try:
+        job.logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{job.logs}: the run folder can't be written ({error.strerror}); choose another "
+            "place with output=FOLDER"
+        ) from None
+    job.outcome.unlink(missing_ok=True)
+
+
+def _variables(job: Job, environ: Mapping[str, str], data_root: Path | None) -> dict[str, str]:
+    """What the ranks are told; what the user's environment says of start limits stands."""
+    allocation = job.allocation
+    found = {
+        handover.OUTCOME: str(job.outcome.absolute()),
+        handover.RANK_LOGS: str(job.logs.absolute()),
+        handover.NODES: str(len(allocation.hosts)),
+        handover.TASKS_PER_NODE: str(allocation.tasks_per_node),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
+    if allocation.cpus_per_task is not None and job.site.bind == "cores":
+        found[handover.CPUS_PER_TASK] = str(allocation.cpus_per_task)
+    if data_root is not None:
+        found["COCO_ROOT"] = str(data_root)
+    limits = start_variables(allocation.tasks)
+    return found | {name: value for name, value in limits.items() if name not in environ}
+
+
+def _launcher(
+    job: Job, interpreter: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Launcher, list[str]]:
+    """The launcher that the site has, or that is set, and its words."""
+    allocation, site = job.allocation, job.site
+    nodes = len(allocation.hosts)
+    plugin = pmix_of(slurm.mpi_list(), site.srun_mpi)
+    srun_problem = f"srun --mpi=list has no {site.srun_mpi}" if plugin is None else None
+    if plugin is not None and site.launcher in ("auto", "srun"):
+        limit_s = start_limit_s(2 * nodes)
+        srun_problem = slurm.srun_problem(plugin, nodes, interpreter, limit_s)
+    mpirun_problem = slurm.mpirun_problem(environ.get("PATH", ""))
+    asked = site.launcher == "horovodrun" or (srun_problem and mpirun_problem)
+    chosen, notes = choose_launcher(
+        site.launcher,
+        nodes=nodes,
+        srun_problem=srun_problem,
+        mpirun_problem=mpirun_problem,
+        ssh_problem=slurm.ssh_problem(allocation.hosts) if asked else "not tried",
+    )
+    for note in notes:
+        say(note)
+    if chosen == "srun":
+        return chosen, srun_words(
+            allocation, mpi=plugin or site.srun_mpi, bind=site.bind == "cores"
+        )
+    if chosen == "mpirun":
+        exports = environ.get(handover.SITE_EXPORTS, "").split()
+        return chosen, mpirun_words(allocation, passed_on(environ, exports))
+    return chosen, horovodrun_words(allocation)
+
+
+def _wait(running: "subprocess.Popen[bytes]", stop_file: Path) -> int:
+    """The launcher's exit code, once it has ended."""
+    told = False
+    while (code := running.poll()) is None:
+        if not told and (note := _note(stop_file)) is not None:
+            say(f"{note}; the ranks finish their step and write a checkpoint")
+            told = True
+        time.sleep(_LOOK_S)
+    return code
+
+
+def _note(stop_file: Path) -> str | None:
+    try:
+        return stop_file.read_text().strip() or "told to stop"
+    except OSError:
+        return None
+
+
+def _record(job: Job, event: str, **values: object) -> None:
+    own = {"job": job.allocation.job, "restart": job.allocation.restarts}
+    try:
+        record.append(job.wish.folder, event, **own, **values)
+    except OSError as error:
+        say(f"{job.wish.folder / record.FILE}: can't be written ({error.strerror})")
+
+
+def _end(job: Job, outcome: Outcome | None, code: int, note: str | None) -> int:
+    """Decide, say so, and requeue the job or return its exit code."""
+    decision = decide(
+        outcome,
+        code,
+        note=note,
+        job_runs=slurm.job_runs(job.allocation.job),
+        failures=record.failures_of(record.read(job.wish.folder), job.allocation.job),
+        allowed=job.site.requeue_on_failure,
+    )
+    ended = f"the launcher ended with exit code {code}"
+    if outcome is not None and outcome.code != FINISHED:
+        ended += f"; the ranks say: {outcome.message or f'exit code {outcome.code}'}"
+    elif outcome is None and code != 0:
+        ended += "; no rank could say why: killed, out of memory, or a node is gone"
+    if decision.code not in (FINISHED, STOPPED) or decision.failure:
+        for line in last_words(job.logs):
+            say(line)
+    say(f"{ended}; {decision.words}")
+    requeued = decision.requeue
+    problem = None
+    if requeued:
+        _write_end(job, outcome, code, decision, requeued=True)
+        problem = slurm.requeue(job.allocation.job)
+        if problem is None:
+            _wait_for_the_end()
+        say(
+            f"Slurm did not requeue the job ({problem}); carry on by hand: sbatch … --resume "
+            f"{shlex.quote(str(job.wish.folder))}"
+        )
+    _write_end(job, outcome, code, decision, requeued=False)
+    return decision.code
+
+
+def _write_end(
+    job: Job, outcome: Outcome | None, code: int, decision: Decision, *, requeued: bool
+) -> None:
+    told = asdict(outcome) if outcome is not None else {"code": code or 0, "message": ""}
+    _record(
+        job,
+        "end",
+        outcome=told,
+        requeued=requeued,
+        failure=decision.failure,
+        reason=decision.words,
+    )
+
+
+def _wait_for_the_end() -> NoReturn:
+    """Slurm ends a requeued job's script by itself."""
+    time.sleep(300)
+    os._exit(0)

@@ -1,0 +1,42 @@
+"""``jobs.jsonl`` of a run folder: one line when an attempt starts, one when it ends."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+FILE = "jobs.jsonl"
+
+
+def append(folder: Path, event: str, **values: Any) -> None:
+    """Add a line. Raises OSError."""
+    line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
+    with (folder / FILE).open("a") as file:
+        file.write(f"{line}\n")
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """All whole lines, oldest first."""
+    try:
+        lines = (folder / FILE).read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue  # half a line, written when the power went
+    return found
+
+
+def failures_of(records: list[dict[str, Any]], job: int) -> int:
+    """How often this job was requeued after a failure."""
+    return sum(
+        1
+        for record in records
+        if record.get("event") == "end"
+        and record.get("job") == job
+        and record.get("requeued")
+        and record.get("failure")
+    )

@@ -1,0 +1,118 @@
+"""The few things that a job asks of Slurm, and of the nodes: the edge to other programs."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+
+ASK_S = 60
+"""For Slurm's controller to answer."""
+SSH_S = 10
+
+_PROBE = (
+    "from mpi4py import MPI; import sys; "
+    "sys.exit(0 if MPI.COMM_WORLD.size == int(sys.argv[1]) else 3)"
+)
+
+
+def job_runs(job: int) -> bool:
+    """Whether Slurm counts the job as running; False once it is cancelled or out of time."""
+    text = _ask(["scontrol", "show", "job", "-o", str(job)])
+    return text is None or " JobState=RUNNING " in text
+
+
+def requeue(job: int) -> str | None:
+    """Put the job back into the queue; why that failed, or None."""
+    try:
+        done = subprocess.run(
+            ["scontrol", "requeue", str(job)], capture_output=True, text=True, timeout=ASK_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
+
+
+def mpi_list() -> str:
+    """What ``srun --mpi=list`` says; empty where there is nothing to be had."""
+    try:
+        done = subprocess.run(["srun", "--mpi=list"], capture_output=True, text=True, timeout=ASK_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout + done.stderr
+
+
+def srun_problem(mpi: str, nodes: int, python: Sequence[str], limit_s: float) -> str | None:
+    """Why MPI programs can't be started by ``srun --mpi=…``; None: two tasks found each other."""
+    across = min(nodes, 2)
+    words = ["srun", f"--mpi={mpi}", f"--nodes={across}", "--ntasks=2", "--overcommit"]
+    words += ["--cpu-bind=none", *python, "-c", _PROBE, "2"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s)
+    except OSError as error:
+        return str(error)
+    except subprocess.TimeoutExpired:
+        return f"two tasks did not find each other within {limit_s:.0f} s"
+    if done.returncode == 0:
+        return None
+    if done.returncode == 3:
+        return f"tasks of srun --mpi={mpi} don't find each other: MPI and Slurm share no PMIx"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return f"srun --mpi={mpi} failed ({lines[-1].strip() if lines else done.returncode})"
+
+
+def mpirun_problem(path: str) -> str | None:
+    """Why ``mpirun`` can't be used; None: it is there."""
+    return None if shutil.which("mpirun", path=path) else "mpirun is not on PATH"
+
+
+def ssh_problem(hosts: Sequence[str]) -> str | None:
+    """Why horovodrun can't start processes on other nodes; None: ssh works, or isn't needed."""
+    for host in hosts[1:]:
+        words = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_S}", host, "true"]
+        try:
+            done = subprocess.run(words, capture_output=True, text=True, timeout=3 * SSH_S)
+        except FileNotFoundError:
+            return f"it reaches {host} through ssh, which is not installed"
+        except subprocess.TimeoutExpired:
+            return f"it reaches {host} through ssh, which does not answer"
+        if done.returncode:
+            lines = done.stderr.strip().splitlines()
+            told = f" ({lines[-1].strip()})" if lines else ""
+            return f"it reaches {host} through ssh, which is not allowed there{told}"
+    return None
+
+
+def start_program(words: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Start the launcher, deaf to TERM and USR1.
+
+    Slurm sends TERM to every process of the batch step when a job is cancelled or out of time,
+    and mpirun would kill its ranks a second later. They unblock the signals for themselves.
+    """
+    return subprocess.Popen(
+        list(words), env=dict(environ), stdin=subprocess.DEVNULL, preexec_fn=_hold_back
+    )
+
+
+def _hold_back() -> None:
+    held = {signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+    signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    for number in held:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def own_log() -> str | None:
+    """The file that this job's output goes to."""
+    try:
+        target = os.readlink("/proc/self/fd/1")
+    except OSError:
+        return None
+    return target if target.startswith("/") else None
+
+
+def _ask(words: Sequence[str]) -> str | None:
+    try:
+        done = subprocess.run(list(words), capture_output=True, text=True, timeout=ASK_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -1,0 +1,78 @@
+"""What a template and its user ask for, and what the ranks are started with. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from megdet_hvd.cli import TrainArguments, parse_train_arguments
+from megdet_hvd.config.load import load_config, override
+from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
+
+TRAIN = "megdet_hvd.train"
+INSTEAD = {"--preflight": "megdet_hvd.preflight", "--placement": "megdet_hvd.placement"}
+"""Words that run another program in training's place, in the same job and the same way."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a job shall do."""
+
+    module: str
+    """The program of the ranks."""
+    words: tuple[str, ...]
+    """Its configuration file and settings, as given."""
+    folder: Path
+    """The run folder."""
+    config: Config
+    """The configuration, as the login node sees it."""
+
+
+def read_wish(words: Sequence[str], run_name: str) -> Wish:
+    """The wish behind the words that a template passes on.
+
+    ``--config`` of the template comes first, one of the user's after it counts. A run that is
+    carried on (``--resume FOLDER``) keeps its own configuration: the template's is left out.
+
+    Args:
+        words: the template's, then the user's.
+        run_name: of a new run whose ``name`` is ``auto``.
+
+    Raises:
+        UserError: a bad setting, or no run to carry on.
+    """
+    swapped = [INSTEAD[word] for word in words if word in INSTEAD]
+    rest = [word for word in words if word not in INSTEAD]
+    given = parse_train_arguments(rest)
+    resumed = _resumed(given, rest)
+    if resumed is not None and not (resumed / "config.yaml").is_file():
+        raise UserError(f"--resume {resumed}: holds no run to carry on (it has no config.yaml)")
+    file = given.config
+    if resumed is not None and rest.count("--config") <= 1:
+        file = None
+    source = file if resumed is None else file or resumed / "config.yaml"
+    config = override(load_config(source), given.overrides)
+    folder = resumed
+    if folder is None:
+        folder = Path(config.output) / (run_name if config.name == "auto" else config.name)
+    own = () if file is None else ("--config", str(file))
+    module = swapped[-1] if swapped else TRAIN
+    return Wish(module, (*own, *given.overrides), folder, config)
+
+
+def _resumed(given: TrainArguments, words: Sequence[str]) -> Path | None:
+    if not given.resume:
+        return None
+    if given.run_folder is None:
+        raise UserError(
+            "--resume in a batch job needs the run's folder, --resume runs/NAME: by the time the "
+            "job starts, another run may be the newest"
+        )
+    return given.run_folder
+
+
+def rank_words(wish: Wish) -> list[str]:
+    """The words after ``python``."""
+    if wish.module == INSTEAD["--placement"]:
+        return ["-m", wish.module]
+    return ["-m", wish.module, "--run", str(wish.folder), *wish.words]

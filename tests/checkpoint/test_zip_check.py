@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.checkpoint.naming import latest_checkpoint, list_checkpoints
+from megdet_hvd.checkpoint.retention import mark_best
+from megdet_hvd.checkpoint.zip_check import newest_sound_checkpoint, set_aside
+from tests.checkpoint.test_file import flip_a_bit, write
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def test_the_newest_sound_one_is_found_and_damaged_ones_set_aside(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    old, good, flipped, cut = write(folder, 10, 20, 30, 40)
+    mark_best(old)
+    assert newest_sound_checkpoint(tmp_path) == (cut, [])
+    flip_a_bit(flipped)
+    assert newest_sound_checkpoint(tmp_path) == (cut, []), "older ones are not read"
+    cut_off(cut)
+    assert newest_sound_checkpoint(tmp_path) == (good, [cut, flipped])
+    moved = set_aside([cut, flipped])
+    assert [path.name for path in moved] == [
+        "iteration_00000040.pt.damaged",
+        "iteration_00000030.pt.damaged",
+    ]
+    assert all(path.exists() for path in moved)
+    assert list_checkpoints(folder) == [old, good] and latest_checkpoint(folder) == good
+    assert load_checkpoint(tmp_path)["iteration"] == 20
+    assert newest_sound_checkpoint(folder) == (good, [])
+
+
+def test_a_run_without_a_sound_checkpoint(tmp_path: Path) -> None:
+    assert newest_sound_checkpoint(tmp_path) == (None, [])
+    (only,) = write(tmp_path, 10)
+    only.write_bytes(b"")
+    assert newest_sound_checkpoint(tmp_path) == (None, [only])
+    assert set_aside([]) == []
+
+
+def test_a_file_that_cannot_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 10)
+
+    def stale(*_: object, **__: object) -> None:
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr("zipfile.ZipFile", stale)
+    with pytest.raises(OSError, match="Stale"):
+        newest_sound_checkpoint(tmp_path)

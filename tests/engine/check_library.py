@@ -1,0 +1,198 @@
+"""Run by several ranks: ``train()`` as a part of a program. Arguments: folder, then what to check.
+
+``part``: ranks 0 and 1 train on a communicator of theirs while the last rank does other work over
+MPI; ``all``: all processes of the launcher train; ``stop``: as ``part``, and rank 1 stops.
+"""
+
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from megdet_hvd.bn import CrossGPUBatchNorm2d
+from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.engine.loop import apply_gradients
+from megdet_hvd.errors import MemberError, UserError
+from megdet_hvd.train import train
+from tests.engine.small import small_config
+
+STEPS = 3
+FREED_WITHIN_S = 20.0  # most of it for other members' first steps, on busy cores
+
+
+class Fault(Exception):
+    """Injected."""
+
+
+@contextmanager
+def failing_layer(rank: int, on: int) -> Iterator[None]:
+    """On rank ``on``, the 30th forward pass of a CGBN layer raises: in mid-step, others wait."""
+    calls = 0
+    forward = CrossGPUBatchNorm2d.forward
+
+    def counted(self: CrossGPUBatchNorm2d, x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 30 and rank == on:
+            raise Fault("a layer failed")
+        return forward(self, x)
+
+    with mock.patch.object(CrossGPUBatchNorm2d, "forward", counted):
+        yield
+
+
+@contextmanager
+def failing_gradients(rank: int, on: int) -> Iterator[None]:
+    """On rank ``on``, step 2 ends before its gradients are asked for: others wait for its step."""
+
+    def once(*args: Any) -> None:
+        if args[-1] == 2 and rank == on:
+            raise Fault("a step failed")
+        apply_gradients(*args)
+
+    with mock.patch("megdet_hvd.engine.loop.apply_gradients", once):
+        yield
+
+
+def surroundings() -> list[Any]:
+    """What a library leaves as it is."""
+    package = logging.getLogger("megdet_hvd")
+    return [
+        [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)],
+        sys.excepthook,
+        list(logging.getLogger().handlers),
+        logging.getLogger().level,
+        (list(package.handlers), package.level, package.propagate),
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_rng_state().tolist(),
+        dict(os.environ),
+    ]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    content = load_checkpoint(folder)
+    assert content["iteration"] == STEPS
+    found: dict[str, torch.Tensor] = content["model"]
+    return found
+
+
+def check_members(folder: Path, rank: int, comm: Any, *more: str) -> None:
+    """Trainings that end well, before and after such that don't."""
+    settings = [f"learning.max_iterations={STEPS}", "deterministic=true", *more]
+    config = small_config(folder, settings)
+
+    def whole(name: str) -> dict[str, torch.Tensor]:
+        before = surroundings()
+        result = train(config, comm, run_folder=folder / "runs" / name)
+        assert surroundings() == before
+        assert result.run_folder == folder / "runs" / name and result.iteration == STEPS
+        assert result.checkpoint is not None and result.checkpoint.exists()
+        assert len(result.evaluations) == 1 and result.evaluations[0]["AP"] == result.ap
+        assert "iteration 3/3" in (result.run_folder / "log.txt").read_text()
+        return weights(result.run_folder)
+
+    def fails(name: str, fault: Callable[..., Any], on: int, *more: str) -> None:
+        before, began = surroundings(), time.monotonic()
+        caught: Exception | None = None
+        with fault(rank, on):
+            try:
+                config = small_config(folder, [*settings, *more])
+                train(config, comm, run_folder=folder / "runs" / name)
+            except (Fault, MemberError) as error:
+                caught = error
+        if rank == on:
+            assert type(caught) is Fault, caught
+        else:
+            assert isinstance(caught, MemberError), caught
+            assert (caught.rank, caught.kind) == (on, "Fault"), caught
+            assert f"rank {on} failed: Fault: a" in str(caught), caught
+        assert time.monotonic() - began < FREED_WITHIN_S
+        assert surroundings() == before
+
+    first = whole("first")
+    fails("layer", failing_layer, 1)
+    fails("gradients", failing_gradients, 0)
+    if comm is not None:
+        fails("carrier", failing_layer, 1, "bn.carrier=mpi")
+    try:  # an error that all agree on
+        train(config, comm, run_folder=folder / "runs" / "first")
+        raise AssertionError("the folder holds a run")
+    except UserError as error:
+        assert "already holds a run" in str(error)
+    second = whole("second")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    if comm is not None:
+        last = train(small_config(folder, [*settings, "bn.carrier=mpi"]), comm)
+        assert last.iteration == STEPS
+    longer = small_config(folder, [*settings, f"learning.max_iterations={STEPS + 1}"])
+    carried_on = train(longer, comm, run_folder=folder / "runs" / "first", resume=True)
+    assert carried_on.iteration == STEPS + 1
+
+
+def check_part(folder: Path, case: str) -> None:
+    from mpi4py import MPI
+
+    world = MPI.COMM_WORLD
+    last = world.size - 1
+    comm = world.Split(int(world.rank == last), world.rank)
+    done = 0
+    if world.rank == last:
+        other, request = 0, world.irecv(source=0, tag=5)
+        while case == "stop" or not request.test()[0]:
+            comm.allreduce(1)
+            other += 1
+            time.sleep(0.01)
+        assert other > 10
+    elif case == "stop":
+        stop_in_training(folder, world.rank, comm)
+    else:
+        check_members(folder, world.rank, comm)
+        if world.rank == 0:
+            world.send(True, dest=last, tag=5)
+        done = 1
+    assert world.allreduce(done) == last and comm.allreduce(1) == comm.size
+    comm.Free()
+    assert not MPI.Is_finalized()
+    print(f"rank {world.rank}: as it should be", flush=True)
+
+
+def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
+    def stop(*args: Any) -> None:
+        if args[-1] == 2 and rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        apply_gradients(*args)
+
+    with mock.patch("megdet_hvd.engine.loop.apply_gradients", stop):
+        train(small_config(folder, ["watchdog.seconds=6", "name=stops"]), comm)
+
+
+def main() -> None:
+    folder, case = Path(sys.argv[1]), sys.argv[2]
+    if case != "all":
+        check_part(folder, case)
+        return
+    rank = int(os.environ.get("HOROVOD_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
+    check_members(folder, rank, None)
+    print(f"rank {rank}: as it should be", flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BaseException:
+        import traceback
+
+        from megdet_hvd.comm.abort import end_job
+
+        print(traceback.format_exc(), flush=True)
+        end_job(1)

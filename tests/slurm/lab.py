@@ -1,0 +1,168 @@
+"""What the tests on a real Slurm share: jobs submitted from templates, and what became of them."""
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from tests.engine.small import SETTINGS
+from tests.slurm.mini_cluster import MiniCluster
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
+_LOOK_S = 0.3
+
+Scenario = Callable[["Lab"], None]
+
+
+def scenario(function: Scenario) -> Callable[[Any], None]:
+    """A test that runs beside the others: nearly all of its time is waiting for Slurm."""
+
+    @wraps(function)
+    def test(running: dict[Scenario, Any]) -> None:
+        running[function].result()
+
+    del test.__wrapped__  # pytest would ask for its parameters
+    test.scenario = function  # type: ignore[attr-defined]
+    return test
+
+
+class Lab:
+    """A user's shell in front of the cluster, with a folder of its own."""
+
+    def __init__(self, cluster: MiniCluster, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        folder.mkdir(parents=True)
+
+    @property
+    def runs(self) -> Path:
+        """Where run folders go."""
+        return self.folder / "runs"
+
+    def environ(self, site: Mapping[str, str]) -> dict[str, str]:
+        """The shell's variables, with a site file of these entries."""
+        file = self.folder / f"site-{abs(hash(tuple(site.items())))}.sh"
+        file.write_text("".join(f'{name}="{value}"\n' for name, value in site.items()))
+        return {
+            **self.cluster.environ,
+            "MEGDET_SITE": str(file),
+            "MEGDET_VENV": str(Path(sys.executable).parents[1]),
+            "COCO_ROOT": str(self.folder / "coco"),
+            # 16 and more ranks on two cores: who waits gives the core away.
+            "OMPI_MCA_mpi_yield_when_idle": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def small(self, *more: str) -> list[str]:
+        """Settings of a detector and scenes that train a step in a moment."""
+        cache = self.folder.parent / "scenes"
+        own = [f"data.scenes.cache={cache}", f"output={self.runs}", "deterministic=true"]
+        return ["--config", "configs/scenes.yaml", *SETTINGS, *own, *more]
+
+    def sbatch(
+        self,
+        template: str,
+        *words: str,
+        options: tuple[str, ...] = (),
+        site: Mapping[str, str] | None = None,
+        ranks: int = 4,
+        cwd: Path = ROOT,
+    ) -> "Job":
+        """``sbatch [options] slurm/TEMPLATE words``; ``ranks`` keeps the machine from drowning."""
+        log = self.folder / "%x-%j.log"
+        environ = self.environ({"SITE_REQUEUE_ON_FAILURE": "0", **(site or {})})
+        before = self.cluster.environ
+        command = ["sbatch", "--parsable", f"--output={log}", f"--licenses=ranks:{ranks}"]
+        command += [*options, f"slurm/{template}", *words]
+        number = int(self.cluster.run(*command, cwd=cwd, environ={**before, **environ}).strip())
+        return Job(self, number, template.removesuffix(".sbatch"))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submitted job."""
+
+    lab: Lab
+    number: int
+    name: str
+
+    @property
+    def log(self) -> str:
+        """Its output so far."""
+        file = self.lab.folder / f"{self.name}-{self.number}.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+    @property
+    def folder(self) -> Path:
+        """Its run folder."""
+        return self.lab.runs / f"{self.name}-{self.number}"
+
+    @property
+    def state(self) -> dict[str, str]:
+        """What Slurm says of it."""
+        return self.lab.cluster.job(self.number)
+
+    def wait(self, timeout_s: float = 600) -> str:
+        """Its state once it has ended; a requeued job is let go at once."""
+        for _ in self._looks(timeout_s, "end"):
+            state = self.state
+            if state.get("JobState") in ENDED:
+                return state["JobState"]
+            if state.get("JobState") == "PENDING" and int(state.get("Restarts", "0")) > 0:
+                # Slurm holds a requeued job back for two minutes.
+                command = ("scontrol", "update", f"jobid={self.number}", "StartTime=now")
+                self.lab.cluster.run(*command, check=False)
+        raise AssertionError("unreachable")
+
+    def wait_for_step(self, step: int, folder: Path | None = None) -> None:
+        """Until training has taken ``step`` steps."""
+        for _ in self._looks(400, f"come to step {step}"):
+            if self.steps(folder) >= step:
+                return
+            assert self.state.get("JobState") not in ENDED, self.log
+
+    def steps(self, folder: Path | None = None) -> int:
+        """Steps that its metrics tell of."""
+        file = (folder or self.folder) / "metrics.jsonl"
+        try:
+            lines = file.read_text().splitlines()
+            return int(json.loads(lines[-1])["iteration"]) if lines else 0
+        except (OSError, ValueError):
+            return 0
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of ``jobs.jsonl``."""
+        return [json.loads(x) for x in (self.folder / "jobs.jsonl").read_text().splitlines()]
+
+    def _looks(self, timeout_s: float, what: str) -> Iterator[None]:
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            yield
+            time.sleep(_LOOK_S)
+        raise AssertionError(
+            f"job {self.number} did not {what} in {timeout_s} s\n{self.state}\n{self.log}"
+        )
+
+
+def project_copy(to: Path) -> Path:
+    """The parts of the project that a job needs, in another folder."""
+    for name in ("megdet_hvd", "slurm", "configs"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return to
+
+
+def hosts_file_has(name: str) -> bool:
+    """Whether the machine's own ``/etc/hosts`` knows a name."""
+    return any(name in line.split() for line in Path("/etc/hosts").read_text().splitlines())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process is there."""
+    return os.path.exists(f"/proc/{pid}")

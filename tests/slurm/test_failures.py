@@ -1,0 +1,119 @@
+"""Ranks that die, hang or lose their node, and users who mistype."""
+
+import time
+
+from tests.slurm.lab import ENDED, Job, Lab, is_alive, scenario
+
+TWO_BY_TWO = ("--nodes=2", "--ntasks-per-node=2")
+LONG = "learning.max_iterations=2000"
+
+
+def ranks_at(job: Job, step: int) -> dict[int, object]:
+    job.wait_for_step(step)
+    ranks = job.lab.cluster.ranks(job.number)
+    assert sorted(ranks) == [0, 1, 2, 3], ranks
+    return dict(ranks)
+
+
+def assert_nobody_survives(job: Job, pids: list[int]) -> None:
+    """Slurm's own clean-up may take a moment after the job's end."""
+    end = time.monotonic() + 30
+    while any(map(is_alive, pids)) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert not any(map(is_alive, pids)), job.log
+
+
+def killed(lab: Lab, launcher: str, nodes: str) -> None:
+    site = {"SITE_LAUNCHER": launcher}
+    options = (*TWO_BY_TWO, f"--nodelist={nodes}")
+    job = lab.sbatch("megdet_16gpu.sbatch", *lab.small(LONG), options=options, site=site)
+    job.wait_for_step(3)
+    ranks = lab.cluster.ranks(job.number)
+    assert sorted(ranks) == [0, 1, 2, 3], ranks
+    ranks[3].kill()
+    began = time.monotonic()
+    assert job.wait(120) == "FAILED", job.log
+    assert time.monotonic() - began < 100
+    assert job.state["ExitCode"] != "0:0"
+    said = job.log[job.log.index("iteration 3/") :]
+    host = nodes.replace("[", "").replace("]", "").split("-")[0][0] + nodes.rstrip("]")[-1]
+    named = [line for line in said.splitlines() if "rank 3" in line and host in line]
+    assert any("step" in line for line in named), job.log
+    assert "not requeued: 0 of 0" in job.log, job.log
+    assert_nobody_survives(job, [process.pid for process in ranks.values()])
+
+
+@scenario
+def test_a_rank_is_killed_under_srun(lab: Lab) -> None:
+    killed(lab, "srun", "n[8-9]")
+
+
+@scenario
+def test_a_rank_is_killed_under_mpirun(lab: Lab) -> None:
+    killed(lab, "mpirun", "n[8-9]")
+
+
+@scenario
+def test_a_rank_is_stopped(lab: Lab) -> None:
+    """SIGSTOP: nobody says a word; the watchdog ends the job, and names the rank."""
+    words = lab.small(LONG, "watchdog.seconds=8")
+    options = (*TWO_BY_TWO, "--nodelist=n[10-11]")
+    job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options)
+    job.wait_for_step(3)
+    ranks = lab.cluster.ranks(job.number)
+    ranks[2].suspend()
+    assert job.wait(150) == "FAILED", job.log
+    assert job.state["ExitCode"] == "4:0", job.log
+    assert "rank 2 (n11): no sign of life" in job.log, job.log
+    assert_nobody_survives(job, [process.pid for process in ranks.values()])
+
+
+@scenario
+def test_a_failed_job_starts_again_as_often_as_the_site_allows(lab: Lab) -> None:
+    words = lab.small("learning.max_iterations=25", "checkpoint.every_iterations=4")
+    options = (*TWO_BY_TWO, "--nodelist=n[12-13]")
+    site = {"SITE_REQUEUE_ON_FAILURE": "1"}
+    job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options, site=site)
+    job.wait_for_step(6)
+    lab.cluster.ranks(job.number)[1].kill()
+    assert job.wait() == "COMPLETED", job.log
+    assert "requeued after a failure, 1 of 1" in job.log, job.log
+    assert "carrying on after iteration" in job.log, job.log
+    assert job.steps() == 25
+
+
+@scenario
+def test_a_node_goes_down(lab: Lab) -> None:
+    """Its processes vanish at once; the job goes on elsewhere."""
+    words = lab.small("learning.max_iterations=25", "checkpoint.every_iterations=4")
+    options = (*TWO_BY_TWO, "--exclude=n[1-13]")
+    site = {"SITE_REQUEUE_ON_FAILURE": "1"}
+    job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options, site=site)
+    job.wait_for_step(6)
+    first = job.records()[0]["nodes"]
+    assert len(first) == 2
+    lab.cluster.down(first[1])
+    assert job.wait() == "COMPLETED", job.log
+    last = [record["nodes"] for record in job.records() if record["event"] == "start"][-1]
+    assert first[1] not in last and int(job.state["Restarts"]) == 1
+    assert job.steps() == 25
+
+
+@scenario
+def test_a_mistake_of_the_user_is_told_at_once_and_not_repeated(lab: Lab) -> None:
+    site = {"SITE_REQUEUE_ON_FAILURE": "5"}
+    typo = lab.sbatch("megdet_8gpu.sbatch", "learning.rat=0.1", site=site)
+    words = lab.small("global_batch=13")
+    options = ("--nodes=1", "--ntasks-per-node=2")
+    batch = lab.sbatch("megdet_8gpu.sbatch", *words, options=options, site=site)
+    two = lab.sbatch(
+        "megdet_16gpu.sbatch", *lab.small(), site={"SITE_LAUNCHER": "horovodrun"}, ranks=0
+    )
+    for job in (typo, batch, two):
+        assert job.wait() == "FAILED", job.log
+        assert (job.state["ExitCode"], job.state["Restarts"]) == ("2:0", "0"), job.log
+    assert "learning.rat" in typo.log and "learning.rate" in typo.log
+    assert "global_batch=13 does not divide over 2 processes" in batch.log, batch.log
+    assert "not requeued: a mistake in the input" in batch.log
+    assert "SITE_LAUNCHER=horovodrun" in two.log and "set SITE_LAUNCHER=srun" in two.log, two.log
+    assert all(state in ENDED for state in (typo.state["JobState"], two.state["JobState"]))

@@ -1,0 +1,117 @@
+"""Told to stop, requeued, carried on: the same weights as without."""
+
+import torch
+
+from megdet_hvd.checkpoint.file import load_checkpoint
+from tests.slurm.lab import Job, Lab, scenario
+
+STEPS = 30
+"""Of 12 pictures, where an epoch has 30: most steps end in mid-epoch."""
+TWO_BY_TWO = ("--nodes=2", "--ntasks-per-node=2")
+ONE_BY_FOUR = ("--nodes=1", "--ntasks-per-node=4")
+
+
+def settings(lab: Lab, *more: str) -> list[str]:
+    return lab.small(f"learning.max_iterations={STEPS}", "checkpoint.every_epochs=0", *more)
+
+
+def weights(job: Job) -> dict[str, torch.Tensor]:
+    """The model at the end, and its momentum."""
+    content = load_checkpoint(job.folder)
+    assert content["iteration"] == STEPS
+    momentum = content["optimizer"]["state"]
+    flat = {f"momentum.{k}": v["momentum_buffer"] for k, v in momentum.items()}
+    return {**content["model"], **flat}
+
+
+def assert_equal(one: Job, other: Job) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    different = [name for name in first if not torch.equal(first[name], second[name])]
+    assert not different, f"{len(different)} of {len(first)} tensors differ: {different[:3]}"
+
+
+def assert_requeued_once(job: Job, hosts: set[str]) -> None:
+    assert int(job.state["Restarts"]) == 1
+    events = [(r["event"], r["restart"], r.get("requeued")) for r in job.records()]
+    assert events == [
+        ("start", 0, None),
+        ("end", 0, True),
+        ("start", 1, None),
+        ("end", 1, False),
+    ], job.log
+    assert all(set(r["nodes"]) <= hosts for r in job.records() if r["event"] == "start")
+    assert "carrying on after iteration" in job.log, job.log
+    lines = (job.folder / "metrics.jsonl").read_text().splitlines()
+    steps = [line for line in lines if '"kind": "train"' in line]
+    assert len(steps) == STEPS, "each step once"
+
+
+def uninterrupted(lab: Lab, launcher: str, options: tuple[str, ...], nodes: str) -> Job:
+    site = {"SITE_LAUNCHER": launcher}
+    chosen = (*options, f"--nodelist={nodes}")
+    return lab.sbatch("megdet_16gpu.sbatch", *settings(lab), options=chosen, site=site)
+
+
+@scenario
+def test_srun_a_more_urgent_job_takes_the_nodes(lab: Lab) -> None:
+    """A real preemption: partition ``urgent`` takes one of the nodes."""
+    whole = uninterrupted(lab, "srun", TWO_BY_TWO, "n[1-2]")
+    assert whole.wait() == "COMPLETED", whole.log
+    job = uninterrupted(lab, "srun", TWO_BY_TWO, "n[1-2]")
+    job.wait_for_step(5)
+    urgent = ("--partition=urgent", "--nodelist=n1", "--exclusive", "--wrap=sleep 1")
+    lab.cluster.run("sbatch", "--output=/dev/null", *urgent)
+    assert job.wait() == "COMPLETED", job.log
+    assert_requeued_once(job, {"n1", "n2"})
+    assert "Slurm sent USR1" in job.log, job.log
+    assert_equal(whole, job)
+
+
+@scenario
+def test_mpirun_is_told_before_the_time_is_over(lab: Lab) -> None:
+    whole = uninterrupted(lab, "mpirun", TWO_BY_TWO, "n[3-4]")
+    assert whole.wait() == "COMPLETED", whole.log
+    job = uninterrupted(lab, "mpirun", TWO_BY_TWO, "n[3-4]")
+    job.wait_for_step(5)
+    lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
+    assert job.wait() == "COMPLETED", job.log
+    assert_requeued_once(job, {"n3", "n4"})
+    assert_equal(whole, job)
+
+
+@scenario
+def test_horovodrun_on_one_node(lab: Lab) -> None:
+    whole = uninterrupted(lab, "horovodrun", ONE_BY_FOUR, "n5")
+    assert whole.wait() == "COMPLETED", whole.log
+    job = uninterrupted(lab, "horovodrun", ONE_BY_FOUR, "n5")
+    job.wait_for_step(5)
+    lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
+    assert job.wait() == "COMPLETED", job.log
+    assert_requeued_once(job, {"n5"})
+    assert_equal(whole, job)
+
+
+@scenario
+def test_four_processes_stop_and_two_carry_on(lab: Lab) -> None:
+    """Stopped for good by USR2, resumed on half the GPUs with the same BN size."""
+    options = (*TWO_BY_TWO, "--nodelist=n[6-7]")
+    whole = lab.sbatch("megdet_16gpu.sbatch", *settings(lab), options=options)
+    assert whole.wait() == "COMPLETED", whole.log
+    job = lab.sbatch("megdet_16gpu.sbatch", *settings(lab), options=options)
+    job.wait_for_step(5)
+    lab.cluster.run("scancel", "--batch", "--signal=USR2", str(job.number))
+    assert job.wait() == "FAILED", job.log
+    assert job.state["ExitCode"] == "5:0"
+    stopped_at = load_checkpoint(job.folder)["iteration"]
+    assert 5 <= stopped_at < STEPS
+    small = ("--nodes=1", "--ntasks-per-node=2", "--nodelist=n6")
+    resume = ("--resume", str(job.folder))
+    half = lab.sbatch("megdet_8gpu.sbatch", *resume, options=small, ranks=2)
+    assert half.wait() == "COMPLETED", half.log
+    assert "resumed on 2 processes instead of 4" in half.log, half.log
+    first, second = weights(whole), weights(job)
+    for name, value in first.items():
+        if value.is_floating_point():
+            # Sums of the same numbers in another order, over some steps.
+            torch.testing.assert_close(second[name], value, rtol=5e-3, atol=5e-4, msg=name)

@@ -1,0 +1,77 @@
+"""Every template through real ``sbatch``: the right number of processes in the right places."""
+
+import re
+import sys
+from pathlib import Path
+
+from tests.evaluation.sets import write_set
+from tests.slurm.lab import Lab, hosts_file_has, project_copy, scenario
+
+PLACE = re.compile(
+    r"rank (\d+) of (\d+) on (\w+): local rank (\d+) of (\d+), "
+    r"node (\d+) of (\d+) \(cross rank (\d+) of (\d+)\), GPU (\d+)"
+)
+
+
+def coco(folder: Path) -> None:
+    """A COCO folder of a few pictures, where the templates' configurations look."""
+    for part in ("train2017", "val2017"):
+        made = write_set(folder / part, range(1, 41), categories={1: "person"})
+        annotations = folder / "annotations" / f"instances_{part}.json"
+        annotations.parent.mkdir(exist_ok=True)
+        Path(made.annotations).rename(annotations)
+        for picture in Path(made.images).iterdir():
+            picture.rename(folder / part / picture.name)
+
+
+@scenario
+def test_all_128_tasks_start_where_they_belong(lab: Lab) -> None:
+    """With the product's own launch and placement code, and nothing that takes memory."""
+    job = lab.sbatch("megdet_128gpu.sbatch", "--placement", f"output={lab.runs}", ranks=16)
+    assert job.wait() == "COMPLETED", job.log
+    found = sorted(
+        tuple(int(x) if x.isdigit() else x for x in line.groups())
+        for line in PLACE.finditer(job.log)
+    )
+    expected = [
+        (rank, 128, f"n{rank // 8 + 1}", rank % 8, 8, rank // 8 + 1, 16, rank // 8, 16, rank % 8)
+        for rank in range(128)
+    ]
+    assert found == expected
+    assert not hosts_file_has("n16"), "two machines are names of this cluster alone"
+
+
+@scenario
+def test_placement_under_mpirun_from_a_folder_with_a_space(lab: Lab) -> None:
+    project = project_copy(lab.folder / "my project's copy")
+    site = {"SITE_LAUNCHER": "mpirun"}
+    words = ("--placement", f"output={lab.folder / 'my runs'}")
+    job = lab.sbatch("megdet_16gpu.sbatch", *words, site=site, ranks=4, cwd=project)
+    assert job.wait() == "COMPLETED", job.log
+    found = sorted((int(m[1]), m[3], int(m[4]), int(m[10])) for m in PLACE.finditer(job.log))
+    assert found == [(rank, found[rank][1], rank % 8, rank % 8) for rank in range(16)]
+    assert len({host for _, host, _, _ in found[:8]}) == 1
+    assert len({host for _, host, _, _ in found}) == 2
+    assert f"run folder: {lab.folder}/my runs/" in job.log
+
+
+@scenario
+def test_every_template_starts_its_world(lab: Lab) -> None:
+    """Horovod and MPI up to the end of the preflight; large ones with fewer tasks on a node."""
+    (lab.folder / "coco").mkdir()
+    coco(lab.folder / "coco")
+    sizes = {8: (1, 8), 16: (2, 4), 32: (4, 2), 64: (8, 1), 128: (16, 1)}
+    jobs = {
+        gpus: lab.sbatch(
+            f"megdet_{gpus}gpu.sbatch",
+            *("--preflight", "device=cpu", f"output={lab.runs}"),
+            options=() if tasks == 8 else (f"--ntasks-per-node={tasks}",),
+            ranks=nodes * tasks,
+        )
+        for gpus, (nodes, tasks) in sizes.items()
+    }
+    for gpus, (nodes, tasks) in sizes.items():
+        job = jobs[gpus]
+        assert job.wait(900) == "COMPLETED", job.log
+        assert f"{nodes} node{'' if nodes == 1 else 's'} × {tasks} processes" in job.log
+        print(job.log, file=sys.stderr)
