@@ -14,7 +14,6 @@ from types import FrameType
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.staging.stage import Staged, stage_data, stage_environment
 
-
 KINDS = ("data", "environment")
 
 
