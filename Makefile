@@ -8,7 +8,7 @@ ifneq ($(crowded),)
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 endif
 
-.PHONY: help train test test-cluster check setup archives doctor
+.PHONY: help train test test-cluster check setup pack archives doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
@@ -18,6 +18,7 @@ help:
 	@echo "make check     set up if needed, then formatting, lint and types"
 	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
 	@echo "make doctor    what this machine has, and what mends what is missing"
+	@echo "make pack      the environment as one archive (.venv.tar), which the nodes of a cluster unpack"
 	@echo "make archives  fill a folder with all that set-up fetches, for machines without network"
 
 setup:
@@ -44,6 +45,10 @@ check:
 doctor:
 	@sh install/setup quiet
 	sh install/run python -m megdet_hvd.doctor $(ARGS)
+
+pack:
+	@sh install/setup quiet
+	@sh install/setup pack
 
 archives:
 	@sh install/setup archives

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "megdet_hvd"
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows"),
     ("schedule",),
-    ("config", "cluster"),
+    ("config", "cluster", "staging"),
     ("comm",),
     ("data",),
     ("bn", "model", "checkpoint"),
@@ -35,7 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "bench",
         "slurm_job",
     ),
-    ("preflight.__main__",),
+    ("preflight.__main__", "submit"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
@@ -46,9 +46,11 @@ NO_TORCH = (
     "schedule",
     "config",
     "cluster",
+    "staging",
     "cli",
     "placement",
     "slurm_job",
+    "submit",
 )
 """Parts that answer on a login node."""
 

@@ -1,0 +1,94 @@
+"""``python -m megdet_hvd.submit [--check] [OPTIONS OF SBATCH] TEMPLATE [WORDS]``."""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet_hvd.cluster.sbatch_options import read_options
+from megdet_hvd.errors import UserError
+from megdet_hvd.submit.check import Request, check, follow_words, job_environment
+from megdet_hvd.submit.commands import ask
+from megdet_hvd.submit.job import JOB_ID, Job
+from megdet_hvd.submit.refusals import explained
+from megdet_hvd.submit.report import Report
+
+USAGE = """\
+usage: python -m megdet_hvd.submit [--check] [OPTIONS OF SBATCH] TEMPLATE [WORDS]
+       python -m megdet_hvd.submit --status RUN
+
+Submits a template with the partition and account of slurm/site.sh, from any folder, after a check
+of everything that can be looked at on a login node. Needs no GPU and no torch.
+
+  --check       only check, and print what would run
+  --status RUN  where a run stands; RUN is its folder, or the number of its job
+  OPTIONS       as for sbatch, before the template: --nodes=2 --time=1:00:00 (they win over
+                slurm/site.sh, which wins over the template)
+  TEMPLATE      such as slurm/megdet_128gpu.sbatch
+  WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME
+
+The exit code is 0, or 2 with problems, which are named all at once.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check, submit or show; returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if words else 2
+    if words[0] == "--status" or words[0].startswith("--status="):
+        return _status(words)
+    options, rest = read_options(words, "the command line")
+    only_check = options.pop("check", None) is not None
+    if not rest:
+        raise UserError("name a template, such as slurm/megdet_128gpu.sbatch (--help says more)")
+    root, here = _root(), Path.cwd()
+    report, job = check(Request(options, rest[0], tuple(rest[1:])), root, here)
+    print("\n".join(report.lines()), flush=True)
+    if report.problems or job is None:
+        return 2
+    return 0 if only_check else _submit(report, job, root)
+
+
+def _submit(report: Report, job: Job, root: Path) -> int:
+    answer = ask(job.sbatch("--parsable"), environ=job_environment(root, os.environ), cwd=root)
+    job_id = answer.out.strip().splitlines()[-1].partition(";")[0] if answer.out.strip() else ""
+    if answer.code != 0 or not job_id.isdecimal():
+        raise UserError(f"sbatch did not take the job: {explained(answer.text)}")
+    mark = "run folder: "
+    folders = [fact.removeprefix(mark) for fact in report.facts if fact.startswith(mark)]
+    folder = folders[0].replace(JOB_ID, job_id) if folders else None
+    print(f"\nsubmitted: job {job_id}")
+    print("\n".join(follow_words(job, job_id, root, folder)))
+    return 0
+
+
+def _status(words: list[str]) -> int:
+    run = words[0].partition("=")[2] if "=" in words[0] else "".join(words[1:2])
+    if not run or len(words) > 2:
+        raise UserError("--status takes one run: its folder, or the number of its job")
+    from megdet_hvd.submit.status import status
+
+    print("\n".join(status(run, _root())))
+    return 0
+
+
+def _root() -> Path:
+    """The project's folder: the one that this package lies in."""
+    return Path(__file__).resolve().parents[2]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""All checks of a job, one after the other; none keeps the next from running."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import chdir
+from dataclasses import dataclass
+from pathlib import Path
+
+from megdet_hvd.cluster.site import ARCHIVES, Site, find_site_file, read_site
+from megdet_hvd.cluster.template import read_template, shape
+from megdet_hvd.errors import UserError
+from megdet_hvd.submit.job import Job, make_job, quoted, whole_paths
+from megdet_hvd.submit.places import check_data_root, check_environment
+from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.slurm import check_launcher, check_slurm
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command line."""
+
+    options: Mapping[str, str]
+    """For sbatch."""
+    template: str
+    words: tuple[str, ...]
+    """Behind the template."""
+
+
+def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]:
+    """Look at everything.
+
+    Args:
+        request: what is to be submitted.
+        root: the project's folder, where the job will run.
+        here: the folder that the user's paths start from.
+
+    Returns:
+        What was found, and the job; None: there is no readable template.
+    """
+    report = Report()
+    site = _site(report, root)
+    job = _job(report, request, site, root, here)
+    check_environment(report, root, site, os.environ)
+    check_data_root(report, site)
+    if job is None:
+        return report, None
+    report.facts.insert(0, f"would run: MEGDET_ROOT={quoted([str(root)])} {quoted(job.sbatch())}")
+    report.facts.insert(1, f"job log: {job.log()} (paths start from {root})")
+    try:
+        nodes, tasks = shape(job.all_options, job.template.name)
+    except UserError as error:
+        report.problem(error)
+    else:
+        _training(report, job, site, root, nodes, tasks)
+        check_launcher(report, site, nodes)
+    check_slurm(report, job, root, job_environment(root, os.environ))
+    return report, job
+
+
+def job_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Sbatch's environment: by default the job inherits it, whatever characters are in a value.
+
+    (``--export=ALL,NAME=value`` could hold no comma.)
+    """
+    return {**environ, "MEGDET_ROOT": str(root)}
+
+
+def _site(report: Report, root: Path) -> Site:
+    named = os.environ.get("MEGDET_SITE")
+    file = (root / named) if named else find_site_file(root)
+    if file is None:
+        report.notes.append(
+            f"{root}/slurm/site.sh is not there, so defaults count: cp slurm/site.example.sh "
+            "slurm/site.sh"
+        )
+        return Site()
+    if not file.is_file():
+        report.problem(f"MEGDET_SITE={named}: no such file")
+        return Site()
+    try:
+        return read_site(file)
+    except UserError as error:
+        report.problem(error)
+        return Site()
+
+
+def _job(report: Report, request: Request, site: Site, root: Path, here: Path) -> Job | None:
+    file = here / request.template
+    if not file.is_file() and (root / request.template).is_file():
+        file = root / request.template
+    if not file.is_file():
+        others = ", ".join(sorted(f"slurm/{path.name}" for path in root.glob("slurm/*.sbatch")))
+        report.problem(f"{request.template}: no such template; there are {others or 'none'}")
+        return None
+    try:
+        template = read_template(file.read_text(encoding="utf-8"), request.template)
+        words = whole_paths(request.words, here, root)
+        return make_job(
+            template, Path(os.path.abspath(file)), site, request.options, words, os.environ
+        )
+    except UnicodeDecodeError:
+        report.problem(f"{request.template}: not a text file; a template is a shell script")
+    except (OSError, UserError) as error:
+        report.problem(str(error))
+    return None
+
+
+def _training(report: Report, job: Job, site: Site, root: Path, nodes: int, tasks: int) -> None:
+    try:
+        from megdet_hvd.submit.training import check_training
+    except ModuleNotFoundError as error:
+        if error.name not in ("pydantic", "pydantic_core", "yaml"):
+            raise
+        report.notes.append(
+            f"the configuration, its batch and its data were not checked: {sys.executable} lacks "
+            f"{error.name}; use the environment's Python: install/run python -m megdet_hvd.submit"
+        )
+        report.facts.append(f"{nodes} nodes × {tasks} processes")
+        return
+    root_of_data = site.data_root
+    packed = root_of_data is not None and root_of_data.name.endswith(ARCHIVES)
+    if root_of_data is not None and not packed:
+        os.environ["COCO_ROOT"] = str(root_of_data)
+    with chdir(root):
+        check_training(report, job, nodes, tasks, data_is_packed=packed)
+
+
+def follow_words(job: Job, job_id: str, root: Path, folder: str | None) -> Sequence[str]:
+    """What to do with a job that was submitted."""
+    log = root / job.log(job_id)
+    lines = [f"log: {log}"]
+    if folder is not None:
+        lines.append(f"run folder: {folder}")
+    return [
+        *lines,
+        f"follow:            tail -F {quoted([str(log)])}",
+        f"where it stands:   python -m megdet_hvd.submit --status {job_id}",
+        f"stop, and resume later: scancel --batch --signal=USR2 {job_id}",
+        f"cancel:            scancel {job_id}",
+    ]

@@ -1,0 +1,107 @@
+"""The job that a command line asks for: what sbatch is given, and its shape. Pure."""
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from megdet_hvd.cluster.sbatch_options import read_options, to_words
+from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.template import Template
+from megdet_hvd.errors import UserError
+
+JOB_ID = "JOBID"
+"""Stands for the number that Slurm will give."""
+_PATHS = ("--config", "--resume", "--run")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is submitted."""
+
+    options: Mapping[str, str]
+    """For sbatch's command line, besides what stands in the template."""
+    template: Path
+    """Whole path of the batch script."""
+    template_options: Mapping[str, str]
+    """Its #SBATCH lines."""
+    words: tuple[str, ...]
+    """Behind the template: the user's, with whole paths."""
+    train_words: tuple[str, ...]
+    """All that the template gives to ``train``."""
+    name: str
+    """The job's name."""
+
+    @property
+    def all_options(self) -> dict[str, str]:
+        """What counts: the command line before the template."""
+        return {**self.template_options, **self.options}
+
+    def sbatch(self, *more: str) -> list[str]:
+        """The command."""
+        return ["sbatch", *more, *to_words(self.options), str(self.template), *self.words]
+
+    def log(self, job_id: str = JOB_ID) -> str:
+        """The job's log as Slurm names it; a relative one lies in the project's folder."""
+        pattern = self.all_options.get("output", "slurm-%j.out")
+        return pattern.replace("%x", self.name).replace("%j", job_id).replace("%A", job_id)
+
+
+def make_job(
+    template: Template,
+    file: Path,
+    site: Site,
+    given: Mapping[str, str],
+    words: Sequence[str],
+    environ: Mapping[str, str],
+) -> Job:
+    """Put together what the command line, the site file and the template say.
+
+    Where they differ, the one named first counts.
+
+    Raises:
+        UserError: SITE_SBATCH_OPTIONS can't be read.
+    """
+    site_options, rest = read_options(site.sbatch_options, "SITE_SBATCH_OPTIONS")
+    if rest:
+        raise UserError(f"SITE_SBATCH_OPTIONS: {rest[0]!r} is no option; it begins with --")
+    named = {"partition": site.partition, "account": site.account, "qos": site.qos}
+    options = {name: value for name, value in named.items() if value}
+    options = {**options, **site_options, **given}
+    default = environ.get("SBATCH_JOB_NAME") or template.options.get("job-name") or file.name
+    return Job(
+        options=options,
+        template=file,
+        template_options=template.options,
+        words=tuple(words),
+        train_words=tuple(template.arguments(words)),
+        name=options.get("job-name", default),
+    )
+
+
+def whole_paths(words: Sequence[str], here: Path, root: Path) -> list[str]:
+    """The user's words with files and folders of theirs written out: the job runs in ``root``.
+
+    A path that is only there below ``root`` stays as it is.
+    """
+    found: list[str] = []
+    for word in words:
+        name, sign, value = word.partition("=")
+        if found and found[-1] in _PATHS:
+            word = _whole(word, here, root)
+        elif sign and name in _PATHS:
+            word = f"{name}={_whole(value, here, root)}"
+        found.append(word)
+    return found
+
+
+def _whole(path: str, here: Path, root: Path) -> str:
+    if here == root or path.startswith(("-", "/")) or not (here / path).exists():
+        return path
+    return os.path.normpath(here / path)
+
+
+def quoted(words: Sequence[str]) -> str:
+    """For a shell."""
+    return shlex.join(words)

@@ -1,0 +1,106 @@
+"""Whether the things that the site file names are there: environment, container, data."""
+
+import json
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from megdet_hvd.cluster.site import ARCHIVES, Site
+from megdet_hvd.submit.report import Report
+
+_IMAGES = (".sif", ".simg", ".img", ".sqsh", ".squashfs")
+_MANIFEST = "megdet_hvd_environment.json"
+
+
+def check_environment(report: Report, root: Path, site: Site, environ: Mapping[str, str]) -> None:
+    """The environment, or the container in its place; its archive, where there is one."""
+    if site.container:
+        _container(report, site)
+        return
+    venv = root / Path(environ.get("MEGDET_VENV") or ".venv").expanduser()
+    stamp = _stamp(venv)
+    if stamp is None or stamp.get("state") != "ready":
+        report.problem(
+            f"{venv} is no finished environment: make setup, or, where login nodes may not, "
+            "sbatch slurm/environment.sbatch"
+        )
+        return
+    report.facts.append(f"environment: {venv} ({stamp.get('holds')})")
+    archive = site.environment or root / ".venv.tar"
+    if site.staging is None:
+        if site.environment is not None:
+            report.notes.append("SITE_ENVIRONMENT is not used, as SITE_STAGING is empty")
+        return
+    if not archive.is_file():
+        if site.environment is not None:
+            report.problem(
+                f"SITE_ENVIRONMENT={archive}: no such file: MEGDET_PACK={archive} make pack"
+            )
+        else:
+            report.notes.append(
+                "ranks import from the shared file system; `make pack` lets them do so from "
+                f"{site.staging} on each node"
+            )
+        return
+    manifest = _manifest(archive)
+    if manifest is None:
+        report.problem(f"{archive} was not made by `make pack`, or is damaged: make pack")
+    elif any(manifest.get(key) != stamp.get(key) for key in ("versions", "settings", "wheel")):
+        report.problem(
+            f"{archive} is older than the environment (it holds {manifest.get('holds')}): make pack"
+        )
+    else:
+        report.facts.append(f"staged on each node: environment {archive} to {site.staging}")
+
+
+def _container(report: Report, site: Site) -> None:
+    program, *more = site.container
+    if shutil.which(program) is None:
+        report.notes.append(
+            f"SITE_CONTAINER: {program} is not on PATH here; if the nodes find it only after "
+            "module load, that belongs into site_setup"
+        )
+    for word in more:
+        if word.endswith(_IMAGES) and "://" not in word and not Path(word).is_file():
+            report.problem(f"SITE_CONTAINER: {word}: no such file")
+    report.facts.append(f"environment: the container of {' '.join(site.container)}")
+
+
+def check_data_root(report: Report, site: Site) -> None:
+    """SITE_DATA_ROOT, and what becomes of it."""
+    root = site.data_root
+    if root is None:
+        return
+    if root.is_file() and root.name.endswith(ARCHIVES):
+        if site.staging is None:
+            report.problem(
+                f"SITE_DATA_ROOT={root}: an archive needs SITE_STAGING, a folder on each node's "
+                "own disk where it is unpacked; or give a folder"
+            )
+    elif not root.is_dir():
+        what = "no such folder" if not root.exists() else "neither a folder nor a .tar or .tar.gz"
+        report.problem(f"SITE_DATA_ROOT={root}: {what}")
+    if site.staging is not None:
+        report.facts.append(f"staged on each node: data {root} to {site.staging}")
+
+
+def _stamp(venv: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads((venv / "megdet_hvd.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _manifest(archive: Path) -> dict[str, Any] | None:
+    """The first member of an archive of ours."""
+    try:
+        with tarfile.open(archive) as tar:
+            member = tar.next()
+            file = None if member is None or member.name != _MANIFEST else tar.extractfile(member)
+            value = None if file is None else json.load(file)
+    except (OSError, tarfile.TarError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,58 @@
+"""Whether Slurm would take the job, asked with the very options, and how ranks would start."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from megdet_hvd.cluster.launchers import pmix_of
+from megdet_hvd.cluster.site import Site
+from megdet_hvd.submit.commands import ask
+from megdet_hvd.submit.job import Job
+from megdet_hvd.submit.refusals import explained
+from megdet_hvd.submit.report import Report
+
+
+def check_slurm(report: Report, job: Job, root: Path, environ: Mapping[str, str]) -> bool:
+    """``sbatch --test-only``; False: there is no Slurm to ask."""
+    answer = ask(job.sbatch("--test-only"), environ=environ, cwd=root)
+    if answer.no_cluster:
+        lines = answer.text.splitlines()
+        report.notes.append(
+            f"Slurm was not asked: {lines[-1] if lines else 'no answer'}. Partition, account, "
+            "nodes and time are unchecked; all else is"
+        )
+        return False
+    if answer.code != 0:
+        report.problem(f"Slurm refuses the job: {explained(answer.text)}")
+    else:
+        told = [line.removeprefix("sbatch: ") for line in answer.text.splitlines() if line.strip()]
+        report.facts += [f"Slurm accepts it: {line}" for line in told[-1:]]
+    return True
+
+
+def check_launcher(report: Report, site: Site, nodes: int) -> None:
+    """Whether ``srun`` has what starts MPI programs; the nodes themselves are tried in the job."""
+    if site.launcher in ("auto", "srun"):
+        answer = ask(["srun", "--mpi=list"])
+        plugin = pmix_of(answer.text, site.srun_mpi)
+        if answer.no_cluster or answer.code != 0:
+            report.notes.append("launcher unchecked: srun --mpi=list does not answer here")
+        elif plugin is not None:
+            report.facts.append(
+                f"launcher: srun --mpi={plugin}"
+                + (", or mpirun where MPI does not share it" if site.launcher == "auto" else "")
+            )
+        elif site.launcher == "srun":
+            report.problem(
+                f"SITE_LAUNCHER=srun: srun --mpi=list has no {site.srun_mpi} (it says: "
+                f"{' '.join(answer.text.split())}); set SITE_SRUN_MPI to one that MPI knows, or "
+                "SITE_LAUNCHER=mpirun"
+            )
+        else:
+            report.facts.append(f"launcher: mpirun (srun --mpi=list has no {site.srun_mpi})")
+        return
+    report.facts.append(f"launcher: {site.launcher} (SITE_LAUNCHER)")
+    if site.launcher == "horovodrun" and nodes > 1:
+        report.notes.append(
+            "horovodrun starts processes on other nodes through ssh; where the site forbids it "
+            "the job says so and ends: then set SITE_LAUNCHER=mpirun"
+        )

@@ -1,0 +1,237 @@
+"""``python -m megdet_hvd.submit`` as a program; Slurm's programs are scripts of ours here.
+
+A real Slurm's answers are tests/slurm's matter.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TEMPLATE = str(ROOT / "slurm" / "megdet_16gpu.sbatch")
+
+FAKE = """#!{python}
+import json, os, sys
+with open(os.environ["CALLS"], "a") as file:
+    call = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+    json.dump([call, os.getcwd(), os.environ.get("MEGDET_ROOT")], file)
+    file.write("\\n")
+answers = json.loads(os.environ["ANSWERS"])
+for key, (code, text) in answers.items():
+    if all(word in call for word in key.split()):
+        print(text, file=sys.stderr if code else sys.stdout)
+        sys.exit(code)
+sys.exit("not expected: " + " ".join(call))
+"""
+ANSWERS: dict[str, tuple[int, str]] = {
+    "sbatch --test-only": (0, "sbatch: Job 12 to start at 2026-03-01T10:00:00 on nodes n[1-2]"),
+    "sbatch --parsable": (0, "4711;cluster"),
+    "srun --mpi=list": (0, "MPI plugin types are...\n\tnone\n\tpmix\nspecific pmix plugin"),
+}
+
+
+class Desk:
+    """A login node: fake programs, data, a finished environment, a site file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / 'a desk, with "odd" name\'s'
+        self.programs = self.folder / "bin"
+        self.programs.mkdir(parents=True)
+        for name in ("sbatch", "squeue", "scontrol", "sacct", "srun"):
+            (self.programs / name).write_text(FAKE.format(python=sys.executable))
+            (self.programs / name).chmod(0o755)
+        self.data = self.folder / "coco"
+        for name in ("train2017", "val2017", "annotations"):
+            (self.data / name).mkdir(parents=True)
+        pictures = [{"file_name": f"{n}.jpg", "id": n} for n in range(3200)]
+        for name in ("train", "val"):
+            file = self.data / "annotations" / f"instances_{name}2017.json"
+            file.write_text(json.dumps({"images": pictures}))
+        self.venv = self.folder / "env"
+        self.venv.mkdir()
+        (self.venv / "megdet_hvd.json").write_text('{"state": "ready", "holds": "torch 9"}')
+        self.calls = self.folder / "calls"
+        self.site('SITE_PARTITION=gpu\nSITE_ACCOUNT=vision\nSITE_DATA_ROOT="$DATA"\n')
+
+    def site(self, text: str) -> None:
+        (self.folder / "site.sh").write_text(text)
+
+    def run(
+        self, *words: str, answers: dict[str, tuple[int, str]] | None = None, path: str = ""
+    ) -> "subprocess.CompletedProcess[str]":
+        environ = {
+            **os.environ,
+            "PATH": path or f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "CALLS": str(self.calls),
+            "ANSWERS": json.dumps(ANSWERS if answers is None else answers),
+            "DATA": str(self.data),
+            "MEGDET_SITE": str(self.folder / "site.sh"),
+            "MEGDET_VENV": str(self.venv),
+        }
+        environ.pop("COCO_ROOT", None)
+        return subprocess.run(
+            [sys.executable, "-m", "megdet_hvd.submit", *words],
+            cwd=self.folder,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def called(self, *words: str) -> list[Any]:
+        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
+        return [call for call in map(json.loads, lines) if set(words) <= set(call[0])]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_check_shows_what_would_run_and_submits_nothing(desk: Desk) -> None:
+    done = desk.run("--check", "--nodes=4", TEMPLATE, "learning.policy=long", "name=a b")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in (
+        f"would run: MEGDET_ROOT={ROOT} sbatch --partition=gpu --account=vision --nodes=4 "
+        f"{TEMPLATE} learning.policy=long 'name=a b'",
+        "job log: megdet_16gpu-JOBID.log",
+        f"environment: {desk.venv} (torch 9)",
+        "run folder: runs/a b",
+        "4 nodes × 8 processes × 1 images",
+        "learning rate 0.02 × 32/16 = 0.04 (linear scaling, §3.2)",
+        "iterations per epoch 3200/32 = 100.00",
+        "BN statistics over 8 ranks × 1 image = 8 images",
+        "launcher: srun --mpi=pmix",
+        "Slurm accepts it: Job 12 to start at",
+    ):
+        assert line in done.stdout
+    (asked,) = desk.called("sbatch")
+    assert asked[0][1:] == [
+        "--test-only", "--partition=gpu", "--account=vision", "--nodes=4", TEMPLATE,
+        "learning.policy=long", "name=a b",
+    ]  # fmt: skip
+
+
+def test_submit_from_any_folder(desk: Desk) -> None:
+    (desk.folder / "own.yaml").write_text("global_batch: 32\n")
+    done = desk.run(TEMPLATE, "--config", "own.yaml", "output=/some where")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (call,) = desk.called("sbatch", "--parsable")
+    assert call[0][-4:] == [TEMPLATE, "--config", f"{desk.folder}/own.yaml", "output=/some where"]
+    assert call[1:] == [str(ROOT), str(ROOT)]
+    assert "submitted: job 4711" in done.stdout
+    assert f"log: {ROOT}/megdet_16gpu-4711.log" in done.stdout
+    assert "run folder: /some where/megdet_16gpu-4711" in done.stdout
+    assert "scancel 4711" in done.stdout
+
+
+def test_all_problems_at_once(desk: Desk) -> None:
+    desk.site(
+        'SITE_PARTITION=gpu\nSITE_DATA_ROOT="$DATA"\nSITE_LAUNCHER=srun\nSITE_SRUN_MPI=pmi9\n'
+    )
+    (desk.venv / "megdet_hvd.json").unlink()
+    (desk.data / "annotations" / "instances_val2017.json").unlink()
+    refused = {
+        **ANSWERS,
+        "sbatch --test-only": (1, "allocation failure: Invalid qos specification"),
+    }
+    done = desk.run("--check", "--nodes=3", TEMPLATE, answers=refused)
+    assert done.returncode == 2
+    found = [line for line in done.stdout.splitlines() if line.startswith("PROBLEM: ")]
+    for line, said in zip(
+        found,
+        (
+            "is no finished environment: make setup",
+            "data.val.0.annotations=${COCO_ROOT}/annotations/instances_val2017.json: no such file",
+            "global_batch=32 does not divide over 24 processes",
+            "SITE_LAUNCHER=srun: srun --mpi=list has no pmi9",
+            "Slurm refuses the job: allocation failure: Invalid qos specification",
+        ),
+        strict=True,
+    ):
+        assert said in line
+    assert "5 problems; nothing was submitted" in done.stdout
+    assert desk.run("--nodes=3", TEMPLATE, answers=refused).returncode == 2
+    assert not desk.called("sbatch", "--parsable")
+
+
+def test_a_wrong_site_file_and_a_missing_template(desk: Desk) -> None:
+    desk.site("SITE_PARTITON=gpu\n")
+    done = desk.run("--check", "slurm/megdet_12gpu.sbatch")
+    assert done.returncode == 2
+    assert "SITE_PARTITON: no such entry; nearest: SITE_PARTITION" in done.stdout
+    assert "slurm/megdet_12gpu.sbatch: no such template; there are slurm/" in done.stdout
+    assert "slurm/megdet_128gpu.sbatch" in done.stdout
+    wrong = desk.run("--check", "--partitoin=x", TEMPLATE)
+    assert wrong.returncode == 2 and "nearest: --partition" in wrong.stderr
+
+
+def test_without_slurm_the_rest_is_checked(desk: Desk, tmp_path: Path) -> None:
+    """Only bash is on PATH."""
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "bash").symlink_to("/bin/bash")
+    done = desk.run("--check", TEMPLATE, path=str(tmp_path / "only"))
+    assert done.returncode == 0, done.stdout
+    assert "Slurm was not asked: sbatch is not on PATH" in done.stdout
+    assert "global batch 32 = 16 processes × 2 images" in done.stdout
+
+
+def test_staging_and_archives(desk: Desk) -> None:
+    desk.site("SITE_DATA_ROOT=$DATA/set.tar\nSITE_STAGING=/local\n".replace("$DATA", '"$DATA"'))
+    (desk.data / "set.tar").touch()
+    done = desk.run("--check", TEMPLATE)
+    assert done.returncode == 0, done.stdout
+    assert f"staged on each node: data {desk.data}/set.tar to /local" in done.stdout
+    desk.site('SITE_DATA_ROOT="$DATA"/set.tar\n')
+    assert "an archive needs SITE_STAGING" in desk.run("--check", TEMPLATE).stdout
+
+
+def test_status_of_a_run(desk: Desk) -> None:
+    run = desk.folder / "a run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "iteration_00000040.pt").touch()
+    (run / "config.yaml").write_text("global_batch: 32\nlearning: {max_iterations: 80}\n")
+    train = {"kind": "train", "iteration": 40, "epoch": 0.4, "images_seen": 1280, "loss": 2.5}
+    train |= {"images_per_s": 64.0, "step_s": 0.5, "rate": 0.04}
+    (run / "metrics.jsonl").write_text(json.dumps(train) + '\n{"kind": "tra')
+    start = {"event": "start", "job": 4711, "restart": 0, "time": 1, "nodes": ["n1", "n2"]}
+    (run / "jobs.jsonl").write_text(json.dumps({**start, "tasks_per_node": 8, "launcher": "srun"}))
+    queue = "PENDING|BeginTime|2026-03-01T10:00:00|1:00|2||big|/p"
+    done = desk.run("--status", "a run", answers={"squeue": (0, queue)})
+    assert done.returncode == 0, done.stderr
+    for said in (
+        "iteration 40 of 80 (50.0 %), 20 s of training left",
+        "loss 2.500, 64.0 images/s",
+        "newest checkpoint: iteration_00000040.pt",
+        "attempt: job 4711, 2 nodes × 8 by srun",
+        "job 4711 waits: BeginTime (its time to begin has not come",
+        "expected to start: 2026-03-01T10:00:00",
+    ):
+        assert said in done.stdout
+    gone = {"squeue": (1, "Invalid job id specified"), "sacct": (0, "COMPLETED|0:0")}
+    ended = desk.run("--status", "a run", answers=gone)
+    assert "job 4711 is not in the queue; ended: COMPLETED, exit code 0" in ended.stdout
+    absent = desk.run("--status", "no run")
+    assert absent.returncode == 2 and "no such folder, and no job's number" in absent.stderr
+
+
+def test_a_python_without_the_packages_says_what_it_can_not_check(desk: Desk) -> None:
+    program = (
+        "import sys; sys.modules['pydantic'] = sys.modules['yaml'] = None;"
+        "from megdet_hvd.submit.__main__ import main;"
+        "sys.exit(main(['--check', sys.argv[1]]))"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "MEGDET_VENV": str(desk.venv)}
+    environ |= {"PATH": "/bin", "MEGDET_SITE": str(desk.folder / "site.sh"), "DATA": str(desk.data)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, TEMPLATE],
+        cwd=desk.folder, env=environ, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "were not checked" in done.stdout and "install/run python -m" in done.stdout
