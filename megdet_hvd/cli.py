@@ -13,7 +13,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from megdet_hvd.cluster import ending
 from megdet_hvd.config.embedded import EMBEDDED
 from megdet_hvd.config.keys import Key, groups
 
@@ -24,6 +26,10 @@ class _Parser(argparse.ArgumentParser):
     """Appends the list of settings to the help, made only when it is asked for."""
 
     settings_in_help = False
+
+    def error(self, message: str) -> NoReturn:
+        ending.tell(2, message)  # the code that argparse leaves with
+        super().error(message)
 
     def format_help(self) -> str:
         text = super().format_help()
@@ -86,10 +92,12 @@ class TrainArguments:
     """Carry on an earlier run."""
     run_folder: Path | None
     """The run to carry on; None: the newest one."""
+    run: Path | None = None
+    """The run to start, or to carry on where it has begun."""
 
 
 def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
-    """``[--config FILE] [--resume [RUN_FOLDER]] [key.sub=value ...]``."""
+    """``[--config FILE] [--resume [RUN_FOLDER] | --run RUN_FOLDER] [key.sub=value ...]``."""
     parser = make_parser(
         "megdet_hvd.train",
         "Train a detector. Alone it is one process; under a launcher, such as "
@@ -103,6 +111,13 @@ def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
         metavar="RUN_FOLDER",
         help="carry on the run in this folder; without a folder: the newest one",
     )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN_FOLDER",
+        help="start a run in this folder, or carry it on where it holds a checkpoint: for jobs "
+        "that are requeued",
+    )
     found = parse(parser, argv)
     overrides, folder = list(found.overrides), found.resume
     if folder and "=" in folder and not Path(folder).is_dir():
@@ -114,6 +129,7 @@ def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
         overrides=tuple(overrides),
         resume=folder is not None,
         run_folder=Path(folder) if folder else None,
+        run=found.run,
     )
 
 
