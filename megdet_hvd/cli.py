@@ -13,7 +13,9 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
+from megdet_hvd.cluster import ending
 from megdet_hvd.config.embedded import EMBEDDED
 from megdet_hvd.config.keys import Key, groups
 
@@ -24,6 +26,10 @@ class _Parser(argparse.ArgumentParser):
     """Appends the list of settings to the help, made only when it is asked for."""
 
     settings_in_help = False
+
+    def error(self, message: str) -> NoReturn:
+        ending.tell(2, message)  # the code that argparse leaves with
+        super().error(message)
 
     def format_help(self) -> str:
         text = super().format_help()
@@ -86,6 +92,8 @@ class TrainArguments:
     """Carry on an earlier run."""
     run_folder: Path | None
     """The run to carry on; None: the newest one."""
+    run: Path | None = None
+    """The run to start, or to carry on where it has begun."""
 
 
 _TRAIN = (
@@ -101,7 +109,10 @@ _PREFLIGHT = (
 def parse_train_arguments(
     argv: Sequence[str] | None = None, module: str = "megdet_hvd.train"
 ) -> TrainArguments:
-    """``[--config FILE] [--resume [RUN_FOLDER]] [key.sub=value ...]``; preflight takes the same."""
+    """``[--config FILE] [--resume [RUN_FOLDER] | --run RUN_FOLDER] [key.sub=value ...]``.
+
+    ``module`` is the program: preflight takes the same words as training.
+    """
     parser = make_parser(module, _TRAIN if module == "megdet_hvd.train" else _PREFLIGHT)
     add_config_option(parser)
     parser.add_argument(
@@ -110,6 +121,13 @@ def parse_train_arguments(
         const="",
         metavar="RUN_FOLDER",
         help="carry on the run in this folder; without a folder: the newest one",
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN_FOLDER",
+        help="start a run in this folder, or carry it on where it holds a checkpoint: for jobs "
+        "that are requeued",
     )
     found = parse(parser, argv)
     overrides, folder = list(found.overrides), found.resume
@@ -122,6 +140,7 @@ def parse_train_arguments(
         overrides=tuple(overrides),
         resume=folder is not None,
         run_folder=Path(folder) if folder else None,
+        run=found.run,
     )
 
 

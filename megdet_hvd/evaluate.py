@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.cluster import ending
+from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 
@@ -26,6 +28,7 @@ class Plan:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, evaluate, and return the exit code."""
+    redirect_output()
     parser = make_parser(
         "megdet_hvd.evaluate",
         "Measure a detector on validation pictures: the 12 COCO numbers and AP per class. Under "
@@ -61,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lambda: make_plan(found.checkpoint, found.config, found.overrides, found.out),
         evaluate_in_world,
         job=lambda plan: evaluation_job(plan.config),
+        stoppable=True,
     )
 
 
@@ -90,7 +94,10 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.cluster.threads import threads_per_process
     from megdet_hvd.comm.agree import together
     from megdet_hvd.comm.exchange import barrier
+    from megdet_hvd.comm.stopping import StopRequested
     from megdet_hvd.data.factory import open_validation
+    from megdet_hvd.engine.log import LOGGER
+    from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.evaluation.device import pick_device
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.evaluation.labels import Relabelled, labels_in
@@ -106,7 +113,13 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)
         detector = Relabelled(plan.trained.build(device, plan.config.model), table)
-    found = evaluate_detector(detector, index, plan.config, world)
+    try:
+        found = evaluate_detector(detector, index, plan.config, world)
+    except StopRequested as reason:
+        text = f"stopped on request ({reason}); the evaluation was broken off and has no result"
+        LOGGER.info(text)
+        ending.note(message=text)
+        return STOPPED
     if world.is_main:
         steps = plan.trained.iteration
         print(f"{plan.trained.path}" + (f", iteration {steps}" if steps is not None else ""))

@@ -1,5 +1,6 @@
 """``python -m megdet_hvd.train``: train a detector, alone or under any launcher."""
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
+from megdet_hvd.cluster import ending
+from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
@@ -27,10 +30,22 @@ class Plan:
     """Run folder to carry on; None: a new run."""
     resumption: "Resumption | None" = None
     """How it is carried on."""
+    folder: Path | None = None
+    """Folder for a new run, which may hold one without any checkpoint; None: by its name."""
+    words: tuple[str, ...] = ()
+    """What was given of configuration and overrides, as words of a command line."""
+
+    def carry_on(self, path: Path) -> str:
+        """The command that carries on the run in ``path``, launcher aside."""
+        option = "--run" if self.folder is not None else "--resume"
+        # What a new run was given is in its config.yaml; what a resumed one was, is not.
+        words = self.words if self.resumed is not None else ()
+        return shlex.join(["python", "-m", "megdet_hvd.train", option, str(path), *words])
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
     """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
+    redirect_output()
     arguments = parse_train_arguments(argv)
     from megdet_hvd.engine.job import training_job
     from megdet_hvd.engine.program import run_program
@@ -40,6 +55,8 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         train_in_world,
         job=lambda plan: training_job(plan.config, plan.resumption),
         machine_of_rank=machine_of_rank,
+        stoppable=True,
+        rank_0_configures=arguments.resume or arguments.run is not None,
     )
 
 
@@ -86,8 +103,14 @@ def make_plan(arguments: TrainArguments) -> Plan:
     Raises:
         UserError: a bad setting, or no run to carry on.
     """
+    words = arguments.overrides
+    if arguments.config is not None:
+        words = ("--config", str(arguments.config), *words)
+    if arguments.run is not None:
+        return _start_or_carry_on(arguments, arguments.run, words)
     if not arguments.resume:
-        return Plan(load_config(arguments.config, arguments.overrides), arguments.config, None)
+        config = load_config(arguments.config, arguments.overrides)
+        return Plan(config, arguments.config, None, words=words)
     from megdet_hvd.engine.resumption import resumption_of
     from megdet_hvd.engine.run_folder import RunFolder, find_run
 
@@ -101,7 +124,33 @@ def make_plan(arguments: TrainArguments) -> Plan:
     config = override(load_config(source), arguments.overrides)
     own = load_config(folder.config)
     resumption = resumption_of(folder.path, config, own, arguments.overrides)
-    return Plan(config, source, folder.path, resumption)
+    return Plan(config, source, folder.path, resumption, words=words)
+
+
+def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, ...]) -> Plan:
+    from megdet_hvd.checkpoint.naming import list_checkpoints
+    from megdet_hvd.engine.resumption import resumption_of
+    from megdet_hvd.engine.run_folder import RunFolder
+
+    if arguments.resume:
+        raise UserError(
+            f"--run {path} and --resume both name a run; --run alone starts it, or carries it on "
+            "where it has begun"
+        )
+    folder = RunFolder(path)
+    begun = bool(list_checkpoints(folder.checkpoints))
+    source = arguments.config or (folder.config if folder.config.exists() else None)
+    if begun and source is None:
+        raise UserError(
+            f"{path} holds checkpoints and no config.yaml; name the configuration with --config"
+        )
+    config = load_config(source, arguments.overrides)
+    if not begun:
+        return Plan(config, source, None, folder=path, words=words)
+    own = load_config(folder.config) if folder.config.exists() else config
+    # The words of a job that is requeued are no wish for another layout.
+    resumption = resumption_of(path, config, own, ())
+    return Plan(config, source, path, resumption, folder=path, words=words)
 
 
 def train_in_world(plan: Plan, world: "World") -> int:
@@ -109,9 +158,10 @@ def train_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.comm.agree import together
     from megdet_hvd.comm.exchange import broadcast_object
     from megdet_hvd.config.refit import Refit
-    from megdet_hvd.engine.log import log_refit
+    from megdet_hvd.engine.log import LOGGER, log_refit
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
+    from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
 
@@ -119,17 +169,28 @@ def train_in_world(plan: Plan, world: "World") -> int:
     with together(world, "refit"):
         resumption = plan.resumption
         refit = Refit(plan.config) if resumption is None else resumption.refit(world.machines)
-    path = plan.resumed
+    path = plan.resumed or plan.folder
     if path is None:
         name = plan.config.name
         if name == "auto":
             name = broadcast_object(new_run_name(plan.config_file), world, "name")
         path = Path(plan.config.output) / name
-    run = prepare_run(refit.config, world, path, resume=plan.resumed is not None)
+    resume = plan.resumed is not None
+    run = prepare_run(refit.config, world, path, resume=resume, anew=plan.folder is not None)
     announce(run)
     log_refit(refit, world)
     execute(run)
-    return 0
+    if run.stopped is None:
+        ending.note(message=f"finished after iteration {run.iteration}")
+        return 0
+    pending = ", its evaluation still to be done" if run.evaluation_due else ""
+    text = (
+        f"stopped on request ({run.stopped}) after iteration {run.iteration} of "
+        f"{run.derived.end_iteration}{pending}; carry on with: {plan.carry_on(path)}"
+    )
+    LOGGER.info(text)
+    ending.note(message=text)
+    return STOPPED
 
 
 if __name__ == "__main__":

@@ -38,8 +38,6 @@ def start(
     machine_of_rank: Sequence[int] | None = None,
     settings: HorovodSettings | None = None,
     bn_groups: Callable[[Machines], Machines] | None = None,
-    view: Any = None,
-    hear: Callable[[Any], None] | None = None,
     facts: Callable[[], Any] | None = None,
     check: Callable[[list[Any], Machines], str | None] | None = None,
 ) -> World:
@@ -53,8 +51,6 @@ def start(
     how Horovod's thread is set up; a variable the user set is never overridden, and what they set
     does not stay in the environment. ``bn_groups`` says who shares BN statistics, given the ranks
     of each machine; each rank is in one group. None: each machine is a group, as in the paper.
-    ``view`` is what this process sees of something that others may see otherwise, such as a
-    folder on a network: on every rank, ``hear`` gets rank 0's, before ``bn_groups`` is asked.
     ``facts()`` of every rank travel along, and ``check``, given all of them and the machines,
     says before Horovod starts why the job can't run (None: it can). It must be equal everywhere;
     it is not asked where a rank has no facts.
@@ -73,9 +69,7 @@ def start(
         # Horovod would start MPI, which needs a daemon that plain python may not find.
         alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
         variables |= {name: word for name, word in alone.items() if name not in os.environ}
-    found = _everyone(launch, communicator, view, None if facts is None else facts())
-    if hear is not None:
-        hear(found[0].view)
+    found = _everyone(launch, communicator, None if facts is None else facts())
     machines = _machines([one.machine for one in found], machine_of_rank)
     told = [one.facts for one in found]
     if check is not None and None not in told and (problem := check(told, machines)):
@@ -119,7 +113,6 @@ class _Told:
 
     machine: tuple[str, str]
     cores: frozenset[int]
-    view: Any
     facts: Any
 
 
@@ -133,9 +126,9 @@ def _world_communicator() -> Any:
     return MPI.COMM_WORLD
 
 
-def _everyone(launch: Launch, communicator: Any, view: Any, facts: Any) -> list[_Told]:
+def _everyone(launch: Launch, communicator: Any, facts: Any) -> list[_Told]:
     """What every rank tells, in rank order."""
-    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), view, facts)
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         return list((communicator or _world_communicator()).allgather(own))

@@ -311,6 +311,9 @@ class CheckpointConfig(Section):
     """And each time this many iterations have passed."""
     keep: Positive = 2
     """The newest so many stay, and the best by mmAP."""
+    on_error: Literal["continue", "stop"] = "continue"
+    """A checkpoint that can't be written (disk full): ``continue``, and try again when the next
+    one is due, or ``stop``. The last one of a run, or of a requested stop, always stops."""
 
 
 class ResumeConfig(Section):

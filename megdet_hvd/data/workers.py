@@ -4,15 +4,23 @@ Forking a process in which MPI or InfiniBand is up can crash it or corrupt its m
 come from a fork server: a fresh interpreter that never started MPI. They must not start it by
 accident either. Python re-imports the main program in every such process, and a main program
 that imports mpi4py would call MPI_Init there; workers are therefore given an empty main module.
+
+A batch system sends its signals to every process of a step. Workers and their server hold them
+back, SIGTERM too, so that the training process can end in order; in turn it ends workers that
+don't leave by SIGKILL, and a worker watches whether the training process is still there.
 """
 
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import popen_forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Literal
 
 import torch
@@ -20,7 +28,29 @@ import torch
 MAX_AUTO_WORKERS = 4
 STEPS_AHEAD = 2
 """Steps that each worker loads ahead."""
-_HELD_BACK = (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+_HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class _Popen(popen_forkserver.Popen):
+    """The handle of a worker, which does not hear SIGTERM."""
+
+    def terminate(self) -> None:
+        """End it; DataLoader does so with workers that don't leave within 5 s, Python at exit."""
+        self.kill()
+
+
+class _Worker(ForkServerProcess):
+    """A loader process."""
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> _Popen:
+        return _Popen(process_obj)
+
+
+class _Workers(ForkServerContext):
+    """The fork server's context, whose processes are workers."""
+
+    Process = _Worker
 
 
 def worker_count(
@@ -65,7 +95,7 @@ def shared_memory_bytes() -> int | None:
 
 def fork_server() -> Any:
     """The multiprocessing context that workers start from."""
-    context = multiprocessing.get_context("forkserver")
+    context = _Workers()
     context.set_forkserver_preload(["megdet_hvd.data.loader"])
     return context
 
@@ -74,9 +104,11 @@ def fork_server() -> Any:
 def starting_workers() -> Iterator[None]:
     """Around the start of workers: they see no main program, and no signals meant for it.
 
-    Ctrl-C and the warning signals of schedulers (USR1, USR2) go to every process of a job; they
-    are for the training process, which ends its workers itself. The mask is inherited.
+    Ctrl-C and the signals of schedulers (TERM, USR1, USR2) go to every process of a job; they are
+    for the training process, which ends its workers itself. The mask is inherited.
     """
+    # Its start lets SIGINT and SIGTERM through again, so it must be over.
+    resource_tracker.ensure_running()
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
@@ -88,6 +120,15 @@ def starting_workers() -> Iterator[None]:
 
 
 def one_thread(worker_id: int) -> None:
-    """Start-up of a worker: it counts as one core."""
+    """Start-up of a worker: it counts as one core, and does not outlive the training process."""
     del worker_id
     torch.set_num_threads(1)
+    threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    # torch looks whether the fork server lives; that lives as long as any worker does.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

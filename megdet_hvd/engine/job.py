@@ -18,10 +18,6 @@ class Job:
     """How Horovod's thread is set up; None: as Horovod does."""
     bn_groups: Callable[[Machines], Machines] | None = None
     """Who shares BN statistics, given the ranks of each machine; None: each machine."""
-    view: Any = None
-    """What rank 0 sees and all go by; see :func:`megdet_hvd.comm.session.start`."""
-    hear: Callable[[Any], None] | None = None
-    """Called with it."""
     watchdog_s: float = WatchdogConfig().seconds
     """When a hang ends the job; 0: never."""
     facts: Callable[[], Any] | None = None
@@ -38,9 +34,7 @@ def training_job(config: Config, resumption: Resumption | None = None) -> Job:
 
     job = Job(settings_for(config), sharing_of(config), watchdog_s=config.watchdog.seconds)
     if resumption is not None:
-        job = replace(
-            job, bn_groups=resumption.sharing, view=resumption.before, hear=resumption.hear
-        )
+        job = replace(job, bn_groups=resumption.sharing)
     if config.preflight == "never":
         return job
     return replace(job, facts=lambda: gather_facts(config), check=check_facts)

@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -26,7 +26,29 @@ class _BesideBar(logging.Handler):
     """Writes whole lines, above the progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _write_line(self.format(record), sys.stdout)
+        with suppress(OSError):  # a full disk takes the line, not the run
+            _write_line(self.format(record), sys.stdout)
+
+
+class _RunLog(logging.FileHandler):
+    """Once its file can't be written it says so, and is silent from then on."""
+
+    failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            super().handleError(record)
+        elif not self.failed:
+            self.failed = True
+            _log_lost(self.baseFilename, error)
+
+
+def _log_lost(file: str | Path, error: OSError) -> None:
+    LOGGER.warning(
+        f"warning: {file} can't be written ({error.strerror or error}), and the log goes on "
+        "without; this is said once"
+    )
 
 
 def start_log(world: World) -> None:
@@ -75,7 +97,11 @@ def borrowed_log(rank: int) -> Iterator[None]:
 
 def log_to_file(path: Path) -> None:
     """Copy rank 0's log, with the time, to the run folder."""
-    handler = logging.FileHandler(path)
+    try:
+        handler = _RunLog(path)
+    except OSError as error:
+        _log_lost(path, error)
+        return
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     LOGGER.addHandler(handler)
 
@@ -95,7 +121,8 @@ def log_error(text: str) -> None:
 
 def log_urgent(text: str) -> None:
     """To standard error, and to the run's log file."""
-    _write_line(text, sys.stderr)
+    with suppress(OSError):
+        _write_line(text, sys.stderr)
     record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, text, (), None)
     for handler in LOGGER.handlers:
         if isinstance(handler, logging.FileHandler):

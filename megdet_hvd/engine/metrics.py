@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.engine.spare import Spare
+
 
 def _plain(value: Any) -> Any:
     """NaN and infinities as null: JSON has no other word for them."""
@@ -16,28 +18,45 @@ def _plain(value: Any) -> Any:
 
 
 class Metrics:
-    """Appends to ``metrics.jsonl`` and, where wanted, to TensorBoard event files."""
+    """Appends to ``metrics.jsonl`` and, where wanted, to TensorBoard event files.
+
+    A full disk costs lines, with one warning, and never the run.
+    """
 
     def __init__(self, file: Path, tensorboard: Path | None, from_iteration: int) -> None:
         self._file = file
+        self._spare = Spare(str(file))
+        self._torn = False
+        """The last line may have been cut off."""
         self._writer: Any = None
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(tensorboard), purge_step=from_iteration + 1)
+            self._spare_events = Spare(str(tensorboard))
+            with self._spare_events.writing():
+                self._writer = SummaryWriter(str(tensorboard), purge_step=from_iteration + 1)
 
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
         record = {"kind": kind, "iteration": iteration, **values}
-        with self._file.open("a") as file:
-            file.write(json.dumps(_plain(record)) + "\n")
-        if self._writer is not None:
+        line = json.dumps(_plain(record)) + "\n"
+        with self._spare.writing():
+            before, self._torn = "\n" if self._torn else "", True
+            with self._file.open("a") as file:
+                file.write(before + line)
+            self._torn = False
+        if self._writer is None:
+            return
+        writer, self._writer = self._writer, None  # after an error its thread has ended
+        with self._spare_events.writing():
             for name, value in values.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):
-                    self._writer.add_scalar(f"{kind}/{name}", value, iteration)
-            self._writer.flush()
+                    writer.add_scalar(f"{kind}/{name}", value, iteration)
+            writer.flush()
+            self._writer = writer
 
     def close(self) -> None:
         """Close the event files."""
         if self._writer is not None:
-            self._writer.close()
+            with self._spare_events.writing():
+                self._writer.close()

@@ -1,13 +1,11 @@
 """The pictures of a run folder, drawn anew after each evaluation. Rank 0 only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from megdet_hvd.comm.world import World
 from megdet_hvd.data.factory import DataSets
-from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.spare import Spare
 from megdet_hvd.evaluation.evaluate import Evaluation
 
 
@@ -18,6 +16,7 @@ class RunPictures:
     folder: RunFolder
     data: DataSets
     world: World
+    _spare: Spare = field(default_factory=lambda: Spare("a picture"))
 
     def draw(self, found: Evaluation) -> None:
         """Refresh both after an evaluation."""
@@ -26,7 +25,7 @@ class RunPictures:
             return
         from megdet_hvd.report.detections import draw_detections
 
-        with _unless_disk_fails():
+        with self._spare.writing():
             draw_detections(self.data.val, found.detections, self.folder.detections)
 
     def draw_curves(self) -> None:
@@ -35,14 +34,5 @@ class RunPictures:
             return
         from megdet_hvd.report.curves import draw_curves
 
-        with _unless_disk_fails():
+        with self._spare.writing():
             draw_curves(self.folder.metrics, self.folder.curves)
-
-
-@contextmanager
-def _unless_disk_fails() -> Iterator[None]:
-    """A picture that can't be written is named in the log and costs nothing."""
-    try:
-        yield
-    except OSError as error:
-        LOGGER.warning(f"a picture could not be drawn: {error}")

@@ -62,6 +62,10 @@ class Run:
     """Newest mmAP on the validation pictures."""
     best_ap: float | None = None
     """Highest so far."""
+    evaluation_due: bool = False
+    """The evaluation after this iteration is still to be done."""
+    stopped: str | None = None
+    """Why the run ended before its end, on request."""
 
     @property
     def epoch(self) -> float:
@@ -69,10 +73,13 @@ class Run:
         return self.iteration * self.config.global_batch / len(self.data.train)
 
 
-def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Run:
+def prepare_run(
+    config: Config, world: World, path: Path, *, resume: bool, anew: bool = False
+) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
-    ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up.
+    ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up, and with
+    ``anew`` it may hold a run without any checkpoint, whose place this one takes.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
@@ -106,7 +113,7 @@ def prepare_run(config: Config, world: World, path: Path, *, resume: bool) -> Ru
             check_writable(folder)
             state = load_checkpoint(path)
         elif world.is_main:
-            create_run_folder(path, to_yaml(config))
+            create_run_folder(path, to_yaml(config), anew=anew)
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
@@ -152,8 +159,9 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
             state, run.detector, run.optimizer, run.scaler, run.config, run.data.train, run.world
         )
     run.ap, run.best_ap = state["ap"], state["best_ap"]
+    run.evaluation_due = state.get("evaluation_due", False)
     if run.world.is_main:
-        forget_after(run.folder.metrics, run.iteration)
+        forget_after(run.folder.metrics, run.iteration, evaluation_due=run.evaluation_due)
 
 
 def announce(run: Run) -> None:

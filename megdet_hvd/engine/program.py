@@ -5,15 +5,20 @@ from rank 0; after anything else, by ending the job, since the others are waitin
 """
 
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, TypeVar
 
+from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.bind import bind_process
 from megdet_hvd.cluster.cores import CoreShare
-from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.cluster.handover import STOP_FILE
+from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -30,8 +35,21 @@ RUN_ERROR = 3
 """A run that cannot go on."""
 HANG = 4
 """A job that hangs, ended by its watchdog."""
+STOPPED = 5
+"""Stopped on request: nothing is wrong, and the run can be carried on."""
 
 _LET_RANK_0_SPEAK_S = 2.0
+
+
+@dataclass(frozen=True)
+class _Program(Generic[T]):
+    """What is run once the value is configured."""
+
+    work: "Callable[[T, World], int]"
+    job: "Callable[[T], Job] | None"
+    machine_of_rank: Sequence[int] | None
+    cores: CoreShare | None
+    """Those that the process was given; None: it was left as it is."""
 
 
 def run_program(
@@ -40,6 +58,8 @@ def run_program(
     *,
     job: "Callable[[T], Job] | None" = None,
     machine_of_rank: Sequence[int] | None = None,
+    stoppable: bool = False,
+    rank_0_configures: bool = False,
 ) -> int:
     """Run ``work`` in every process of the job; returns this process's exit code.
 
@@ -48,33 +68,68 @@ def run_program(
         work: the program; all processes call it together.
         job: what it asks of the session, for the value that was configured.
         machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
+        stoppable: ``work`` asks :mod:`megdet_hvd.comm.stopping` whether to stop: SIGTERM and
+            SIGUSR1 are wishes from here on.
+        rank_0_configures: ``configure`` is called on rank 0 alone, and all take what it returns.
     """
-    value: T | None = None
-    problem: UserError | None = None
+    from megdet_hvd.comm import stopping
+
+    ending.begin()
     try:
         launch = read_launch(os.environ)
         cores = bind_process(launch, os.environ)  # before libraries start threads
-        try:
-            value = configure()
-        except UserError as error:
-            problem = error
-            if launch.controller == "single":
-                raise
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return USER_ERROR
-    return _together(launch.rank or 0, value, problem, work, job, machine_of_rank, cores)
+        return _refused(error)
+    if stoppable:
+        file = os.environ.get(STOP_FILE)
+        alone = launch.controller == "single"
+        stopping.listen(
+            who="" if alone else f"rank {launch.rank} ({socket.gethostname()})",
+            stop_file=Path(file) if file and not launch.rank else None,
+        )
+    try:
+        program = _Program(work, job, machine_of_rank, cores)
+        return _configured(launch, configure, program, rank_0_configures)
+    finally:
+        if stoppable:
+            stopping.forget()
 
 
-def _together(
-    rank: int,
-    value: T | None,
-    problem: UserError | None,
-    work: Callable[[T, "World"], int],
-    job: "Callable[[T], Job] | None",
-    machine_of_rank: Sequence[int] | None,
-    cores: CoreShare | None,
+def _refused(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    ending.tell(USER_ERROR, str(error))
+    return USER_ERROR
+
+
+def _configured(
+    launch: Launch,
+    configure: Callable[[], T],
+    program: _Program[T],
+    rank_0_configures: bool,
 ) -> int:
+    from megdet_hvd.comm.beforehand import rank_0_decides
+
+    def attempt() -> tuple[T | None, UserError | None]:
+        try:
+            return configure(), None
+        except UserError as error:
+            return None, error
+
+    try:
+        value, problem = rank_0_decides(attempt, launch) if rank_0_configures else attempt()
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        ending.tell(RUN_ERROR, str(error))
+        return RUN_ERROR
+    except Exception as fault:
+        _fault(launch.rank or 0, fault)
+        raise
+    if problem is not None and launch.controller == "single":
+        return _refused(problem)
+    return _together(launch.rank or 0, value, problem, program)
+
+
+def _together(rank: int, value: T | None, problem: UserError | None, program: _Program[T]) -> int:
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import agree, is_agreed
     from megdet_hvd.comm.session import start, stop
@@ -84,24 +139,30 @@ def _together(
 
     watchdog = Watchdog(None)
     try:
-        wishes = Job() if value is None or job is None else job(value)
+        wishes = Job() if value is None or program.job is None else program.job(value)
         world = start(
-            machine_of_rank=machine_of_rank,
+            machine_of_rank=program.machine_of_rank,
             settings=wishes.horovod,
             bn_groups=wishes.bn_groups,
-            view=wishes.view,
-            hear=wishes.hear,
             facts=wishes.facts,
             check=wishes.check,
         )
         rank = world.rank
         start_log(world)
-        if cores is not None:
-            LOGGER.info(f"rank {rank} runs on cores {cores}")
+        if program.cores is not None:
+            LOGGER.info(f"rank {rank} runs on cores {program.cores}")
         agree(problem, world, "configuration")
         assert value is not None, "without a value there is a problem"
-        watchdog = start_watchdog(world, wishes.watchdog_s, write=log_urgent, exit_code=HANG)
-        code = work(value, world)
+        watchdog = start_watchdog(
+            world,
+            wishes.watchdog_s,
+            write=log_urgent,
+            exit_code=HANG,
+            at_end=lambda report: ending.tell(HANG, _first_lines(report)),
+        )
+        code = program.work(value, world)
+        if rank == 0:
+            ending.tell(code)
         stop()
         watchdog.stop()
         return code
@@ -110,14 +171,30 @@ def _together(
         if is_agreed(error):
             if rank == 0:
                 log_error(str(error))
+                ending.tell(code, str(error))
             stop()
             watchdog.stop()
             return code
         if rank != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first
         log_error(str(error))
+        ending.tell(code, str(error))
         end_job(code)
-    except BaseException:
-        sys.stderr.write(f"rank {rank} failed:\n{traceback.format_exc()}")
-        end_job(FAULT)
+    except BaseException as fault:
+        _fault(rank, fault)
     raise AssertionError("end_job does not return")
+
+
+def _fault(rank: int, fault: BaseException) -> None:
+    """Show it, and end the job; never returns."""
+    from megdet_hvd.comm.abort import end_job
+
+    sys.stderr.write(f"rank {rank} failed:\n{traceback.format_exc()}")
+    last_line = traceback.format_exception_only(fault)[-1].strip()
+    ending.tell(FAULT, f"rank {rank}: {last_line}")
+    end_job(FAULT)
+
+
+def _first_lines(report: str) -> str:
+    """The watchdog's verdict, without where each rank stands."""
+    return report.partition("\nwhere the ranks stand:")[0]

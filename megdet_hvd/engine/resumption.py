@@ -1,8 +1,8 @@
 """Carrying a run on: one view of its checkpoint, and a configuration that fits the processes.
 
-Every rank may see another newest checkpoint on a network file system. So rank 0's view counts:
-:func:`megdet_hvd.comm.session.start` hands it to all before Horovod starts, since the groups that
-share BN statistics follow from it. From there on it is arithmetic, the same on every rank.
+Every rank may see another newest checkpoint on a network file system. So rank 0 alone looks, before
+Horovod starts (:func:`megdet_hvd.comm.beforehand.rank_0_decides`), since the groups that share BN
+statistics follow from it. From there on it is arithmetic, the same on every rank.
 """
 
 from collections.abc import Collection
@@ -21,12 +21,8 @@ class Resumption:
     """What is known of a run that is carried on."""
 
     def __init__(self, config: Config, given: Collection[str], before: Before | None) -> None:
-        """``before``: this process's own view, until :meth:`hear` brings rank 0's."""
+        """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
         self._config, self._given, self.before = config, frozenset(given), before
-
-    def hear(self, before: Before | None) -> None:
-        """Take rank 0's view."""
-        self.before = before
 
     def refit(self, machines: Machines) -> Refit:
         """How the run goes on, given the ranks of each machine.

@@ -1,22 +1,22 @@
 """The run itself: training steps, with evaluation, checkpoints and pictures when they are due."""
 
 import time
+from collections.abc import Iterator
 from contextlib import closing
 
-from megdet_hvd.checkpoint.file import save_checkpoint
-from megdet_hvd.checkpoint.naming import checkpoint_name
-from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
-from megdet_hvd.comm.agree import together
+from megdet_hvd.cluster import ending
+from megdet_hvd.comm import stopping
+from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.loop import Step, train_steps
 from megdet_hvd.engine.metrics import Metrics
-from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
+from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
-from megdet_hvd.engine.state import capture_state
+from megdet_hvd.engine.saving import checkpoint_due, save
 from megdet_hvd.engine.summary import summary
 from megdet_hvd.engine.validation import Validation
 
@@ -24,11 +24,15 @@ from megdet_hvd.engine.validation import Validation
 def execute(run: Run) -> Run:
     """Train to the end, evaluating and saving on the way. Every process calls it together.
 
+    Where a rank wants the job to stop (:mod:`megdet_hvd.comm.stopping`), all end after the same
+    step, with a checkpoint; ``stopped`` of the run then says why.
+
     Raises:
         RunError, UserError: on all ranks alike; the latest checkpoint stays.
     """
     config, world, folder = run.config, run.world, run.folder
     end = run.derived.end_iteration
+    ending.note(run_folder=folder.path, iteration=run.iteration)
     metrics = None
     if world.is_main:
         events = folder.tensorboard if config.log.tensorboard else None
@@ -51,40 +55,58 @@ def execute(run: Run) -> Run:
     )
     skipped = 0
     with closing(progress):
-        if validation is not None and config.evaluation.untrained and run.iteration == 0:
+        untrained = config.evaluation.untrained and run.iteration == 0
+        if validation is not None and (untrained or run.evaluation_due):
             began = time.monotonic()
             _evaluate(run, validation, pictures)
+            if run.stopped is None and run.iteration and checkpoint_due(run, run.iteration):
+                save(run)
             progress.outside(time.monotonic() - began)
-        steps = train_steps(
-            run.detector,
-            run.optimizer,
-            run.scaler,
-            iter(loader),
-            config,
-            run.derived,
-            world,
-            run.device,
-            run.iteration,
-        )
-        for step in steps:
+        for step in _steps(run, loader) if run.stopped is None else ():
             go_outside("between steps")
             run.iteration = step.iteration
+            ending.note(iteration=run.iteration)
             skipped += step.status.skipped
             _count(run, step, progress, metrics, skipped)
             began = time.monotonic()
+            if step.status.stop:
+                run.stopped = _agreed_reason(run)
             if validation is not None and _evaluation_due(run, end):
-                _evaluate(run, validation, pictures)
+                run.evaluation_due = True  # made up for after a stop
+                if run.stopped is None:
+                    _evaluate(run, validation, pictures)
             elif due_by_epochs(run.iteration, 1, len(run.data.train), config.global_batch):
                 pictures.draw_curves()
-            if _checkpoint_due(run, end):
-                _save(run)
+            if run.iteration == end and not run.evaluation_due:
+                run.stopped = None  # there is nothing left to do
+            if run.stopped is not None:
+                break
+            if checkpoint_due(run, run.iteration):
+                save(run)
             progress.outside(time.monotonic() - began)
+    if run.stopped is not None:
+        save(run, last=True)
     go_outside("finishing the run")
     if metrics is not None:
         metrics.close()
+    if run.world.is_main and run.stopped is None:
         for words in summary(folder, run.iteration):
             LOGGER.info(words)
     return run
+
+
+def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:
+    return train_steps(
+        run.detector,
+        run.optimizer,
+        run.scaler,
+        iter(loader),
+        run.config,
+        run.derived,
+        run.world,
+        run.device,
+        run.iteration,
+    )
 
 
 def _validation(run: Run, metrics: Metrics | None) -> Validation | None:
@@ -116,44 +138,20 @@ def _evaluation_due(run: Run, end: int) -> bool:
     return run.iteration == end or due_by_epochs(run.iteration, every, size, batch)
 
 
-def _checkpoint_due(run: Run, end: int) -> bool:
-    settings = run.config.checkpoint
-    size, batch = len(run.data.train), run.config.global_batch
-    return (
-        run.iteration == end
-        or due_by_epochs(run.iteration, settings.every_epochs, size, batch)
-        or due_by_iterations(run.iteration, settings.every_iterations)
-    )
-
-
 def _evaluate(run: Run, validation: Validation, pictures: RunPictures) -> None:
     go_outside("evaluation")
-    found = validation.run(run.detector, run.iteration, run.epoch)
+    run.evaluation_due = True
+    try:
+        found = validation.run(run.detector, run.iteration, run.epoch)
+    except stopping.StopRequested as broken_off:
+        run.stopped = str(broken_off)
+        return
+    run.evaluation_due = False
     run.ap = found.result.ap
     pictures.draw(found)
 
 
-def _save(run: Run) -> None:
-    go_outside("checkpoint")
-    best = run.ap is not None and (run.best_ap is None or run.ap > run.best_ap)
-    if best:
-        run.best_ap = run.ap
-    state = capture_state(
-        run.detector,
-        run.optimizer,
-        run.scaler,
-        run.config,
-        run.data.train,
-        run.world,
-        iteration=run.iteration,
-        ap=run.ap,
-        best_ap=run.best_ap,
-        shared_statistics=run.shared_statistics,
-    )
-    with together(run.world, "checkpoint"):
-        if run.world.is_main:
-            path = run.folder.checkpoints / checkpoint_name(run.iteration)
-            save_checkpoint(path, state)
-            if best:
-                mark_best(path)
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep)
+def _agreed_reason(run: Run) -> str:
+    """The lowest rank's: only those that want to stop know why."""
+    reasons = gather_objects(stopping.wanted(), run.world, "stop")
+    return str(next(reason for reason in reasons if reason is not None))

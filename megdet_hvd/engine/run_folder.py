@@ -3,9 +3,11 @@
 import datetime
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.errors import UserError
 
@@ -58,21 +60,26 @@ def new_run_name(config_file: Path | None) -> str:
     return f"{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
-def create_run_folder(path: Path, config_text: str) -> RunFolder:
+def create_run_folder(path: Path, config_text: str, *, anew: bool = False) -> RunFolder:
     """Make the folder and write the configuration into it. Rank 0 only.
+
+    ``anew``: a run that never came to its first checkpoint may be there; its metrics go.
 
     Raises:
         UserError: the folder can't be written, or holds another run already.
     """
     folder = RunFolder(path)
-    if folder.config.exists():
+    if folder.config.exists() and not (anew and not list_checkpoints(folder.checkpoints)):
         raise UserError(
             f"{path} already holds a run; carry it on with --resume {path}, or choose another "
             "name=…"
         )
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
-        folder.config.write_text(config_text)
+        if folder.config.exists():
+            folder.metrics.unlink(missing_ok=True)
+        # Whole or not at all: a job that is killed here is started anew from this file.
+        write_bytes(folder.config, config_text.encode())
     except OSError as error:
         raise UserError(
             f"{path}: the run folder can't be written ({error.strerror}); choose another place "
@@ -107,15 +114,22 @@ def find_run(output: Path) -> RunFolder:
     return RunFolder(max(runs)[1])
 
 
-def forget_after(metrics: Path, iteration: int) -> None:
-    """Drop the metrics of iterations after a checkpoint: a resumed run writes them again."""
+def forget_after(metrics: Path, iteration: int, *, evaluation_due: bool = False) -> None:
+    """Drop the metrics of iterations after a checkpoint: a resumed run writes them again.
+
+    Where the file can't be written it stays as it is; readers let the later of two lines count.
+    ``evaluation_due``: so does the evaluation after ``iteration`` itself.
+    """
     if not metrics.exists():
         return
     kept = []
     for line in metrics.read_text().splitlines():
         try:
-            if json.loads(line)["iteration"] <= iteration:
+            record = json.loads(line)
+            again = evaluation_due and record["kind"] == "eval"
+            if record["iteration"] < iteration + (0 if again else 1):
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
             continue  # half a line, written when the power went
-    metrics.write_text("".join(f"{line}\n" for line in kept))
+    with suppress(OSError):
+        write_bytes(metrics, "".join(f"{line}\n" for line in kept).encode())

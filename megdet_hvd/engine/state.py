@@ -28,11 +28,13 @@ def capture_state(
     ap: float | None,
     best_ap: float | None,
     shared_statistics: bool,
+    evaluation_due: bool = False,
 ) -> dict[str, Any]:
     """The state after ``iteration`` steps. Every process calls it together.
 
     The model's running statistics are averaged over the machines; each process's own are kept
-    beside it, so that a resumed run goes on from them.
+    beside it, so that a resumed run goes on from them. ``evaluation_due``: the evaluation after
+    this iteration was broken off, and is to be made up for.
     """
     own = [buffer.detach().cpu().clone() for buffer in running_buffers(detector)]
     statistics = None if shared_statistics else gather_objects(own, world, "running_statistics")
@@ -53,6 +55,7 @@ def capture_state(
         "images_per_epoch": len(data),
         "ap": ap,
         "best_ap": best_ap,
+        "evaluation_due": evaluation_due,
         "random": random,
         "running_statistics": statistics,
         "bn_groups": [list(group) for group in sharing_of(config)(world.machines)],

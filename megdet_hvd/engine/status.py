@@ -1,7 +1,7 @@
 """One small message per step: how all ranks fare.
 
 It carries the loss parts (for the log), how positives and negatives are balanced over the images,
-their number, and whether a rank cannot go on.
+their number, and whether a rank cannot go on or wants the job to stop.
 It travels while gradients are computed, and is read before weights change. So a rank that
 met an unreadable picture or a non-finite loss takes all of them out of the loop at the same
 step, with weights untouched and none left waiting.
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megdet_hvd.comm import stopping
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import waiting
@@ -40,6 +41,8 @@ class StepStatus:
     balance: dict[str, float]
     """``rpn_foreground`` and ``box_foreground``: share of positives among the samples of an image,
     mean over the images of the global batch; with ``_spread``: its standard deviation over them."""
+    stop: bool = False
+    """A rank wants the job to stop: all end after this step."""
 
     @property
     def loss(self) -> float:
@@ -81,6 +84,7 @@ class StatusMessage:
                 self.images,
                 self.skipped,
                 self.problem is not None,
+                stopping.wanted() is not None,
                 *self.shares.values(),
                 *self.squared_shares.values(),
             ],
@@ -107,7 +111,7 @@ class StatusMessage:
 
             with waiting("megdet.status", range(self.world.size), self._flat.numel()):
                 total = hvd.synchronize(self._handle).tolist()
-        count, skipped, failed, *rest = total
+        count, skipped, failed, stops, *rest = total
         shares, squares = rest[: len(STAGES)], rest[len(STAGES) : 2 * len(STAGES)]
         bad, *sums = rest[2 * len(STAGES) :]
         if failed or bad:
@@ -116,7 +120,7 @@ class StatusMessage:
         balance: dict[str, float] = {}
         for stage, share, square in zip(STAGES, shares, squares, strict=True):
             balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
-        return StepStatus(mean, int(count), int(skipped), balance)
+        return StepStatus(mean, int(count), int(skipped), balance, stops > 0)
 
     def _reasons(self, iteration: int, images: str) -> str:
         own = self.problem

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from megdet_hvd.comm.agree import together
+from megdet_hvd.comm import stopping
+from megdet_hvd.comm.agree import mark_agreed, together
 from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
@@ -50,6 +51,7 @@ def evaluate_detector(
 
     Raises:
         UserError: on all ranks alike; a picture can't be decoded.
+        StopRequested: on all ranks alike; a rank broke off, since the job shall stop.
     """
     count = min(len(index), config.evaluation.max_images or len(index))
     images_per_batch = config.evaluation.images_per_process
@@ -66,8 +68,15 @@ def evaluate_detector(
             cores=world.cores,
         )
         unreadable = len(skipped)
+    complete = len(found) + unreadable == sum(len(batch) for batch in batches)
+    reason = None if complete else stopping.wanted()
+    assert complete or reason, (len(found), unreadable, batches)
+    shares = gather_objects((unreadable, reason), world, "evaluation.shares")
+    reasons = [text for _, text in shares if text is not None]
+    if reasons:
+        raise mark_agreed(stopping.StopRequested(reasons[0]))
+    unreadable = sum(skips for skips, _ in shares)
     detections = gather_detections(found, world)
-    unreadable = sum(gather_objects(unreadable, world, "evaluation.unreadable"))
     numbering = Numbering.of(index, range(count))
     assert len(detections) + unreadable == count, (len(detections), unreadable, count)
     result: CocoResult | None = None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from megdet_hvd.comm import stopping
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections, Unreadable
@@ -54,7 +55,8 @@ def detect(
     """Detections, on the CPU, by position in the index. No communication takes place.
 
     BN layers use their running statistics in evaluation mode, so a rank with fewer batches, or
-    none, leaves nobody waiting.
+    none, leaves nobody waiting. Once this process knows that the job shall stop, it takes no
+    more batches: pictures are then missing from both.
 
     Raises:
         UserError: a picture can't be decoded and ``data.unreadable_images`` is ``stop``.
@@ -81,6 +83,8 @@ def detect(
                         "or go on without such pictures with data.unreadable_images=skip"
                     )
             unreadable += batch.unreadable
+            if stopping.wanted() is not None:
+                break
             go_outside("evaluation")  # anew for each batch: a share may take long in all
             if not len(batch):
                 continue

@@ -5,9 +5,12 @@ import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
+from megdet_hvd.comm import stopping
 from megdet_hvd.comm.watchdog.channel import Link, Message, greeted_rank, welcome
 from megdet_hvd.comm.watchdog.judge import judge
+from megdet_hvd.comm.watchdog.last_words import ended_words, terminated_words
 from megdet_hvd.comm.watchdog.member import Job, Member, own_stack, silent_ranks
 from megdet_hvd.comm.watchdog.standing import MISSED_S, NEVER_HEARD, Silence, Standing
 
@@ -15,6 +18,11 @@ _HELLO_S = 10.0
 """A connection that has not said hello by then is no rank's."""
 _TELL_S = 1.0
 """For the last message to leave."""
+_GATHER_S = 0.3
+"""Ranks that fall together are told of together; a launcher leaves the others a second."""
+
+
+_SERVER = "server"
 
 
 @dataclass
@@ -26,6 +34,8 @@ class _Peer:
     silence: Silence = field(default_factory=Silence)
     """By this rank's awake clock."""
     stack: str | None = None
+    terminated: bool = False
+    """SIGTERM came to it."""
 
 
 class Hub(Member):
@@ -37,9 +47,14 @@ class Hub(Member):
         self._server = server
         self._peers = {rank: _Peer() for rank in range(1, len(job.identities))}
         self._strangers: dict[Link, float] = {}
-        self._selector = selectors.DefaultSelector()
+        self._terminated: dict[int, Standing] = {}
+        self._ended: dict[int, Standing] = {}
+        """Fallen ranks that nobody has told the user of, as they stood when last heard of."""
+        self._since: float | None = None
+        """``time.monotonic()`` of the first of them."""
+        self._own_term_told = False
         if server is not None:
-            self._selector.register(server, selectors.EVENT_READ)
+            self._selector.register(server, selectors.EVENT_READ, _SERVER)
 
     def meet(self, deadline_s: float) -> list[int]:
         """Wait until all ranks have connected; returns those that have not."""
@@ -54,8 +69,9 @@ class Hub(Member):
         """Hear, answer, judge."""
         self._hear(0)
         own = self.own.read(now)
-        self._tell({"beat": own.as_message()})
+        self._tell(self.beat(own))
         standings = self._standings(own)
+        self._say_last_words(standings)
         verdict = judge(standings, self.job.limit_s)
         if verdict is None:
             return
@@ -65,6 +81,14 @@ class Hub(Member):
         verdict = judge(standings, self.job.limit_s)
         if verdict is not None:
             self.end(verdict, standings, stacks)
+
+    def news(self) -> bool:
+        """A wish to stop, or ranks that have fallen."""
+        if stopping.terminated() and not self._own_term_told:
+            self._own_term_told = True
+            self._note_fall(self._terminated, 0, self.own.read(self.clock.tick()))
+        due = self._since is not None and time.monotonic() - self._since >= _GATHER_S
+        return due or super().news()
 
     def before_end(self, standings: Mapping[int, Standing]) -> None:
         """Tell all ranks, and whom they must help to end."""
@@ -79,7 +103,6 @@ class Hub(Member):
         self._tell({message: True})
         for link in [*self._links(), *self._strangers]:
             link.close()
-        self._selector.close()
         if self._server is not None:
             self._server.close()
 
@@ -90,18 +113,21 @@ class Hub(Member):
         for link in self._links():
             link.send(message)
 
-    def _hear(self, timeout_s: float) -> None:
-        """Take in what has come on all connections."""
+    def listen(self, who: Any) -> None:
+        """A rank speaks, a stranger, or somebody wants to connect."""
         now = self.clock.tick()
-        for key, _ in self._selector.select(timeout_s):
-            if key.fileobj is self._server:
-                self._accept(now)
-                continue
-            link, rank = key.data
-            if rank is None:
-                self._greet(link, now)
-            else:
-                self._listen_to(rank, link, now)
+        if who == _SERVER:
+            self._accept(now)
+            return
+        link, rank = who
+        if rank is None:
+            self._greet(link, now)
+        else:
+            self._listen_to(rank, link, now)
+
+    def _hear(self, timeout_s: float) -> None:
+        super()._hear(timeout_s if self._since is None else min(timeout_s, _GATHER_S))
+        now = self.clock.tick()
         for link, since in list(self._strangers.items()):
             if now - since > _HELLO_S or link.state != "open":
                 del self._strangers[link]
@@ -147,6 +173,7 @@ class Hub(Member):
             peer.silence.hear(now)
             if "beat" in message:
                 peer.standing = Standing.from_message(message["beat"])
+                self._heed(rank, peer, message)
             elif "stack" in message:
                 peer.stack = message["stack"]
             elif "bye" in message:
@@ -156,10 +183,35 @@ class Hub(Member):
         if link.state != "open":
             self._drop(link)
             peer.link = None
+            unheard_s = now - peer.silence.heard
             peer.silence.hear(now)
             # Lost by the network: it is silent until it comes back. Closed: its process ended.
             if peer.standing.link == "open" and link.state == "ended":
+                self._note_fall(self._ended, rank, replace(peer.standing, silent_s=unheard_s))
                 peer.standing = replace(peer.standing, link="closed")
+
+    def _heed(self, rank: int, peer: _Peer, beat: Message) -> None:
+        """What a beat says beside where the rank stands."""
+        if "stop" in beat:
+            stopping.request(str(beat["stop"]))
+        if beat.get("terminated") and not peer.terminated:
+            peer.terminated = True
+            self._note_fall(self._terminated, rank, peer.standing)
+
+    def _note_fall(self, fallen: dict[int, Standing], rank: int, standing: Standing) -> None:
+        fallen[rank] = standing
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def _say_last_words(self, standings: Mapping[int, Standing]) -> None:
+        """The launcher may end this process in a second, long before anything can be judged."""
+        if self._since is None or time.monotonic() - self._since < _GATHER_S:
+            return
+        hosts = self.job.hosts
+        lines = terminated_words(self._terminated, hosts) if self._terminated else []
+        lines += ended_words(self._ended, standings, hosts) if self._ended else []
+        self._terminated, self._ended, self._since = {}, {}, None
+        self.speak("\n".join(lines))
 
     def _drop(self, link: Link) -> None:
         self._selector.unregister(link.socket)

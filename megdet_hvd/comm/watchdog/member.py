@@ -1,6 +1,8 @@
 """What the watchdogs of all ranks have in common: the tick, and how a job is ended."""
 
 import os
+import selectors
+import socket
 import sys
 import threading
 import time
@@ -9,8 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
+from megdet_hvd.comm import stopping
 from megdet_hvd.comm.abort import end_job
+from megdet_hvd.comm.watchdog.channel import Message
 from megdet_hvd.comm.watchdog.identity import Identity, kill
 from megdet_hvd.comm.watchdog.judge import Verdict
 from megdet_hvd.comm.watchdog.report import report
@@ -20,6 +25,11 @@ WRITE_S = 3.0
 """A report that can't be written (a full disk, a reader that is gone) must not keep the job."""
 LET_REPORTER_END_S = 3.0
 """The rank that reports ends the job; the others help themselves if that does not suffice."""
+_PAUSE_S = 0.1
+"""Between two looks at what has come, beside the training: rank 0 hears 127 beats a second."""
+
+_ALARM = "alarm"
+_BELL = "bell"
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,8 @@ class Job:
     write: Callable[[str], None]
     """Shows a message to the user."""
     exit_code: int
+    at_end: Callable[[str], None] = lambda text: None
+    """Given the report of a hang before the job ends."""
 
     @property
     def interval_s(self) -> float:
@@ -53,7 +65,15 @@ class Member(ABC):
         self.job = job
         self.clock = AwakeClock(2 * job.interval_s)
         self.own = OwnStanding(job.interval_s)
+        self._told: str | None = None
+        """The wish to stop that the others have been told of."""
         self._stop = threading.Event()
+        self._alarm = socket.socketpair()
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._alarm[0], selectors.EVENT_READ, _ALARM)
+        bell = stopping.bell()
+        if bell is not None:
+            self._selector.register(bell, selectors.EVENT_READ, _BELL)
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
@@ -63,6 +83,8 @@ class Member(ABC):
     def stop(self) -> None:
         """Leave in order: from here on nobody expects anything of this rank."""
         self._stop.set()
+        with suppress(OSError):
+            self._alarm[1].send(b"!")
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
@@ -74,10 +96,55 @@ class Member(ABC):
     def part(self, message: str) -> None:
         """Say good-bye (``bye``), or that this rank can't watch any more (``blind``)."""
 
+    @abstractmethod
+    def listen(self, who: Any) -> None:
+        """Take in what has come on a connection; ``who``: as it was registered."""
+
+    def news(self) -> bool:
+        """Whether the next beat should not wait."""
+        return stopping.requested() != self._told
+
+    def beat(self, own: Standing) -> Message:
+        """What the others are told at each beat."""
+        self._told = stopping.requested()
+        message: Message = {"beat": own.as_message()}
+        if self._told is not None:
+            message["stop"] = self._told
+        if stopping.terminated():
+            message["terminated"] = True
+        return message
+
+    def speak(self, text: str) -> None:
+        """Show it to the user, without waiting for long."""
+        writer = threading.Thread(target=self.job.write, args=(text,), daemon=True)
+        writer.start()
+        writer.join(WRITE_S)
+
+    def _hear(self, timeout_s: float) -> None:
+        """Take in signals, and what has come on all connections; returns once anything has."""
+        for key, _ in self._selector.select(timeout_s):
+            if key.data == _BELL:
+                stopping.answer_bell()
+            elif key.data != _ALARM:
+                self.listen(key.data)
+
+    def _rest(self) -> None:
+        """Until the next beat."""
+        end = time.monotonic() + self.job.interval_s
+        while not self._stop.is_set() and not self.news():
+            left_s = end - time.monotonic()
+            if left_s <= 0:
+                return
+            self._hear(left_s)
+            if not self.news():
+                self._stop.wait(min(_PAUSE_S, max(end - time.monotonic(), 0)))
+
     def _run(self) -> None:
         try:
-            while not self._stop.wait(self.job.interval_s):
+            self._rest()
+            while not self._stop.is_set():
                 self.tick(self.clock.tick())
+                self._rest()
             self.part("bye")
         except Exception:
             # A fault of the watchdog must not end a job that is well.
@@ -86,15 +153,20 @@ class Member(ABC):
                 f"{traceback.format_exc()}"
             )
             self.part("blind")
+        finally:
+            self._selector.close()
+            for end in self._alarm:
+                end.close()
 
     def end(
         self, verdict: Verdict, standings: Mapping[int, Standing], stacks: Mapping[int, str]
     ) -> None:
         """Write the report and end the job; never returns."""
         text = report(verdict, standings, self.job.hosts, stacks, self.job.exit_code)
-        writer = threading.Thread(target=self.job.write, args=(text,), daemon=True)
-        writer.start()
-        writer.join(WRITE_S)
+        self.speak(text)
+        at_end = threading.Thread(target=self.job.at_end, args=(text,), daemon=True)
+        at_end.start()
+        at_end.join(WRITE_S)
         _hush()
         self.before_end(standings)
         self.kill_stopped(silent_ranks(standings))

@@ -18,25 +18,25 @@ def report(
 ) -> str:
     """The whole message. ``hosts`` by rank; ``stacks``: Python stacks of culprits, where sent."""
     lines = [f"error: the job hangs and is ended by its watchdog, exit code {exit_code}"]
-    for reason, ranks in _by(verdict.culprits).items():
-        lines.append(f"  {_who(ranks, hosts)}: {reason}")
+    for reason, ranks in grouped(verdict.culprits).items():
+        lines.append(f"  {describe_who(ranks, hosts)}: {reason}")
     if not verdict.culprits:
         lines.append("  all ranks are there and nothing moves: the network, or what carries sums")
     lines += [f"  {_wait(wait)}" for wait in verdict.waits]
     lines.append("where the ranks stand:")
-    for place, ranks in sorted(_by(_places(standings)).items(), key=lambda item: item[1]):
+    for place, ranks in sorted(grouped(_places(standings)).items(), key=lambda item: item[1]):
         since_s = max(standings[rank].age_s for rank in ranks)
-        lines.append(f"  {_who(ranks, hosts)}: {place}, for {since_s:.0f} s")
+        lines.append(f"  {describe_who(ranks, hosts)}: {place}, for {since_s:.0f} s")
     unknown = [r for r in range(len(hosts)) if r not in standings or standings[r].link == "never"]
     if unknown:
-        lines.append(f"  {_who(unknown, hosts)}: unknown, no connection")
+        lines.append(f"  {describe_who(unknown, hosts)}: unknown, no connection")
     for rank, stack in sorted(stacks.items()):
         lines.append(f"stack of rank {rank} ({hosts[rank]}):")
         lines += [f"  {line}" for line in stack.splitlines()]
     return "\n".join(lines)
 
 
-def _by(values: Mapping[int, str]) -> dict[str, list[int]]:
+def grouped(values: Mapping[int, str]) -> dict[str, list[int]]:
     """Ranks by what is said of them."""
     groups: dict[str, list[int]] = {}
     for rank, value in sorted(values.items()):
@@ -47,11 +47,14 @@ def _by(values: Mapping[int, str]) -> dict[str, list[int]]:
 def _places(standings: Mapping[int, Standing]) -> dict[int, str]:
     """A few words on the place of each rank that was heard of."""
     return {
-        rank: _place(standing) for rank, standing in standings.items() if standing.link != "never"
+        rank: describe_place(standing)
+        for rank, standing in standings.items()
+        if standing.link != "never"
     }
 
 
-def _place(standing: Standing) -> str:
+def describe_place(standing: Standing) -> str:
+    """``step 5, in cgbn.layer1.forward.0 (8 values)``, after what is odd about it."""
     state = {"left": "left; ", "closed": "connection closed; "}.get(standing.link, "")
     if standing.silent_s >= MISSED_S:
         state += f"last heard of {standing.silent_s:.0f} s ago; "
@@ -63,8 +66,8 @@ def _place(standing: Standing) -> str:
     return f"{state}{step}{what}"
 
 
-def _who(ranks: Sequence[int], hosts: Sequence[str]) -> str:
-    """``ranks 0-7, 16 (n1, n3)``."""
+def describe_who(ranks: Sequence[int], hosts: Sequence[str]) -> str:
+    """Ranks and where they are: ``ranks 0-7, 16 (n1, n3)``."""
     names = list(dict.fromkeys(hosts[rank] for rank in ranks))
     shown = ", ".join(names[:_HOSTS_SHOWN])
     if len(names) > _HOSTS_SHOWN:

@@ -3,13 +3,17 @@
 Where rank 0 is silent or gone, it judges by itself, knowing of nobody but rank 0 and itself.
 """
 
+import selectors
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
+from megdet_hvd.comm import stopping
 from megdet_hvd.comm.watchdog.channel import Link, hello, is_welcome
 from megdet_hvd.comm.watchdog.judge import judge
+from megdet_hvd.comm.watchdog.last_words import ended_words
 from megdet_hvd.comm.watchdog.member import LET_REPORTER_END_S, Job, Member, own_stack
 from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Silence, Standing
 
@@ -46,8 +50,9 @@ class Spoke(Member):
             now = self.clock.tick()
         own = self.own.read(now)
         if self._link is not None:
-            self._link.send({"beat": own.as_message()})
+            self._link.send(self.beat(own))
             self._listen(now)
+        self._told = stopping.requested()  # where there is no link, at the next connection
         hub = self._silence.add_to(self._hub, now, own.step)
         if self._link is not None and hub.silent_s < self.job.limit_s:
             self._convinced = None
@@ -72,6 +77,11 @@ class Spoke(Member):
     def before_end(self, standings: Mapping[int, Standing]) -> None:
         """Nothing: where rank 0 is silent there is no way to the others, and each judges itself."""
 
+    def listen(self, who: Any) -> None:
+        """Rank 0 speaks."""
+        if self._link is not None:
+            self._listen(self.clock.tick())
+
     def _listen(self, now: float) -> None:
         link = self._link
         assert link is not None
@@ -79,6 +89,8 @@ class Spoke(Member):
             self._silence.hear(now)
             if "beat" in message:
                 self._hub = Standing.from_message(message["beat"])
+                if "stop" in message:
+                    stopping.request(str(message["stop"]))
             elif "stack?" in message:
                 link.send({"stack": own_stack()})
             elif "end" in message:
@@ -89,10 +101,16 @@ class Spoke(Member):
                 self._hub = NEVER_HEARD
                 self._addresses = []
         if link.state != "open":
+            self._selector.unregister(link.socket)
             link.close()
             self._link = None
+            unheard_s = now - self._silence.heard
             self._silence.hear(now)
             if self._hub.link == "open" and link.state == "ended":
+                if self.job.rank == 1:  # one is enough, and nobody else can tell
+                    fallen = {0: replace(self._hub, silent_s=unheard_s)}
+                    own = {1: self.own.read(now)}
+                    self.speak("\n".join(ended_words(fallen, own, self.job.hosts)))
                 self._hub = replace(self._hub, link="closed")
 
     def _connect(self, timeout_s: float) -> None:
@@ -111,8 +129,9 @@ class Spoke(Member):
             answer = link.receive_one()
             if answer is not None:
                 if is_welcome(answer, greeting, self.job.secret):
-                    link.send({"beat": self.own.read(self.clock.now).as_message()})
+                    link.send(self.beat(self.own.read(self.clock.now)))
                     self._link = link
+                    self._selector.register(link.socket, selectors.EVENT_READ, None)
                     self._addresses = [address]
                     self._silence.hear(self.clock.tick())
                     if self._hub.link == "never":

@@ -73,13 +73,15 @@ def start_watchdog(
     write: Callable[[str], None] = to_stderr,
     exit_code: int = 4,
     gather: Callable[[Any], list[Any]] | None = None,
+    at_end: Callable[[str], None] = lambda text: None,
 ) -> Watchdog:
     """Watch the job from now on. Every process calls it together, after Horovod's start.
 
     Once a rank has waited ``seconds`` in a collective for ranks that will not come, or a rank
     gives no sign of life for so long, one rank gives the report to ``write``, and every process
-    of the job ends with ``exit_code``. Rank 0's ``seconds`` counts; 0: no watchdog. ``gather``
-    gives every rank the values of all, by rank; None: over Horovod.
+    of the job ends with ``exit_code``; ``at_end`` is given the report too. Rank 0's ``seconds``
+    counts; 0: no watchdog. ``gather`` gives every rank the values of all, by rank; None: over
+    Horovod.
     """
     if world.size == 1:
         return Watchdog(None)
@@ -103,6 +105,7 @@ def start_watchdog(
         secret=meeting.secret,
         write=write,
         exit_code=exit_code,
+        at_end=at_end,
     )
     member: Member
     if world.rank == 0:

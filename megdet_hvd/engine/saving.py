@@ -1,0 +1,91 @@
+"""Checkpoints of a run: when they are due, and what follows where one can't be written."""
+
+from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
+from megdet_hvd.checkpoint.naming import checkpoint_name, list_checkpoints
+from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
+from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.exchange import broadcast_object
+from megdet_hvd.comm.position import go_outside
+from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
+from megdet_hvd.engine.prepare import Run
+from megdet_hvd.engine.state import capture_state
+from megdet_hvd.errors import RunError, UserError
+
+
+def checkpoint_due(run: Run, iteration: int) -> bool:
+    """Whether a checkpoint is due after ``iteration`` steps."""
+    settings = run.config.checkpoint
+    size, batch = len(run.data.train), run.config.global_batch
+    return (
+        iteration == run.derived.end_iteration
+        or due_by_epochs(iteration, settings.every_epochs, size, batch)
+        or due_by_iterations(iteration, settings.every_iterations)
+    )
+
+
+def save(run: Run, *, last: bool = False) -> None:
+    """Write a checkpoint. Every process calls it together.
+
+    Between two that are due (a stop on request) it never becomes ``best.pt``, so that a run in
+    two parts keeps the same one as a run in one. Where it can't be written, the former ones stay
+    and the run goes on, unless ``checkpoint.on_error`` says stop or it is the ``last`` one.
+
+    Raises:
+        RunError: on all ranks alike; names the newest good checkpoint.
+    """
+    go_outside("checkpoint")
+    due = checkpoint_due(run, run.iteration) and not run.evaluation_due
+    best_before = run.best_ap
+    best = due and run.ap is not None and (run.best_ap is None or run.ap > run.best_ap)
+    if best:
+        run.best_ap = run.ap
+    state = capture_state(
+        run.detector,
+        run.optimizer,
+        run.scaler,
+        run.config,
+        run.data.train,
+        run.world,
+        iteration=run.iteration,
+        ap=run.ap,
+        best_ap=run.best_ap,
+        shared_statistics=run.shared_statistics,
+        evaluation_due=run.evaluation_due,
+    )
+    problem: str | None = None
+    if run.world.is_main:
+        path = run.folder.checkpoints / checkpoint_name(run.iteration)
+        try:
+            save_checkpoint(path, state)
+            if best:
+                mark_best(path)
+            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep)
+        except (UserError, OSError) as error:
+            problem = str(error)
+    problem = broadcast_object(problem, run.world, "checkpoint.problem")
+    if problem is not None:
+        run.best_ap = best_before
+        _failed(run, problem, last or run.iteration == run.derived.end_iteration)
+
+
+def _failed(run: Run, problem: str, last: bool) -> None:
+    text = f"iteration {run.iteration}: the checkpoint could not be written: {problem}"
+    if last or run.config.checkpoint.on_error == "stop":
+        good = _newest_good(run) if run.world.is_main else ""
+        raise mark_agreed(RunError(f"{text}. {good}"))
+    if run.world.is_main:
+        end = run.derived.end_iteration
+        later = range(run.iteration + 1, end + 1)
+        following = next((i for i in later if checkpoint_due(run, i)), end)
+        LOGGER.error(
+            f"error: {text}. Training goes on (checkpoint.on_error=continue); the next attempt is "
+            f"due after iteration {following}. {_newest_good(run)}"
+        )
+
+
+def _newest_good(run: Run) -> str:
+    for path in reversed(list_checkpoints(run.folder.checkpoints)):
+        if is_sound(path):
+            return f"The newest good checkpoint is {path}"
+    return "There is no good checkpoint yet"
