@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from megdet_hvd.checkpoint.zip_check import newest_sound_checkpoint, set_aside
 from megdet_hvd.cluster import handover
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.launchers import (
@@ -73,6 +74,7 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     """
     _make_folders(job)
     introduce(job)
+    set_damaged_aside(job.wish.folder)
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
     if prepared.environment is not None:
@@ -113,6 +115,22 @@ def introduce(job: Job) -> None:
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
     say(f"run folder: {folder}")
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Let the run carry on from its newest checkpoint that is whole; what was damaged is kept."""
+    try:
+        sound, damaged = newest_sound_checkpoint(folder)
+        for path in set_aside(damaged):
+            say(f"damaged, and set aside: {path}")
+        if damaged:
+            say(
+                f"the run carries on from {sound.name}" if sound else "it starts anew: none is left"
+            )
+    except OSError as error:
+        raise UserError(
+            f"{folder}: its checkpoints can't be read ({error.strerror}); mend that first"
+        ) from None
 
 
 def _make_folders(job: Job) -> None:

@@ -55,5 +55,5 @@ def test_what_becomes_of_a_job(
 
 
 def test_the_exit_codes_are_those_of_the_ranks() -> None:
-    for name in ("FAULT", "USER_ERROR", "RUN_ERROR", "HANG"):
+    for name in ("FAULT", "USER_ERROR", "RUN_ERROR", "HANG", "STOPPED"):
         assert getattr(module, name) == getattr(program, name)
