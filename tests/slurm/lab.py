@@ -64,6 +64,7 @@ class Lab:
         """Settings of a detector and scenes that train a step in a moment."""
         cache = self.folder.parent / "scenes"
         own = [f"data.scenes.cache={cache}", f"output={self.runs}", "deterministic=true"]
+        own += ["learning.epochs=2000", "learning.milestones=[]"]
         return ["--config", "configs/scenes.yaml", *SETTINGS, *own, *more]
 
     def sbatch(
