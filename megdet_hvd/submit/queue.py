@@ -57,7 +57,8 @@ def queue_words(job: str, found: Queued) -> list[str]:
         lines.append(f"expected to start: {found.start if known else 'Slurm does not say'}")
         return lines
     since = f", since {found.start}, {found.left} of its time left"
-    hosts = f" on {found.nodes} nodes ({found.hosts})" if found.hosts else ""
+    count = "1 node" if found.nodes == "1" else f"{found.nodes} nodes"
+    hosts = f" on {count} ({found.hosts})" if found.hosts else ""
     return [f"job {job} is {found.state.lower()}{hosts}{since}"]
 
 
@@ -88,7 +89,7 @@ def ask_ended(job: str) -> str | None:
     return None
 
 
-def ask_folder(job: str) -> str | None:
+def ask_log(job: str) -> str | None:
     """The job's log, as Slurm knows it; None: it does not."""
     answer = ask(["scontrol", "show", "job", job])
     marks = [line.strip() for line in answer.out.splitlines() if "StdOut=" in line]

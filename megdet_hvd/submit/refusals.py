@@ -34,8 +34,9 @@ _HINTS = (
     ),
     (
         r"requested node configuration is not available|nodes? required for job",
-        "no node has all that is asked for: compare `sinfo -o '%P %c %m %G'` (cores, MB, GPUs a "
-        "node) with --ntasks-per-node × --cpus-per-task, --mem and --gpus-per-node",
+        "the partition has not as many nodes of that kind: compare `sinfo -o '%P %D %c %m %G'` "
+        "(nodes; cores, MB, GPUs of each) with --nodes, --ntasks-per-node × --cpus-per-task, "
+        "--mem and --gpus-per-node",
     ),
     (
         r"memory specification|mem.*can not be satisfied",

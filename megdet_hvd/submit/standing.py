@@ -84,7 +84,7 @@ def _ending(end: Mapping[str, Any] | None) -> str:
     at = outcome.get("iteration")
     text = f"code {outcome['code']}, {said}" if "code" in outcome else said
     text += f" (iteration {at})" if at is not None else ""
-    return text + ("; requeued" if end.get("requeued") else "")
+    return text + ("; requeued" if end.get("requeued") and "requeued" not in text else "")
 
 
 def when(seconds: object) -> str:

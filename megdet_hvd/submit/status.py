@@ -1,6 +1,7 @@
 """``submit --status``: where a run stands, from its folder, and from Slurm where there is one."""
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
 from megdet_hvd.errors import UserError
 from megdet_hvd.report.metrics_file import read_metrics
-from megdet_hvd.submit.queue import ask_ended, ask_folder, ask_queue, queue_words
+from megdet_hvd.submit.queue import ask_ended, ask_log, ask_queue, queue_words
 from megdet_hvd.submit.standing import attempts, clock, progress
 
 _RECORD = "jobs.jsonl"
+_HEAD = 50_000
+_RUN_FOLDER = "job: run folder: "
 
 
 def status(run: str, root: Path) -> list[str]:
@@ -34,11 +37,11 @@ def status(run: str, root: Path) -> list[str]:
         return [*_of_folder(folder, records), *(_of_job(jobs[-1]) if jobs else [])]
     if not run.isdecimal():
         raise UserError(f"{run}: no such folder, and no job's number; runs lie in {root}/runs")
-    found = folder_of(run, root)
+    log = ask_log(run)
+    found = folder_of(run, root) or (folder_in_log(Path(log)) if log else None)
     if found is not None:
         return [*_of_folder(found, read_records(found)), *_of_job(run)]
     lines = _of_job(run)
-    log = ask_folder(run)
     if log is None and "knows nothing" in lines[-1]:
         raise UserError(f"job {run}: no run of it below {root}/runs, and {lines[-1]}")
     where = f"log: {log}" if log else "it has no run folder yet"
@@ -51,6 +54,17 @@ def folder_of(job: str, root: Path) -> Path | None:
         if any(str(record.get("job")) == job for record in read_records(file.parent)):
             return file.parent
     return None
+
+
+def folder_in_log(log: Path) -> Path | None:
+    """The run folder that the first lines of a job's log name; None: they don't."""
+    try:
+        with log.open(encoding="utf-8", errors="replace") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return None
+    named = re.findall(rf"{_RUN_FOLDER}(.+)", head)
+    return Path(named[-1]) if named and Path(named[-1]).is_dir() else None
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

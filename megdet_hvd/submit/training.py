@@ -30,9 +30,7 @@ def check_training(
     except UserError as error:
         report.problem(error)
         return
-    report.facts.append(f"run folder: {wish.folder}")
-    if wish.folder.is_absolute() is False:
-        report.facts[-1] += " in the project's folder"
+    report.facts.append(f"run folder: {wish.folder.absolute()}")
     if not data_is_packed:
         check_data(report, wish.config)
     machines = [list(range(n * tasks, (n + 1) * tasks)) for n in range(nodes)]
@@ -69,13 +67,18 @@ def sums(config: Config, nodes: int, tasks: int, images: int | None) -> list[str
     world = nodes * tasks
     derived = derive(config, images or config.global_batch, world, [tasks] * nodes)
     each = derived.images_per_process_per_pass
-    head = f"{nodes} {'node' if nodes == 1 else 'nodes'} × {tasks} processes × {each} images"
+    head = f"{_count(nodes, 'node')} × {_count(tasks, 'process')} × {_count(each, 'image')}"
     lines = explain(config, derived)
     if images is None:
         kept = ("global batch", "learning rate", "BN statistics", "no normalisation")
         lines = [line for line in lines if line.startswith(kept)]
         lines.append("warm-up and iterations follow from the number of pictures, not known here")
     return [head, *lines]
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def check_data(report: Report, config: Config) -> None:
@@ -94,8 +97,8 @@ def check_data(report: Report, config: Config) -> None:
                 except UserError as error:
                     if "COCO_ROOT" in str(error):
                         report.problem(
-                            "the data's folder is not known: set SITE_DATA_ROOT in slurm/site.sh "
-                            "(the configuration's COCO_ROOT)"
+                            "the data's folder is not known: set SITE_DATA_ROOT in slurm/site.sh, "
+                            "or export COCO_ROOT"
                         )
                     else:
                         report.problem(error)

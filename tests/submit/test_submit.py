@@ -102,8 +102,8 @@ def test_check_shows_what_would_run_and_submits_nothing(desk: Desk) -> None:
         f"{TEMPLATE} learning.policy=long 'name=a b'",
         "job log: megdet_16gpu-JOBID.log",
         f"environment: {desk.venv} (torch 9)",
-        "run folder: runs/a b",
-        "4 nodes × 8 processes × 1 images",
+        f"run folder: {ROOT}/runs/a b",
+        "4 nodes × 8 processes × 1 image",
         "learning rate 0.02 × 32/16 = 0.04 (linear scaling, §3.2)",
         "iterations per epoch 3200/32 = 100.00",
         "BN statistics over 8 ranks × 1 image = 8 images",
@@ -217,6 +217,10 @@ def test_status_of_a_run(desk: Desk) -> None:
     gone = {"squeue": (1, "Invalid job id specified"), "sacct": (0, "COMPLETED|0:0")}
     ended = desk.run("--status", "a run", answers=gone)
     assert "job 4711 is not in the queue; ended: COMPLETED, exit code 0" in ended.stdout
+    log = desk.folder / "big-9.log"
+    log.write_text(f"job: Slurm job 9\njob: run folder: {run}\n")
+    by_number = {"scontrol": (0, f"JobId=9\n   StdOut={log}\n"), "squeue": (0, queue)}
+    assert f"run {run}\niteration 40" in desk.run("--status", "9", answers=by_number).stdout
     absent = desk.run("--status", "no run")
     assert absent.returncode == 2 and "no such folder, and no job's number" in absent.stderr
 

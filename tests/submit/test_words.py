@@ -25,7 +25,7 @@ TEMPLATE = Template(
         ("Requested time limit is invalid (missing or exceeds some limit)", "shorter --time"),
         ("Node count specification invalid", "fewer --nodes"),
         ("Invalid generic resource (gres) specification", "sinfo -o '%P %G'"),
-        ("Requested node configuration is not available", "no node has all"),
+        ("Requested node configuration is not available", "has not as many nodes"),
     ],
 )
 def test_refusals_come_with_a_remedy(message: str, hint: str) -> None:
