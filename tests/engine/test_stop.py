@@ -25,7 +25,6 @@ ENDS = {
     "rest": (0, 6, r"finished after iteration 6"),
     "evaluate": (STOPPED, None, r"\(SIGTERM came to rank 1 .* has no result"),
     "both": (USER_ERROR, None, r"--run .* and --resume both name a run"),
-    "nan": (RUN_ERROR, 0, r"iteration 1: rank 0: the loss is not finite"),
 }
 
 
