@@ -39,6 +39,8 @@ STOPPED = 5
 """Stopped on request: nothing is wrong, and the run can be carried on."""
 
 _LET_RANK_0_SPEAK_S = 2.0
+_LET_WATCHDOG_SPEAK_S = 0.8
+"""Horovod's error may come from another rank's death, which rank 0's watchdog tells of."""
 
 
 @dataclass(frozen=True)
@@ -181,17 +183,18 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
         ending.tell(code, str(error))
         end_job(code)
     except BaseException as fault:
-        _fault(rank, fault)
+        _fault(rank, fault, wait_s=_LET_WATCHDOG_SPEAK_S if rank == 0 and watchdog.watches else 0)
     raise AssertionError("end_job does not return")
 
 
-def _fault(rank: int, fault: BaseException) -> None:
+def _fault(rank: int, fault: BaseException, wait_s: float = 0.0) -> None:
     """Show it, and end the job; never returns."""
     from megdet_hvd.comm.abort import end_job
 
     sys.stderr.write(f"rank {rank} failed:\n{traceback.format_exc()}")
     last_line = traceback.format_exception_only(fault)[-1].strip()
     ending.tell(FAULT, f"rank {rank}: {last_line}")
+    time.sleep(wait_s)
     end_job(FAULT)
 
 

@@ -16,7 +16,8 @@ from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.train import main as train
 from tests.engine.small import small_settings
 
-FULL_BYTES = 100
+NOTHING_FITS_BYTES = 100
+NO_CHECKPOINT_FITS_BYTES = 100_000
 _, HARD = resource.getrlimit(resource.RLIMIT_FSIZE)
 
 
@@ -25,7 +26,7 @@ def limit(size: int) -> None:
 
 
 def attempt(name: str, begin_step: Callable[[int], None], *more: str) -> None:
-    """Train five steps with a checkpoint after each; ``begin_step`` is called in each."""
+    """Train four steps with a checkpoint after each; ``begin_step`` is called in each."""
     folder = Path(sys.argv[1])
     os.environ["MEGDET_OUTCOME"] = str(folder / f"{name}.json")
     steps = 0
@@ -36,7 +37,7 @@ def attempt(name: str, begin_step: Callable[[int], None], *more: str) -> None:
         begin_step(steps)
         set_rate(optimizer, rate)
 
-    settings = ["learning.max_iterations=5", "checkpoint.every_iterations=1", "data.val=[]", *more]
+    settings = ["learning.max_iterations=4", "checkpoint.every_iterations=1", *more]
     print(f"ATTEMPT {name} begins", flush=True)
     with mock.patch("megdet_hvd.engine.loop.set_rate", begin):
         code = train(["--run", str(folder / "runs" / name), *small_settings(folder, *settings)])
@@ -44,8 +45,8 @@ def attempt(name: str, begin_step: Callable[[int], None], *more: str) -> None:
     print(f"ended with {code}", flush=True)
 
 
-def full_in(steps: Collection[int]) -> Callable[[int], None]:
-    return lambda step: limit(FULL_BYTES if step in steps else HARD)
+def full_in(steps: Collection[int], size: int) -> Callable[[int], None]:
+    return lambda step: limit(size if step in steps else HARD)
 
 
 def term_in_2(step: int) -> None:
@@ -55,7 +56,7 @@ def term_in_2(step: int) -> None:
 
 def full_and_term_in_2(step: int) -> None:
     term_in_2(step)
-    full_in([2])(step)
+    full_in([2], NO_CHECKPOINT_FITS_BYTES)(step)
 
 
 def fault_in_2(step: int) -> None:
@@ -64,9 +65,10 @@ def fault_in_2(step: int) -> None:
 
 
 def main() -> None:
-    attempt("continue", full_in([2, 3]), "log.tensorboard=true")
-    attempt("stop", full_in([2]), "checkpoint.on_error=stop")
-    attempt("last", full_in([5]))
+    attempt("continue", full_in([2, 3], NOTHING_FITS_BYTES), "log.tensorboard=true")
+    full_in_2 = full_in([2], NO_CHECKPOINT_FITS_BYTES)
+    attempt("stop", full_in_2, "checkpoint.on_error=stop")
+    attempt("last", full_in_2, "learning.max_iterations=2")
     attempt("requested", full_and_term_in_2)
     attempt("term", term_in_2)
     begun = Path(sys.argv[1]) / "runs" / "anew"

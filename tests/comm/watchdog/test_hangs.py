@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from megdet_hvd.cluster.outcome import read_outcome
 from tests.ranks import Launcher, run_ranks
 
 CHECK = Path(__file__).with_name("check_hang.py")
@@ -101,13 +102,20 @@ def test_a_stopped_rank_0(marker: str) -> None:
     assert "cgbn.layer1.forward.0 needs ranks 0-1; waited in for" in text
 
 
-def test_a_rank_stopped_in_training(marker: str, tmp_path: Path) -> None:
+def test_a_rank_stopped_in_training(
+    marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MEGDET_OUTCOME", str(tmp_path / "outcome.json"))
     text = run_to_its_end(2, "horovodrun", marker, "train", tmp_path)
     log = (tmp_path / "runs" / "hangs" / "log.txt").read_text()
     for said in (text, log):
         assert said.count("error: the job hangs and is ended by its watchdog, exit code 4") == 1
         assert "rank 1 (" in said and "no sign of life for" in said
         assert "): step 3, " in said, "rank 0 is in its third step"
+    outcome = read_outcome(tmp_path / "outcome.json")
+    assert outcome is not None and (outcome.code, outcome.iteration) == (4, 2)
+    assert "no sign of life for" in outcome.message
+    assert "where the ranks stand" not in outcome.message
 
 
 def test_a_rank_that_raises(marker: str) -> None:
