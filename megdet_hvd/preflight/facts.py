@@ -39,8 +39,6 @@ class Facts:
     gpu_uuid: str = ""
     problem: str | None = None
     """Why this rank can't compute where it should, with the fix."""
-    local_size: int | None = None
-    """Processes on this machine, as the launcher says; None: unsaid."""
     nodes: int | None = None
     """Machines that were asked for; None: nobody says."""
     tasks_per_node: int | None = None
@@ -61,7 +59,6 @@ def gather_facts(config: Config) -> Facts:
         gpu=gpu,
         gpu_uuid=uuid,
         problem=problem,
-        local_size=launch.local_size,
         nodes=_number(NODES),
         tasks_per_node=_number(TASKS_PER_NODE),
     )

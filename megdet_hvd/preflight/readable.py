@@ -28,8 +28,9 @@ def file_names(annotations: Path, most: int = _FIRST) -> list[str]:
         if annotations.stat().st_size == 0:
             return []
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            found = _FILE_NAME.finditer(content)
-            return [str(json.loads(match[1])) for match in islice(found, most)]
+            # No name for the iterator: it would hold the map open.
+            found = [match[1] for match in islice(_FILE_NAME.finditer(content), most)]
+    return [str(json.loads(name)) for name in found]
 
 
 def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | None]:

@@ -1,0 +1,55 @@
+"""A rank's share of the pictures, opened before training."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from megdet_hvd.config.schema import AnnotationSource, DataConfig
+from megdet_hvd.preflight.readable import describe_unreadable, file_names, read_share
+
+
+def data_set(folder: Path, names: list[str], order: str = "images") -> DataConfig:
+    lists = {"images": [{"id": i, "file_name": name} for i, name in enumerate(names)]}
+    empty: dict[str, list[object]] = {"annotations": [], "categories": []}
+    content = {**lists, **empty} if order == "images" else {**empty, **lists}
+    (folder / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    for name in names:
+        Image.new("RGB", (8, 6)).save(folder / name)
+    source = AnnotationSource(annotations=str(folder / "a.json"), images=str(folder))
+    return DataConfig(kind="coco", train=(source,))
+
+
+@pytest.mark.parametrize("order", ["images", "annotations"])
+def test_names_are_found_without_parsing(tmp_path: Path, order: str) -> None:
+    names = ["a.png", 'b "quoted" \\ é.png', "c.png"]
+    data_set(tmp_path, names, order)
+    assert file_names(tmp_path / "a.json") == names
+    assert file_names(tmp_path / "a.json", most=1) == names[:1]
+
+
+def test_ranks_read_pictures_of_their_own(tmp_path: Path) -> None:
+    config = data_set(tmp_path, [f"{i}.png" for i in range(12)])
+    assert [read_share(config, rank, 3) for rank in range(3)] == [(2, None)] * 3
+    (tmp_path / "4.png").unlink()  # of rank 1: 1, 4, 7, 10
+    (tmp_path / "1.png").unlink()
+    assert read_share(config, 0, 3) == (2, None)
+    assert read_share(config, 1, 3) == (0, f"{tmp_path / '1.png'}: no such file")
+    assert [read_share(config, rank, 64)[0] for rank in (2, 41)] == [1, 1]  # more ranks than files
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    config = data_set(tmp_path, ["x.png"])
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n damaged")
+    assert str(tmp_path / "x.png") in str(read_share(config, 0, 1)[1])
+    (tmp_path / "a.json").write_text("")
+    assert "no picture is named in it" in str(read_share(config, 0, 1)[1])
+    (tmp_path / "a.json").unlink()
+    assert read_share(config, 0, 1) == (0, f"{tmp_path / 'a.json'}: No such file or directory")
+    assert read_share(DataConfig(), 0, 1) == (0, None)
+
+
+def test_machines_are_named_with_what_they_lack() -> None:
+    text = describe_unreadable({"n2": ["/data/a.json: no such file", "/data/b.png: no such file"]})
+    assert "  n2: /data/a.json: no such file (and 1 more)" in text
