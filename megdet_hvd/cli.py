@@ -74,6 +74,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return parser.parse_intermixed_args(argv)
 
 
+_TRAIN_SUMMARY = (
+    "Train a detector. Alone it is one process; under a launcher, such as "
+    "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model."
+)
+
+
 @dataclass(frozen=True)
 class TrainArguments:
     """The command line of ``python -m megdet_hvd.train``."""
@@ -88,13 +94,13 @@ class TrainArguments:
     """The run to carry on; None: the newest one."""
 
 
-def parse_train_arguments(argv: Sequence[str] | None = None) -> TrainArguments:
+def parse_train_arguments(
+    argv: Sequence[str] | None = None,
+    module: str = "megdet_hvd.train",
+    summary: str = _TRAIN_SUMMARY,
+) -> TrainArguments:
     """``[--config FILE] [--resume [RUN_FOLDER]] [key.sub=value ...]``."""
-    parser = make_parser(
-        "megdet_hvd.train",
-        "Train a detector. Alone it is one process; under a launcher, such as "
-        "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model.",
-    )
+    parser = make_parser(module, summary)
     add_config_option(parser)
     parser.add_argument(
         "--resume",

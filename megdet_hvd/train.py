@@ -14,6 +14,7 @@ from megdet_hvd.errors import UserError
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
     from megdet_hvd.engine.result import TrainResult
+    from megdet_hvd.engine.run import Measure
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,13 @@ def make_plan(arguments: TrainArguments) -> Plan:
     return Plan(config, source, folder.path)
 
 
-def train_in_world(plan: Plan, world: "World") -> int:
-    """Train with all processes of the job, and print the result."""
+def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None) -> int:
+    """Train with all processes of the job, and print the result.
+
+    ``measure`` says who evaluates; None: all processes, in line.
+    """
     from megdet_hvd.comm.exchange import broadcast_object
+    from megdet_hvd.engine.evaluations import InLine
     from megdet_hvd.engine.prepare import announce, prepare_run
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
@@ -113,7 +118,7 @@ def train_in_world(plan: Plan, world: "World") -> int:
         path = Path(plan.config.output) / name
     run = prepare_run(plan.config, world, path, resume=plan.resumed is not None)
     announce(run)
-    execute(run)
+    execute(run, measure or InLine)
     return 0
 
 

@@ -24,6 +24,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "report"),
     ("engine", "cli"),
     ("train", "evaluate", "predict", "doctor", "data.__main__", "lab", "bench"),
+    ("pipeline",),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from megdet_hvd.checkpoint.atomic import TEMPORARY, cannot_write, sync_folder
@@ -35,16 +36,18 @@ def mark_best(path: Path) -> Path:
     return best
 
 
-def prune_checkpoints(folder: Path, keep: int) -> list[Path]:
+def prune_checkpoints(folder: Path, keep: int, protected: Collection[Path] = ()) -> list[Path]:
     """Delete all but the newest ``keep`` numbered checkpoints, and what interrupted writes left.
 
-    ``best.pt`` is never touched. Call it after the newest one is written.
+    ``best.pt`` is never touched, nor are ``protected`` files of the folder, such as one that is
+    being evaluated alongside; a later call deletes them. Call it after the newest one is written.
 
     Returns:
         The deleted checkpoints, oldest first.
     """
     assert keep >= 1, keep
-    gone = list_checkpoints(folder)[:-keep]
+    spared = {path.name for path in protected}
+    gone = [path for path in list_checkpoints(folder)[:-keep] if path.name not in spared]
     for path in [*gone, *folder.glob(TEMPORARY.format(name="*.pt"))]:
         path.unlink(missing_ok=True)
     return gone

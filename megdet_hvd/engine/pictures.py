@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from megdet_hvd.comm.world import World
 from megdet_hvd.data.factory import DataSets
+from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.run_folder import RunFolder
 from megdet_hvd.evaluation.evaluate import Evaluation
@@ -22,12 +24,8 @@ class RunPictures:
     def draw(self, found: Evaluation) -> None:
         """Refresh both after an evaluation."""
         self.draw_curves()
-        if not self.world.is_main or self.data.val is None:
-            return
-        from megdet_hvd.report.detections import draw_detections
-
-        with _unless_disk_fails():
-            draw_detections(self.data.val, found.detections, self.folder.detections)
+        if self.world.is_main and self.data.val is not None:
+            draw_found(self.data.val, found, self.folder.detections)
 
     def draw_curves(self) -> None:
         """Refresh the curves."""
@@ -37,6 +35,14 @@ class RunPictures:
 
         with _unless_disk_fails():
             draw_curves(self.folder.metrics, self.folder.curves)
+
+
+def draw_found(index: ImageIndex, found: Evaluation, file: Path) -> None:
+    """Detections on pictures of ``index`` beside their ground truth, into ``file``."""
+    from megdet_hvd.report.detections import draw_detections
+
+    with _unless_disk_fails():
+        draw_detections(index, found.detections, file)
 
 
 @contextmanager

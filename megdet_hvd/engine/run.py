@@ -1,6 +1,7 @@
 """The run itself: training steps, with evaluation, checkpoints and pictures when they are due."""
 
 import time
+from collections.abc import Callable
 from contextlib import closing
 
 from megdet_hvd.checkpoint.file import save_checkpoint
@@ -9,6 +10,7 @@ from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
+from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.loop import Step, train_steps
 from megdet_hvd.engine.metrics import Metrics
@@ -18,11 +20,15 @@ from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
 from megdet_hvd.engine.state import capture_state
 from megdet_hvd.engine.summary import summary
-from megdet_hvd.engine.validation import Validation
+
+Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
+"""Makes a run's evaluations."""
 
 
-def execute(run: Run) -> Run:
+def execute(run: Run, measure: Measure = InLine) -> Run:
     """Train to the end, evaluating and saving on the way. Every process calls it together.
+
+    ``measure`` says who evaluates; metrics are None on ranks other than 0.
 
     Raises:
         RunError, UserError: on all ranks alike; the latest checkpoint stays.
@@ -34,8 +40,9 @@ def execute(run: Run) -> Run:
         events = folder.tensorboard if config.log.tensorboard else None
         metrics = Metrics(folder.metrics, events, run.iteration)
     progress = Progress(config, world.launcher, run.iteration, end, world.is_main)
-    validation = _validation(run, metrics)
     pictures = RunPictures(folder, run.data, world)
+    evaluations = None if run.data.val is None else measure(run, metrics, pictures)
+    run.evaluations = evaluations
     loader = TrainLoader(
         run.data.train,
         config.data,
@@ -51,9 +58,13 @@ def execute(run: Run) -> Run:
     )
     skipped = 0
     with closing(progress):
-        if validation is not None and config.evaluation.untrained and run.iteration == 0:
+        if evaluations is not None:
             began = time.monotonic()
-            _evaluate(run, validation, pictures)
+            evaluations.begin()
+            if config.evaluation.untrained and run.iteration == 0:
+                evaluations.measure()
+                if evaluations.needs_checkpoint:
+                    _save(run)
             progress.outside(time.monotonic() - began)
         steps = train_steps(
             run.detector,
@@ -72,27 +83,25 @@ def execute(run: Run) -> Run:
             skipped += step.status.skipped
             _count(run, step, progress, metrics, skipped)
             began = time.monotonic()
-            if validation is not None and _evaluation_due(run, end):
-                _evaluate(run, validation, pictures)
+            measured = evaluations is not None and evaluation_due(run, run.iteration, end)
+            if evaluations is not None and measured:
+                evaluations.measure()
             elif due_by_epochs(run.iteration, 1, len(run.data.train), config.global_batch):
                 pictures.draw_curves()
-            if _checkpoint_due(run, end):
+            needed = evaluations is not None and evaluations.needs_checkpoint
+            if _checkpoint_due(run, end) or (measured and needed):
                 _save(run)
+            if evaluations is not None:
+                evaluations.look()
             progress.outside(time.monotonic() - began)
+        if evaluations is not None:
+            evaluations.finish()
     go_outside("finishing the run")
     if metrics is not None:
         metrics.close()
         for words in summary(folder, run.iteration):
             LOGGER.info(words)
     return run
-
-
-def _validation(run: Run, metrics: Metrics | None) -> Validation | None:
-    if run.data.val is None:
-        return None
-    return Validation(
-        run.data.val, run.config, run.world, run.folder, metrics, run.shared_statistics
-    )
 
 
 def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, skipped: int) -> None:
@@ -110,12 +119,6 @@ def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, sk
         )
 
 
-def _evaluation_due(run: Run, end: int) -> bool:
-    every = run.config.evaluation.every_epochs
-    size, batch = len(run.data.train), run.config.global_batch
-    return run.iteration == end or due_by_epochs(run.iteration, every, size, batch)
-
-
 def _checkpoint_due(run: Run, end: int) -> bool:
     settings = run.config.checkpoint
     size, batch = len(run.data.train), run.config.global_batch
@@ -124,13 +127,6 @@ def _checkpoint_due(run: Run, end: int) -> bool:
         or due_by_epochs(run.iteration, settings.every_epochs, size, batch)
         or due_by_iterations(run.iteration, settings.every_iterations)
     )
-
-
-def _evaluate(run: Run, validation: Validation, pictures: RunPictures) -> None:
-    go_outside("evaluation")
-    found = validation.run(run.detector, run.iteration, run.epoch)
-    run.ap = found.result.ap
-    pictures.draw(found)
 
 
 def _save(run: Run) -> None:
@@ -156,4 +152,7 @@ def _save(run: Run) -> None:
             save_checkpoint(path, state)
             if best:
                 mark_best(path)
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep)
+            protected = () if run.evaluations is None else run.evaluations.protected
+            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
+    if run.evaluations is not None:
+        run.evaluations.saved(run.folder.checkpoints / checkpoint_name(run.iteration))
