@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.comm.meeting import wait_for
 from megdet_hvd.comm.position import go_outside
 
 _ORDER, _RESULT = 1, 2
@@ -61,7 +62,7 @@ class TrainersDesk:
     def close(self) -> None:
         """Wait until all orders have been taken."""
         for request in self._sent:
-            request.wait()
+            wait_for(request)
         self._sent = []
 
 
@@ -81,4 +82,4 @@ class EvaluatorsDesk:
 
     def report(self, result: Result) -> None:
         """Send a result; from the first evaluator only. It is taken between two steps."""
-        self._communicator.isend(result, dest=0, tag=_RESULT).wait()
+        wait_for(self._communicator.isend(result, dest=0, tag=_RESULT))
