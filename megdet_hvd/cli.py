@@ -80,6 +80,12 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return parser.parse_intermixed_args(argv)
 
 
+_TRAIN_SUMMARY = (
+    "Train a detector. Alone it is one process; under a launcher, such as "
+    "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model."
+)
+
+
 @dataclass(frozen=True)
 class TrainArguments:
     """The command line of ``python -m megdet_hvd.train``."""
@@ -100,20 +106,17 @@ _TRAIN = (
     "Train a detector. Alone it is one process; under a launcher, such as "
     "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model."
 )
-_PREFLIGHT = (
-    "Check, under the launcher that training will be started by, that all ranks fit together, "
-    "read the data, and are linked well; then end."
-)
 
 
 def parse_train_arguments(
-    argv: Sequence[str] | None = None, module: str = "megdet_hvd.train"
+    argv: Sequence[str] | None = None, module: str = "megdet_hvd.train", summary: str = _TRAIN
 ) -> TrainArguments:
     """``[--config FILE] [--resume [RUN_FOLDER] | --run RUN_FOLDER] [key.sub=value ...]``.
 
-    ``module`` is the program: preflight takes the same words as training.
+    ``module`` is the program, and ``summary`` what it does: preflight and pipeline take the words
+    that training takes.
     """
-    parser = make_parser(module, _TRAIN if module == "megdet_hvd.train" else _PREFLIGHT)
+    parser = make_parser(module, summary)
     add_config_option(parser)
     parser.add_argument(
         "--resume",

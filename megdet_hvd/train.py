@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
     from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
+    from megdet_hvd.engine.run import Measure
 
 
 @dataclass(frozen=True)
@@ -153,11 +154,15 @@ def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, 
     return Plan(config, source, path, resumption, folder=path, words=words)
 
 
-def train_in_world(plan: Plan, world: "World") -> int:
-    """Train with all processes of the job, and print the result."""
+def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None) -> int:
+    """Train with all processes of the job, and print the result.
+
+    ``measure`` says who evaluates; None: all processes, in line.
+    """
     from megdet_hvd.comm.agree import together
     from megdet_hvd.comm.exchange import broadcast_object
     from megdet_hvd.config.refit import Refit
+    from megdet_hvd.engine.evaluations import InLine
     from megdet_hvd.engine.log import LOGGER, log_refit
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
@@ -179,7 +184,7 @@ def train_in_world(plan: Plan, world: "World") -> int:
     run = prepare_run(refit.config, world, path, resume=resume, anew=plan.folder is not None)
     announce(run)
     log_refit(refit, world)
-    execute(run)
+    execute(run, measure or InLine)
     if run.stopped is None:
         ending.note(message=f"finished after iteration {run.iteration}")
         return 0

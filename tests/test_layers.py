@@ -35,7 +35,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "bench",
         "slurm_job",
     ),
-    ("preflight.__main__", "submit"),
+    ("preflight.__main__", "submit", "pipeline"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

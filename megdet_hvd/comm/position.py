@@ -61,11 +61,6 @@ def number_ranks(numbers: Sequence[int] | None) -> None:
     _numbers = numbers
 
 
-def watched_ranks(ranks: Sequence[int]) -> tuple[int, ...]:
-    """The ranks of a place as the watchdog numbers them."""
-    return tuple(ranks) if _numbers is None else tuple(_numbers[rank] for rank in ranks)
-
-
 def compute(step: int, part: str) -> None:
     """Training step ``step`` goes on with ``part`` of it, ``forward`` or ``backward``."""
     _position.step = step
@@ -96,7 +91,8 @@ class waiting:
 
     def __enter__(self) -> None:
         self._before = _position.place
-        _move("waiting", self._name, self._ranks, self._elements)
+        ranks = self._ranks if _numbers is None else [_numbers[rank] for rank in self._ranks]
+        _move("waiting", self._name, ranks, self._elements)
 
     def __exit__(
         self,

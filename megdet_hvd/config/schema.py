@@ -335,6 +335,19 @@ class LogConfig(Section):
     """Write TensorBoard event files too."""
 
 
+class PipelineConfig(Section):
+    """``python -m megdet_hvd.pipeline``: data prepared, and checkpoints evaluated, by MPI ranks."""
+
+    evaluators: NotNegative = 1
+    """Ranks that evaluate each checkpoint while the others train; 0: all train, and evaluate in
+    line."""
+    max_side: Positive | None = None
+    """Training pictures whose longer side is above this, in pixels, are scaled down once, into
+    ``folder``; at least ``data.max_size``. None: pictures stay as they are."""
+    folder: str = "auto"
+    """What was prepared; ``auto``: the folder ``prepared`` below ``output``."""
+
+
 class WatchdogConfig(Section):
     """What ends a job that hangs, and says which rank stands where."""
 
@@ -380,6 +393,8 @@ class Config(Section):
     """Carrying on with other processes."""
     log: LogConfig = LogConfig()
     """Log and metrics."""
+    pipeline: PipelineConfig = PipelineConfig()
+    """An MPI program around the training."""
     watchdog: WatchdogConfig = WatchdogConfig()
     """When a hang ends the job."""
     preflight: Literal["auto", "always", "never"] = "auto"
@@ -404,6 +419,13 @@ class Config(Section):
         if self.data.kind == "coco" and not self.data.train:
             raise ValueError(
                 "data.kind=coco needs data.train: a list of {annotations: FILE, images: FOLDER}"
+            )
+        side = self.pipeline.max_side
+        if side is not None and side < self.data.max_size:
+            raise ValueError(
+                f"pipeline.max_side={side} is below data.max_size={self.data.max_size}: training "
+                f"would enlarge again what was scaled down; set pipeline.max_side="
+                f"{self.data.max_size} or more"
             )
         if not math.isfinite(self.learning.base_rate):
             raise ValueError(f"learning.base_rate={self.learning.base_rate} must be finite")

@@ -1,9 +1,11 @@
 """The pictures of a run folder, drawn anew after each evaluation. Rank 0 only."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from megdet_hvd.comm.world import World
 from megdet_hvd.data.factory import DataSets
+from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.engine.run_folder import RunFolder
 from megdet_hvd.engine.spare import Spare
 from megdet_hvd.evaluation.evaluate import Evaluation
@@ -21,12 +23,8 @@ class RunPictures:
     def draw(self, found: Evaluation) -> None:
         """Refresh both after an evaluation."""
         self.draw_curves()
-        if not self.world.is_main or self.data.val is None:
-            return
-        from megdet_hvd.report.detections import draw_detections
-
-        with self._spare.writing():
-            draw_detections(self.data.val, found.detections, self.folder.detections)
+        if self.world.is_main and self.data.val is not None:
+            draw_found(self.data.val, found, self.folder.detections, self._spare)
 
     def draw_curves(self) -> None:
         """Refresh the curves."""
@@ -36,3 +34,11 @@ class RunPictures:
 
         with self._spare.writing():
             draw_curves(self.folder.metrics, self.folder.curves)
+
+
+def draw_found(index: ImageIndex, found: Evaluation, file: Path, spare: Spare) -> None:
+    """Detections on pictures of ``index`` beside their ground truth, into ``file``."""
+    from megdet_hvd.report.detections import draw_detections
+
+    with spare.writing():
+        draw_detections(index, found.detections, file)

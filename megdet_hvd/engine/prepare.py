@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,6 +39,9 @@ from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
 
+if TYPE_CHECKING:
+    from megdet_hvd.engine.evaluations import Evaluations
+
 
 @dataclass
 class Run:
@@ -66,6 +69,8 @@ class Run:
     """The evaluation after this iteration is still to be done."""
     stopped: str | None = None
     """Why the run ended before its end, on request."""
+    evaluations: "Evaluations | None" = None
+    """Who measures the detector; None: nobody, or not yet."""
 
     @property
     def epoch(self) -> float:

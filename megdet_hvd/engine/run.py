@@ -1,7 +1,7 @@
 """The run itself: training steps, with evaluation, checkpoints and pictures when they are due."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from megdet_hvd.cluster import ending
@@ -9,6 +9,7 @@ from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
+from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.loop import Step, train_steps
 from megdet_hvd.engine.metrics import Metrics
@@ -18,14 +19,17 @@ from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
 from megdet_hvd.engine.saving import checkpoint_due, save
 from megdet_hvd.engine.summary import summary
-from megdet_hvd.engine.validation import Validation
+
+Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
+"""Makes a run's evaluations."""
 
 
-def execute(run: Run) -> Run:
+def execute(run: Run, measure: Measure = InLine) -> Run:
     """Train to the end, evaluating and saving on the way. Every process calls it together.
 
-    Where a rank wants the job to stop (:mod:`megdet_hvd.comm.stopping`), all end after the same
-    step, with a checkpoint; ``stopped`` of the run then says why.
+    ``measure`` says who evaluates; metrics are None on ranks other than 0. Where a rank wants the
+    job to stop (:mod:`megdet_hvd.comm.stopping`), all end after the same step, with a checkpoint;
+    ``stopped`` of the run then says why.
 
     Raises:
         RunError, UserError: on all ranks alike; the latest checkpoint stays.
@@ -38,8 +42,9 @@ def execute(run: Run) -> Run:
         events = folder.tensorboard if config.log.tensorboard else None
         metrics = Metrics(folder.metrics, events, run.iteration)
     progress = Progress(config, world.launcher, run.iteration, end, world.is_main)
-    validation = _validation(run, metrics)
     pictures = RunPictures(folder, run.data, world)
+    evaluations = None if run.data.val is None else measure(run, metrics, pictures)
+    run.evaluations = evaluations
     loader = TrainLoader(
         run.data.train,
         config.data,
@@ -55,12 +60,9 @@ def execute(run: Run) -> Run:
     )
     skipped = 0
     with closing(progress):
-        untrained = config.evaluation.untrained and run.iteration == 0
-        if validation is not None and (untrained or run.evaluation_due):
+        if evaluations is not None:
             began = time.monotonic()
-            _evaluate(run, validation, pictures)
-            if run.stopped is None and run.iteration and checkpoint_due(run, run.iteration):
-                save(run)
+            _before_steps(run, evaluations)
             progress.outside(time.monotonic() - began)
         for step in _steps(run, loader) if run.stopped is None else ():
             go_outside("between steps")
@@ -71,19 +73,25 @@ def execute(run: Run) -> Run:
             began = time.monotonic()
             if step.status.stop:
                 run.stopped = _agreed_reason(run)
-            if validation is not None and _evaluation_due(run, end):
+            measured = evaluations is not None and evaluation_due(run, run.iteration, end)
+            if evaluations is not None and measured:
                 run.evaluation_due = True  # made up for after a stop
                 if run.stopped is None:
-                    _evaluate(run, validation, pictures)
+                    evaluations.measure()
             elif due_by_epochs(run.iteration, 1, len(run.data.train), config.global_batch):
                 pictures.draw_curves()
             if run.iteration == end and not run.evaluation_due:
                 run.stopped = None  # there is nothing left to do
             if run.stopped is not None:
                 break
-            if checkpoint_due(run, run.iteration):
+            needed = evaluations is not None and evaluations.needs_checkpoint
+            if checkpoint_due(run, run.iteration) or (measured and needed):
                 save(run)
+            if evaluations is not None:
+                evaluations.look()
             progress.outside(time.monotonic() - began)
+        if evaluations is not None and run.stopped is None:
+            evaluations.finish()
     if run.stopped is not None:
         save(run, last=True)
     go_outside("finishing the run")
@@ -93,6 +101,20 @@ def execute(run: Run) -> Run:
         for words in summary(folder, run.iteration):
             LOGGER.info(words)
     return run
+
+
+def _before_steps(run: Run, evaluations: Evaluations) -> None:
+    """What is evaluated before the first step: what was broken off, or the untrained model."""
+    made_up = run.evaluation_due
+    evaluations.begin()
+    if run.iteration == 0 and run.config.evaluation.untrained and not made_up:
+        evaluations.measure()
+        if evaluations.needs_checkpoint:
+            save(run)
+        return
+    measured = made_up and not evaluations.needs_checkpoint and run.stopped is None
+    if measured and checkpoint_due(run, run.iteration):
+        save(run)
 
 
 def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:
@@ -109,14 +131,6 @@ def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:
     )
 
 
-def _validation(run: Run, metrics: Metrics | None) -> Validation | None:
-    if run.data.val is None:
-        return None
-    return Validation(
-        run.data.val, run.config, run.world, run.folder, metrics, run.shared_statistics
-    )
-
-
 def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, skipped: int) -> None:
     status = step.status
     line = progress.step(step.iteration, status, step.rate, step.wait_s)
@@ -130,25 +144,6 @@ def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, sk
             f"iteration {step.iteration}: {status.skipped} unreadable pictures skipped, "
             f"{skipped} so far"
         )
-
-
-def _evaluation_due(run: Run, end: int) -> bool:
-    every = run.config.evaluation.every_epochs
-    size, batch = len(run.data.train), run.config.global_batch
-    return run.iteration == end or due_by_epochs(run.iteration, every, size, batch)
-
-
-def _evaluate(run: Run, validation: Validation, pictures: RunPictures) -> None:
-    go_outside("evaluation")
-    run.evaluation_due = True
-    try:
-        found = validation.run(run.detector, run.iteration, run.epoch)
-    except stopping.StopRequested as broken_off:
-        run.stopped = str(broken_off)
-        return
-    run.evaluation_due = False
-    run.ap = found.result.ap
-    pictures.draw(found)
 
 
 def _agreed_reason(run: Run) -> str:

@@ -60,10 +60,14 @@ def save(run: Run, *, last: bool = False) -> None:
             save_checkpoint(path, state)
             if best:
                 mark_best(path)
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep)
+            protected = () if run.evaluations is None else run.evaluations.protected
+            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
         except (UserError, OSError) as error:
             problem = str(error)
     problem = broadcast_object(problem, run.world, "checkpoint.problem")
+    if run.evaluations is not None:
+        file = run.folder.checkpoints / checkpoint_name(run.iteration)
+        run.evaluations.saved(file if problem is None else None)
     if problem is not None:
         run.best_ap = best_before
         _failed(run, problem, last or run.iteration == run.derived.end_iteration)

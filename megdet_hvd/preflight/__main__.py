@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
     """Parse, check, and return the exit code. ``machine_of_rank``: pretended machines."""
-    arguments = parse_train_arguments(argv, module="megdet_hvd.preflight")
+    arguments = parse_train_arguments(
+        argv,
+        "megdet_hvd.preflight",
+        "Check, under the launcher that training will be started by, that all ranks fit together, "
+        "read the data, and are linked well; then end.",
+    )
     from megdet_hvd.engine.job import training_job
     from megdet_hvd.engine.program import run_program
     from megdet_hvd.train import make_plan

@@ -50,6 +50,7 @@ NOT_FREE = {
     "learning.warmup_images",
     "model.rpn.foreground_iou",
     "model.rpn.background_iou",
+    "pipeline.max_side",
 }
 """Keys that other keys must fit."""
 

@@ -178,11 +178,12 @@ def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
 
 def main() -> None:
     folder, case = Path(sys.argv[1]), sys.argv[2]
-    if case != "all":
-        check_part(folder, case)
-        return
-    rank = int(os.environ.get("HOROVOD_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK") or 0)
-    check_members(folder, rank, None)
+    with mock.patch("megdet_hvd.engine.run.RunPictures.draw"):  # takes as long as a training here
+        if case != "all":
+            check_part(folder, case)
+            return
+        rank = int(os.environ["HOROVOD_RANK"])
+        check_members(folder, rank, None)
     print(f"rank {rank}: as it should be", flush=True)
 
 

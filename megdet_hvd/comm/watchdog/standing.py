@@ -118,7 +118,7 @@ class OwnStanding:
         return Standing(
             place.kind,
             place.name,
-            position.watched_ranks(place.ranks),
+            tuple(place.ranks),
             place.elements,
             max(now - self._arrived, 0.0),
             step,

@@ -1,0 +1,25 @@
+"""``mpirun -np N python -m megdet_hvd.pipeline``: prepare data, train, and evaluate alongside."""
+
+import sys
+from collections.abc import Sequence
+
+from megdet_hvd.cli import parse_train_arguments
+
+
+def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
+    """Parse, run, and return the exit code. ``machine_of_rank``: pretended machines."""
+    arguments = parse_train_arguments(
+        argv,
+        "megdet_hvd.pipeline",
+        "Prepare data, train, and evaluate each epoch's checkpoint alongside, in one MPI program: "
+        "`mpirun -np 9 python -m megdet_hvd.pipeline pipeline.evaluators=1` trains on 8 ranks "
+        "while the ninth evaluates.",
+    )
+    from megdet_hvd.pipeline.program import run_pipeline
+    from megdet_hvd.train import make_plan
+
+    return run_pipeline(lambda: make_plan(arguments), machine_of_rank)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What an evaluating rank does: wait for a checkpoint, measure it with the others, report."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from megdet_hvd.cluster.threads import threads_per_process
+from megdet_hvd.comm.agree import together
+from megdet_hvd.comm.exchange import barrier
+from megdet_hvd.comm.position import go_outside
+from megdet_hvd.comm.world import World
+from megdet_hvd.config.schema import Config
+from megdet_hvd.data.factory import open_validation
+from megdet_hvd.engine.pictures import draw_found
+from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.spare import Spare
+from megdet_hvd.evaluation.device import pick_device
+from megdet_hvd.evaluation.evaluate import evaluate_detector
+from megdet_hvd.evaluation.trained import read_trained
+from megdet_hvd.pipeline.desk import EvaluatorsDesk, Order, Result
+
+
+def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, machine_rank: int) -> None:
+    """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
+
+    ``machine_rank`` is this process's position among all of the program on its machine, which
+    says which GPU is its own.
+    """
+    torch.set_num_threads(threads_per_process(world.cores, os.environ))
+    evaluate = None
+    while (order := desk.next_order()) is not None:
+        if evaluate is None:  # opened late: no second reading beside that of the trainers
+            evaluate = _evaluation(config, world, machine_rank)
+        result = evaluate(order)
+        if world.is_main:
+            desk.report(result)
+
+
+def _evaluation(config: Config, world: World, machine_rank: int) -> Callable[[Order], Result]:
+    index = open_validation(
+        config.data,
+        is_main=world.local_rank == 0,
+        wait=lambda: barrier(world, "evaluators.data"),
+    )
+    with together(world, "evaluators.device"):
+        device = pick_device(config.device, machine_rank)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+
+    spare = Spare("pictures of detections")
+
+    def evaluate(order: Order) -> Result:
+        go_outside("evaluation")
+        with together(world, "evaluators.detector"):
+            detector = read_trained(order.path).build(device, config.model)
+        found = evaluate_detector(detector, index, config, world)
+        if world.is_main:
+            draw_found(index, found, folder_of(order.path).detections, spare)
+        result = found.result
+        return Result(order, result.ap, result.ap50, result.images, result.as_metrics())
+
+    return evaluate
+
+
+def folder_of(checkpoint: Path) -> RunFolder:
+    """The run that a checkpoint belongs to."""
+    return RunFolder(checkpoint.parent.parent)

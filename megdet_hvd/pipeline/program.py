@@ -1,0 +1,202 @@
+"""The program from its start to its end, in every rank: prepare, then train or evaluate.
+
+An exception anywhere ends all ranks: the others wait for the one that failed, or train for nobody.
+"""
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from megdet_hvd.cluster.launch import Launch, read_launch
+from megdet_hvd.engine.program import FAULT, HANG, RUN_ERROR, USER_ERROR
+from megdet_hvd.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from megdet_hvd.comm.meeting import Meeting
+    from megdet_hvd.comm.world import World
+    from megdet_hvd.pipeline.roles import Roles
+    from megdet_hvd.train import Plan
+
+_LET_OTHERS_SPEAK_S = 2.0
+
+
+def run_pipeline(
+    configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None = None
+) -> int:
+    """Run the pipeline in every process of the job; returns this process's exit code."""
+    try:
+        launch = _mpi_launch()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return USER_ERROR
+    from megdet_hvd.comm.abort import end_job
+    from megdet_hvd.comm.agree import is_agreed
+    from megdet_hvd.engine.log import log_error
+
+    program = Program(launch, machine_of_rank)
+    try:
+        program.run(configure)
+        return 0
+    except (UserError, RunError) as error:
+        code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+        if not program.speaks:
+            time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
+        if program.speaks or not is_agreed(error):
+            log_error(str(error))
+        if program.together and is_agreed(error):
+            return code
+        end_job(code)
+    except BaseException:
+        sys.stderr.write(f"rank {launch.rank} failed:\n{traceback.format_exc()}")
+        end_job(FAULT)
+    raise AssertionError("end_job does not return")
+
+
+def _mpi_launch() -> Launch:
+    launch = read_launch(os.environ)
+    if launch.controller != "mpi":
+        raise UserError(
+            f"python -m megdet_hvd.pipeline is an MPI program, and {launch.launcher} started it; "
+            "start it with mpirun -np N python -m megdet_hvd.pipeline …, horovodrun --mpi or "
+            "srun --mpi=pmix"
+        )
+    return launch
+
+
+class Program:
+    """One run of the pipeline, as one rank sees it."""
+
+    def __init__(self, launch: Launch, machine_of_rank: Sequence[int] | None) -> None:
+        self.launch = launch
+        self.machine_of_rank = machine_of_rank
+        self.speaks = launch.rank in (0, None)
+        """Whether this rank tells the user of an error that several have."""
+        self.together = True
+        """Whether an error that is agreed on is that of all ranks, so that all leave in order."""
+
+    def run(self, configure: "Callable[[], Plan]") -> None:
+        """All stages. All ranks call it together."""
+        from mpi4py import MPI
+
+        from megdet_hvd.comm.agree import mark_agreed
+        from megdet_hvd.comm.meeting import MpiMeeting
+        from megdet_hvd.comm.watchdog import start_watchdog
+        from megdet_hvd.engine.log import LOGGER, log_urgent, start_log
+        from megdet_hvd.pipeline.prepare import prepare_data
+        from megdet_hvd.pipeline.roles import describe_roles, share_roles
+
+        plan: Plan | None = None
+        problem: UserError | None = None
+        try:
+            plan = configure()
+        except UserError as error:
+            problem = error
+        meeting = MpiMeeting(MPI.COMM_WORLD)
+        world = self._world(meeting, problem)
+        assert plan is not None, "without a plan there is a problem"
+        start_log(world)
+        try:
+            roles = share_roles(world.size, _evaluators(plan))
+        except UserError as error:
+            raise mark_agreed(error) from None
+        LOGGER.info(describe_roles(roles, world))
+        watchdog = start_watchdog(
+            world,
+            plan.config.watchdog.seconds,
+            write=log_urgent,
+            exit_code=HANG,
+            gather=partial(meeting.gather, name="watchdog"),
+        )
+        plan = replace(plan, config=prepare_data(plan.config, meeting, world))
+        self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
+        meeting.gather(None, "end")
+        watchdog.stop()
+        meeting.close()
+
+    def _world(self, meeting: "Meeting", problem: UserError | None) -> "World":
+        """Who takes part, told before Horovod runs.
+
+        Raises:
+            UserError: a rank could not be configured.
+        """
+        from megdet_hvd.cluster.threads import cores_per_process
+        from megdet_hvd.comm.agree import mark_agreed
+        from megdet_hvd.comm.session import machine_key
+        from megdet_hvd.comm.world import World, machines_of
+
+        cores = frozenset(os.sched_getaffinity(0))
+        text = None if problem is None else str(problem)
+        found = meeting.gather((machine_key(), cores, text), "start")
+        for rank, (_, _, told) in enumerate(found):
+            if told is not None:
+                everybody = all(text is not None for _, _, text in found)
+                raise mark_agreed(UserError(told if everybody else f"rank {rank}: {told}"))
+        keys = self.machine_of_rank or [key for key, _, _ in found]
+        machines = machines_of(keys)
+        local = next(ranks for ranks in machines if meeting.rank in ranks)
+        shared = cores_per_process([found[rank][1] for rank in local])
+        return World(meeting.rank, meeting.size, machines, shared, self.launch.launcher)
+
+    def _train_and_evaluate(
+        self, plan: "Plan", roles: "Roles", world: "World", everyone: Any
+    ) -> None:
+        """The second stage: each group on a communicator and in a Horovod session of its own."""
+        from megdet_hvd.comm.position import number_ranks
+        from megdet_hvd.comm.session import start, stop
+        from megdet_hvd.engine.job import evaluation_job, training_job
+        from megdet_hvd.pipeline.alongside import alongside
+        from megdet_hvd.pipeline.desk import EvaluatorsDesk, TrainersDesk
+        from megdet_hvd.pipeline.evaluator import evaluate_orders
+        from megdet_hvd.train import train_in_world
+
+        self.together = False
+        trains = world.rank in roles.trainers
+        members = roles.trainers if trains else roles.evaluators
+        self.speaks = world.rank == members[0]
+        job = training_job(plan.config) if trains else evaluation_job(plan.config)
+        communicator = everyone.Split(int(trains), world.rank)
+        messages = everyone.Dup()
+        pretended = self.machine_of_rank
+        number_ranks(None if trains else members)
+        session = start(
+            communicator=communicator,
+            machine_of_rank=None if pretended is None else [pretended[r] for r in members],
+            settings=job.horovod,
+            bn_groups=job.bn_groups,
+        )
+        # Cores are shared with the other group's processes on the same machine.
+        session = replace(session, cores=world.cores, launcher=world.launcher)
+        if not roles.evaluators:
+            train_in_world(plan, session)
+        elif trains:
+            desk = TrainersDesk(messages, roles.evaluators) if world.is_main else None
+            train_in_world(plan, session, alongside(desk))
+            if desk is not None:
+                desk.order(None)
+                desk.close()
+        else:
+            evaluate_orders(plan.config, session, EvaluatorsDesk(messages), world.local_rank)
+        stop()
+        number_ranks(None)
+        messages.Free()
+        communicator.Free()
+
+
+def _evaluators(plan: "Plan") -> int:
+    """How many ranks evaluate.
+
+    Raises:
+        UserError: they would have nothing to do.
+    """
+    data, evaluators = plan.config.data, plan.config.pipeline.evaluators
+    if evaluators and data.kind == "coco" and not data.val:
+        raise UserError(
+            f"pipeline.evaluators={evaluators}, and there is nothing to evaluate on: give "
+            "data.val, or set pipeline.evaluators=0"
+        )
+    return evaluators

@@ -1,0 +1,54 @@
+"""Run by several ranks: the pipeline, in which one rank does something. Argument 1: what.
+
+The rest is its command line.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+from unittest import mock
+
+from megdet_hvd.engine.loop import apply_gradients
+from megdet_hvd.evaluation.evaluate import evaluate_detector
+from megdet_hvd.pipeline.__main__ import main
+from megdet_hvd.pipeline.picture import prepare_picture
+
+RANK = int(os.environ["OMPI_COMM_WORLD_RANK"])
+
+
+class Fault(Exception):
+    """Injected."""
+
+
+def bad_picture(*args: Any) -> Any:
+    if RANK == 2:
+        raise Fault("in preparing")
+    return prepare_picture(*args)
+
+
+def bad_step(*args: Any) -> None:
+    if RANK == 1 and args[-1] == 2:
+        raise Fault("in training")
+    apply_gradients(*args)
+
+
+def bad_evaluation(*args: Any) -> Any:
+    raise Fault("in evaluating")
+
+
+def stopped_evaluation(*args: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGSTOP)
+    return evaluate_detector(*args)
+
+
+CASES = {
+    "prepare": ("megdet_hvd.pipeline.prepare.prepare_picture", bad_picture),
+    "train": ("megdet_hvd.engine.loop.apply_gradients", bad_step),
+    "evaluate": ("megdet_hvd.pipeline.evaluator.evaluate_detector", bad_evaluation),
+    "stop": ("megdet_hvd.pipeline.evaluator.evaluate_detector", stopped_evaluation),
+}
+
+if __name__ == "__main__":
+    with mock.patch(*CASES[sys.argv[1]]):
+        sys.exit(main(sys.argv[2:]))
