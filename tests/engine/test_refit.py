@@ -9,6 +9,7 @@ when other pictures share its process.
 """
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,18 @@ def launch(
     return done.stdout
 
 
+def _copy(source: str, target: str) -> None:
+    """Checkpoints are never changed in place, other files of a run are."""
+    (os.link if source.endswith(".pt") else shutil.copyfile)(source, target)
+
+
 def stopped(folder: Path, run: str, *names: str) -> None:
     """Copies of a finished run as it was after STOPPED_AT steps."""
     for name in names:
-        copy = folder / "runs" / name
-        shutil.copytree(folder / "runs" / run, copy)
-        (copy / "checkpoints" / checkpoint_name(STEPS)).unlink()
+        newer = shutil.ignore_patterns(checkpoint_name(STEPS), "best.pt")
+        shutil.copytree(
+            folder / "runs" / run, folder / "runs" / name, ignore=newer, copy_function=_copy
+        )
 
 
 def weights(folder: Path, run: str, *, statistics: bool) -> dict[str, torch.Tensor]:
