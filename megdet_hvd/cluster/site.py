@@ -7,21 +7,14 @@ bash reads the file in the job; here bash is asked what it sets. What the entrie
 import difflib
 import os
 import re
-import shlex
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.cluster.site_values import value_readers
 from megdet_hvd.errors import UserError
-
-LAUNCHERS = ("auto", "srun", "mpirun", "horovodrun")
-"""What may start the ranks; ``auto``: what the site has."""
-BINDINGS = ("cores", "none")
-"""Whether a process is held to cores of its own."""
-ARCHIVES = (".tar", ".tar.gz", ".tgz")
-"""How the name of an archive ends."""
 
 _PREFIX = "SITE_"
 _SHELL_S = 30
@@ -52,7 +45,7 @@ class Site:
     sbatch_options: tuple[str, ...] = ()
     """More words for sbatch."""
     launcher: str = "auto"
-    """One of ``LAUNCHERS``."""
+    """One of ``site_values.LAUNCHERS``."""
     srun_mpi: str = "pmix"
     """For ``srun --mpi``."""
     container: tuple[str, ...] = ()
@@ -66,7 +59,7 @@ class Site:
     requeue_on_failure: int = 2
     """How often a job that failed through no fault of its user starts again."""
     bind: str = "cores"
-    """One of ``BINDINGS``."""
+    """One of ``site_values.BINDINGS``."""
 
 
 def site_from_variables(variables: Mapping[str, str]) -> Site:
@@ -163,7 +156,7 @@ def _complaints(file: Path, place: Path, text: str) -> list[str]:
 
 def _site(variables: Mapping[str, str], strict: frozenset[str]) -> Site:
     """``strict``: names that must be ours."""
-    readers = _readers()
+    readers = value_readers()
     problems: list[str] = []
     values: dict[str, Any] = {}
     for name in sorted(variables):
@@ -193,68 +186,3 @@ def _nearest(field: str, strict: bool) -> str:
     if not near and strict:
         near = difflib.get_close_matches(field, known, n=3, cutoff=0.0)
     return ", ".join(f"{_PREFIX}{name.upper()}" for name in near)
-
-
-def _readers() -> dict[str, Callable[[str, str], Any]]:
-    return {
-        "partition": _word,
-        "account": _word,
-        "qos": _word,
-        "sbatch_options": _words,
-        "launcher": _one_of(LAUNCHERS),
-        "srun_mpi": _word,
-        "container": _words,
-        "data_root": _path,
-        "staging": _path,
-        "environment": _archive,
-        "requeue_on_failure": _count,
-        "bind": _one_of(BINDINGS),
-    }
-
-
-def _word(name: str, text: str) -> str:
-    if not re.fullmatch(r"[\w.,:@+/-]+", text) or text.startswith("-"):
-        raise UserError(f"{name}={text}: must be one word, such as gpu")
-    return text
-
-
-def _words(name: str, text: str) -> tuple[str, ...]:
-    try:
-        return tuple(shlex.split(text))
-    except ValueError as error:
-        raise UserError(f"{name}={text}: the quotes in it don't match ({error})") from None
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[str, str], str]:
-    def read(name: str, text: str) -> str:
-        if text in choices:
-            return text
-        near = difflib.get_close_matches(text.lower(), choices, n=1)
-        hint = f"; nearest: {near[0]}" if near else ""
-        raise UserError(f"{name}={text}: must be {' or '.join(choices)}{hint}")
-
-    return read
-
-
-def _path(name: str, text: str) -> Path:
-    if text.startswith("~"):
-        raise UserError(f"{name}={text}: in quotes ~ stays as it is; write $HOME instead")
-    if not text.startswith("/"):
-        raise UserError(f"{name}={text}: must be a whole path, from / on")
-    return Path(text)
-
-
-def _archive(name: str, text: str) -> Path:
-    path = _path(name, text)
-    if not text.endswith(ARCHIVES):
-        raise UserError(
-            f"{name}={text}: must be an archive made by `make pack`, so its name ends in "
-            f"{' or '.join(ARCHIVES)}"
-        )
-    return path
-
-
-def _count(name: str, text: str) -> int:
-    if not re.fullmatch(r"\d{1,4}", text):
-        raise UserError(f"{name}={text}: must be a whole number ≥ 0, such as 2")
-    return int(text)

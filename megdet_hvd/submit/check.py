@@ -7,7 +7,8 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from megdet_hvd.cluster.site import ARCHIVES, Site, find_site_file, read_site
+from megdet_hvd.cluster.site import Site, find_site_file, read_site
+from megdet_hvd.cluster.site_values import ARCHIVES
 from megdet_hvd.cluster.template import read_template, shape
 from megdet_hvd.errors import UserError
 from megdet_hvd.submit.job import Job, make_job, quoted, whole_paths

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from megdet_hvd.cluster.site import ARCHIVES, Site
+from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.site_values import ARCHIVES
 from megdet_hvd.submit.report import Report
 
 _IMAGES = (".sif", ".simg", ".img", ".sqsh", ".squashfs")

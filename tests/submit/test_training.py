@@ -1,0 +1,49 @@
+"""What of training is checked: a resume on other processes, and pictures counted."""
+
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.config.before import Before
+from megdet_hvd.config.load import load_config
+from megdet_hvd.submit import training
+from megdet_hvd.submit.job import Job
+from megdet_hvd.submit.report import Report
+
+
+def resumed(folder: Path, words: tuple[str, ...] = ()) -> Job:
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    (folder / "checkpoints" / "iteration_00000010.pt").touch()
+    (folder / "config.yaml").write_text("global_batch: 16\ndata: {kind: scenes}\n")
+    all_words = ("--config", "x.yaml", "--resume", str(folder), *words)
+    return Job({}, folder / "t.sbatch", {}, words, all_words, "job")
+
+
+def test_a_resume_on_half_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "read_before", lambda path: Before(16, 8, 1, "cgbn", (8,)))
+    report = Report()
+    training.check_training(report, resumed(tmp_path / "a run"), 2, 2, data_is_packed=False)
+    assert report.problems == []
+    assert f"run folder: {tmp_path}/a run" in report.facts
+    assert "BN size kept: 8 = 2 processes × 4 images" in report.facts
+    assert "global batch 16 = 4 processes × 4 images × 1 pass" in report.facts
+
+
+def test_a_bn_size_that_can_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """4 images a process at most, 2 processes a machine: 16 can't be made. Refused by default."""
+    monkeypatch.setattr(training, "read_before", lambda path: Before(16, 8, 1, "cgbn", (16,)))
+    report = Report()
+    training.check_training(report, resumed(tmp_path), 2, 2, data_is_packed=False)
+    (problem,) = report.problems
+    assert "16" in problem and "resume.other_bn_size" in problem
+
+
+def test_pictures_are_counted_over_the_borders_of_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_CHUNK", 7)
+    (tmp_path / "a.json").write_text('{"images": [{"file_name": "a"}, {"file_name": "b"}]}')
+    source = f"{{annotations: {tmp_path}/a.json, images: {tmp_path}}}"
+    words = ["data.kind=coco", f"data.train=[{source}]", "data.keep_empty=true"]
+    assert training.images_per_epoch(load_config(None, words)) == 2
+    assert training.images_per_epoch(load_config(None, [*words, "data.keep_empty=false"])) is None
