@@ -41,6 +41,8 @@ def end_together(meeting: Meeting, result: Any, error: BaseException | None) -> 
     of Horovod or of BN's communicators is left afterwards.
     """
     how = how_it_ended(error)
+    if how == "failed" and meeting.heard_of_failure():
+        how = "freed"  # its error, whatever it says, came after that of another member
     if how == "failed":
         meeting.tell_failure()
     if how != "well":
@@ -74,10 +76,13 @@ def how_it_ended(error: BaseException | None) -> How:
 
 
 def _shut_down_by_another(error: BaseException) -> bool:
+    """Horovod's own other errors, of shapes that differ say, are this member's."""
     from horovod.common.exceptions import HorovodInternalError
 
-    # Horovod's SHUT_DOWN_ERROR; its other errors, of shapes that differ say, are this member's.
-    return isinstance(error, HorovodInternalError) and "has been shut down" in str(error)
+    if isinstance(error, HorovodInternalError):  # SHUT_DOWN_ERROR: in a wait, or before it
+        return "has been shut down" in str(error)
+    # The sets go when Horovod ends, so this is said of a sum that was only just to begin.
+    return isinstance(error, ValueError) and "Process set provided does not exist" in str(error)
 
 
 def _meet(meeting: Meeting, own: Ending) -> list[Ending]:

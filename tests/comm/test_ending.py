@@ -46,4 +46,6 @@ def test_horovods_errors_are_told_apart() -> None:
     internal = exceptions.HorovodInternalError
     assert how_it_ended(internal("Horovod has been shut down. This was …")) == "freed"
     assert how_it_ended(internal("Mismatched ALLREDUCE tensor shapes")) == "failed"
+    gone = ValueError("Allreduce: Process set provided does not exist, or has not been registered.")
+    assert how_it_ended(gone) == "freed" and how_it_ended(ValueError("x")) == "failed"
     assert how_it_ended(KeyboardInterrupt()) == "failed"

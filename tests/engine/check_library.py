@@ -25,7 +25,7 @@ from megdet_hvd.train import train
 from tests.engine.small import small_config
 
 STEPS = 3
-FREED_WITHIN_S = 20.0  # most of it for other members' first steps, on busy cores
+FREED_WITHIN_S = 60.0  # nearly all of it for the start and the first step, on busy cores
 
 
 class Fault(Exception):

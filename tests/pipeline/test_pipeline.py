@@ -87,7 +87,8 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     ],
 )
 def test_an_exception_anywhere_ends_all(case: str, said: str, tmp_path: Path) -> None:
-    words = settings(tmp_path, "name=ends", "evaluation.untrained=true")
+    untrained = "true" if case == "evaluate" else "false"
+    words = settings(tmp_path, "name=ends", f"evaluation.untrained={untrained}")
     done = run_ranks(CHECK, 3, case, *words, launcher="mpirun", timeout_s=90)
     assert done.returncode != 0, done.stdout
     assert done.stdout.count(said) == 1, done.stdout
