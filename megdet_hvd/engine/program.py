@@ -39,7 +39,7 @@ STOPPED = 5
 """Stopped on request: nothing is wrong, and the run can be carried on."""
 
 _LET_RANK_0_SPEAK_S = 2.0
-_LET_WATCHDOG_SPEAK_S = 0.8
+_LET_WATCHDOG_SPEAK_S = 2.5
 """Horovod's error may come from another rank's death, which rank 0's watchdog tells of."""
 
 
@@ -183,7 +183,10 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
         ending.tell(code, str(error))
         end_job(code)
     except BaseException as fault:
-        _fault(rank, fault, wait_s=_LET_WATCHDOG_SPEAK_S if rank == 0 and watchdog.watches else 0)
+        # Horovod fails here because a process has ended elsewhere; the watchdog names it, once the
+        # kernel has taken that process down and closed its connection.
+        heard = type(fault).__name__ == "HorovodInternalError" and watchdog.watches
+        _fault(rank, fault, wait_s=_LET_WATCHDOG_SPEAK_S if heard else 0.0)
     raise AssertionError("end_job does not return")
 
 

@@ -74,10 +74,12 @@ def test_the_last_words_of_a_rank_that_was_killed(launcher: Launcher, tmp_path: 
     layer = r"cgbn\.backbone\.body\.layer1\.0\.bn1\.forward\.0"
     told = re.findall(
         rf"error: rank 1 \((\S+)\) has ended without a word, [\d.]+ s before: step 3, in {layer} "
-        rf"\(\d+ values\); rank 0 \((\S+)\) waits in {layer}",
+        rf"\(\d+ values\)(; rank 0 \(\S+\) waits in {layer})?",
         done.stdout,
     )
     assert len(told) == 1, done.stdout
+    # Under Gloo, Horovod frees the waiting rank as soon as the other's connection is closed.
+    assert launcher == "gloo" or "waits in" in told[0][1], done.stdout
 
 
 def test_a_disk_that_fills_up(tmp_path: Path) -> None:
