@@ -4,10 +4,12 @@ import sys
 from collections.abc import Sequence
 
 from megdet_hvd.cli import parse_train_arguments
+from megdet_hvd.cluster.rank_log import redirect_output
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
     """Parse, run, and return the exit code. ``machine_of_rank``: pretended machines."""
+    redirect_output()
     arguments = parse_train_arguments(
         argv,
         "megdet_hvd.pipeline",

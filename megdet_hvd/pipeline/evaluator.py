@@ -10,6 +10,7 @@ from megdet_hvd.cluster.threads import threads_per_process
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.position import go_outside
+from megdet_hvd.comm.stopping import StopRequested
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_validation
@@ -25,15 +26,25 @@ from megdet_hvd.pipeline.desk import EvaluatorsDesk, Order, Result
 def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, machine_rank: int) -> None:
     """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
 
+    Where the job shall stop, the evaluation is broken off, and what is still ordered is left to the
+    run that carries on.
+
     ``machine_rank`` is this process's position among all of the program on its machine, which
     says which GPU is its own.
     """
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     evaluate = None
+    stopped = False
     while (order := desk.next_order()) is not None:
+        if stopped:
+            continue
         if evaluate is None:  # opened late: no second reading beside that of the trainers
             evaluate = _evaluation(config, world, machine_rank)
-        result = evaluate(order)
+        try:
+            result = evaluate(order)
+        except StopRequested:
+            stopped = True
+            continue
         if world.is_main:
             desk.report(result)
 

@@ -4,14 +4,18 @@ An exception anywhere ends all ranks: the others wait for the one that failed, o
 """
 
 import os
+import socket
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megdet_hvd.cluster import ending
+from megdet_hvd.cluster.handover import STOP_FILE
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.engine.program import FAULT, HANG, RUN_ERROR, USER_ERROR
 from megdet_hvd.errors import RunError, UserError
@@ -29,30 +33,53 @@ def run_pipeline(
     configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None = None
 ) -> int:
     """Run the pipeline in every process of the job; returns this process's exit code."""
+    ending.begin()
     try:
         launch = _mpi_launch()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
+        ending.tell(USER_ERROR, str(error))
         return USER_ERROR
+    from megdet_hvd.comm import stopping
+
+    file = os.environ.get(STOP_FILE)
+    stopping.listen(
+        who=f"rank {launch.rank} ({socket.gethostname()})",
+        stop_file=Path(file) if file and not launch.rank else None,
+    )
+    try:
+        return _run(launch, configure, machine_of_rank)
+    finally:
+        stopping.forget()
+
+
+def _run(
+    launch: Launch, configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None
+) -> int:
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import is_agreed
     from megdet_hvd.engine.log import log_error
 
     program = Program(launch, machine_of_rank)
     try:
-        program.run(configure)
-        return 0
+        code = program.run(configure)
+        if not launch.rank:
+            ending.tell(code)
+        return code
     except (UserError, RunError) as error:
         code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
         if not program.speaks:
             time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
         if program.speaks or not is_agreed(error):
             log_error(str(error))
+            ending.tell(code, str(error))
         if program.together and is_agreed(error):
             return code
         end_job(code)
-    except BaseException:
+    except BaseException as fault:
         sys.stderr.write(f"rank {launch.rank} failed:\n{traceback.format_exc()}")
+        last_line = traceback.format_exception_only(fault)[-1].strip()
+        ending.tell(FAULT, f"rank {launch.rank}: {last_line}")
         end_job(FAULT)
     raise AssertionError("end_job does not return")
 
@@ -79,23 +106,26 @@ class Program:
         self.together = True
         """Whether an error that is agreed on is that of all ranks, so that all leave in order."""
 
-    def run(self, configure: "Callable[[], Plan]") -> None:
-        """All stages. All ranks call it together."""
+    def run(self, configure: "Callable[[], Plan]") -> int:
+        """All stages; returns the exit code. All ranks call it together."""
         from mpi4py import MPI
 
         from megdet_hvd.comm.agree import mark_agreed
+        from megdet_hvd.comm.beforehand import rank_0_decides
         from megdet_hvd.comm.meeting import MpiMeeting
         from megdet_hvd.comm.watchdog import start_watchdog
         from megdet_hvd.engine.log import LOGGER, log_urgent, start_log
         from megdet_hvd.pipeline.prepare import prepare_data
         from megdet_hvd.pipeline.roles import describe_roles, share_roles
 
-        plan: Plan | None = None
-        problem: UserError | None = None
-        try:
-            plan = configure()
-        except UserError as error:
-            problem = error
+        def attempt() -> "tuple[Plan | None, UserError | None]":
+            try:
+                return configure(), None
+            except UserError as error:
+                return None, error
+
+        # Files may look different from other machines, a run to carry on above all.
+        plan, problem = rank_0_decides(attempt, self.launch)
         meeting = MpiMeeting(MPI.COMM_WORLD)
         world = self._world(meeting, problem)
         assert plan is not None, "without a plan there is a problem"
@@ -113,10 +143,11 @@ class Program:
             gather=partial(meeting.gather, name="watchdog"),
         )
         plan = replace(plan, config=prepare_data(plan.config, meeting, world))
-        self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
-        meeting.gather(None, "end")
+        code = self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
+        code = int(meeting.gather(code, "end")[0])
         watchdog.stop()
         meeting.close()
+        return code
 
     def _world(self, meeting: "Meeting", problem: UserError | None) -> "World":
         """Who takes part, told before Horovod runs.
@@ -144,8 +175,11 @@ class Program:
 
     def _train_and_evaluate(
         self, plan: "Plan", roles: "Roles", world: "World", everyone: Any
-    ) -> None:
-        """The second stage: each group on a communicator and in a Horovod session of its own."""
+    ) -> int:
+        """The second stage: each group on a communicator and in a Horovod session of its own.
+
+        Returns training's exit code, on the trainers.
+        """
         from megdet_hvd.comm.position import number_ranks
         from megdet_hvd.comm.session import start, stop
         from megdet_hvd.engine.job import evaluation_job, training_job
@@ -158,7 +192,8 @@ class Program:
         trains = world.rank in roles.trainers
         members = roles.trainers if trains else roles.evaluators
         self.speaks = world.rank == members[0]
-        job = training_job(plan.config) if trains else evaluation_job(plan.config)
+        job = training_job(plan.config, plan.resumption) if trains else evaluation_job(plan.config)
+        code = 0
         communicator = everyone.Split(int(trains), world.rank)
         messages = everyone.Dup()
         pretended = self.machine_of_rank
@@ -172,10 +207,10 @@ class Program:
         # Cores are shared with the other group's processes on the same machine.
         session = replace(session, cores=world.cores, launcher=world.launcher)
         if not roles.evaluators:
-            train_in_world(plan, session)
+            code = train_in_world(plan, session)
         elif trains:
             desk = TrainersDesk(messages, roles.evaluators) if world.is_main else None
-            train_in_world(plan, session, alongside(desk))
+            code = train_in_world(plan, session, alongside(desk))
             if desk is not None:
                 desk.order(None)
                 desk.close()
@@ -185,6 +220,7 @@ class Program:
         number_ranks(None)
         messages.Free()
         communicator.Free()
+        return code
 
 
 def _evaluators(plan: "Plan") -> int:
