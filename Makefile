@@ -34,7 +34,7 @@ test:
 
 test-cluster:
 	@sh install/setup quiet
-	sh install/run python -m pytest -rs $(or $(ARGS),tests/slurm)
+	sh install/run python -m pytest -rs -o faulthandler_timeout=1500 $(or $(ARGS),tests/slurm)
 
 check:
 	@sh install/setup quiet

@@ -73,14 +73,13 @@ class Lab:
         *words: str,
         options: tuple[str, ...] = (),
         site: Mapping[str, str] | None = None,
-        ranks: int = 4,
         cwd: Path = ROOT,
     ) -> "Job":
-        """``sbatch [options] slurm/TEMPLATE words``; ``ranks`` keeps the machine from drowning."""
+        """``sbatch [options] slurm/TEMPLATE words``; one such job runs at a time."""
         log = self.folder / "%x-%j.log"
         environ = self.environ({"SITE_REQUEUE_ON_FAILURE": "0", **(site or {})})
         before = self.cluster.environ
-        command = ["sbatch", "--parsable", f"--output={log}", f"--licenses=ranks:{ranks}"]
+        command = ["sbatch", "--parsable", f"--output={log}", "--licenses=turn"]
         command += [*options, f"slurm/{template}", *words]
         number = int(self.cluster.run(*command, cwd=cwd, environ={**before, **environ}).strip())
         return Job(self, number, template.removesuffix(".sbatch"))
@@ -110,30 +109,28 @@ class Job:
         """What Slurm says of it."""
         return self.lab.cluster.job(self.number)
 
-    def wait(self, timeout_s: float = 600) -> str:
+    def wait(self, timeout_s: float = 300) -> str:
         """Its state once it has ended; a requeued job is let go at once."""
-        for _ in self._looks(timeout_s, "end"):
-            state = self.state
+        for state in self._looks(timeout_s, "end"):
             if state.get("JobState") in ENDED:
                 return state["JobState"]
-            if state.get("JobState") == "PENDING" and int(state.get("Restarts", "0")) > 0:
+            if state.get("Reason") == "BeginTime":
                 # Slurm holds a requeued job back for two minutes.
                 command = ("scontrol", "update", f"jobid={self.number}", "StartTime=now")
                 self.lab.cluster.run(*command, check=False)
         raise AssertionError("unreachable")
 
-    def wait_for_step(self, step: int, folder: Path | None = None) -> None:
+    def wait_for_step(self, step: int) -> None:
         """Until training has taken ``step`` steps."""
-        for _ in self._looks(400, f"come to step {step}"):
-            if self.steps(folder) >= step:
+        for state in self._looks(200, f"come to step {step}"):
+            if self.steps() >= step:
                 return
-            assert self.state.get("JobState") not in ENDED, self.log
+            assert state.get("JobState") not in ENDED, self.log
 
-    def steps(self, folder: Path | None = None) -> int:
+    def steps(self) -> int:
         """Steps that its metrics tell of."""
-        file = (folder or self.folder) / "metrics.jsonl"
         try:
-            lines = file.read_text().splitlines()
+            lines = (self.folder / "metrics.jsonl").read_text().splitlines()
             return int(json.loads(lines[-1])["iteration"]) if lines else 0
         except (OSError, ValueError):
             return 0
@@ -142,11 +139,17 @@ class Job:
         """The lines of ``jobs.jsonl``."""
         return [json.loads(x) for x in (self.folder / "jobs.jsonl").read_text().splitlines()]
 
-    def _looks(self, timeout_s: float, what: str) -> Iterator[None]:
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            yield
+    def _looks(self, timeout_s: float, what: str) -> Iterator[dict[str, str]]:
+        """Its state, again and again; time spent waiting for its turn does not count."""
+        left_s, before = timeout_s, time.monotonic()
+        while left_s > 0:
+            state = self.state
+            yield state
             time.sleep(_LOOK_S)
+            now = time.monotonic()
+            if state.get("JobState") != "PENDING":
+                left_s -= now - before
+            before = now
         raise AssertionError(
             f"job {self.number} did not {what} in {timeout_s} s\n{self.state}\n{self.log}"
         )

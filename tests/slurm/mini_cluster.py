@@ -24,8 +24,6 @@ NODES = 16
 GPUS = 8
 CORES = 64
 """Of each node, as Slurm is told."""
-RANKS = 16
-"""Training processes that this one machine carries at a time; a job asks for its part of them."""
 
 _SBIN = ("/usr/sbin", "/usr/local/sbin", "/sbin")
 _PROGRAMS = (
@@ -62,7 +60,10 @@ def _find(name: str) -> str | None:
 
 
 def slurm_conf(folder: Path, host: str, port: int) -> str:
-    """The configuration. Partition ``gpu`` is preempted by jobs of ``urgent``."""
+    """The configuration. Partition ``gpu`` is preempted by jobs of ``urgent``.
+
+    There is one license, ``turn``: jobs that want it run one at a time, as this machine is small.
+    """
     return f"""\
 ClusterName=mini
 SlurmctldHost={host}(127.0.0.1)
@@ -86,7 +87,7 @@ GresTypes=gpu
 ReturnToService=2
 JobRequeue=1
 MpiDefault=none
-Licenses=ranks:{RANKS}
+Licenses=turn:1
 PropagateResourceLimits=NONE
 SlurmdTimeout=20
 InactiveLimit=0
