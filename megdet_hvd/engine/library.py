@@ -22,16 +22,19 @@ from megdet_hvd.comm.position import count_steps_anew, go_outside
 from megdet_hvd.comm.session import start
 from megdet_hvd.comm.settings import refusal, spare_cycle
 from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
-from megdet_hvd.config.load import to_yaml
+from megdet_hvd.comm.world import Machines
+from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.config.refit import Refit
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
 from megdet_hvd.engine.job import Job, training_job
-from megdet_hvd.engine.log import borrowed_log, log_urgent
+from megdet_hvd.engine.log import borrowed_log, log_refit, log_urgent
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.program import HANG
 from megdet_hvd.engine.result import TrainResult, result_of
+from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
-from megdet_hvd.engine.run_folder import find_run, new_run_name
+from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
 from megdet_hvd.errors import UserError
 
 
@@ -54,8 +57,8 @@ def train_as_member(
         try:
             count_steps_anew()
             go_outside("starting")
-            path = _agree_on_run(meeting, config, run_folder, resume)
-            job = _job(config)
+            path, resumption = _agree_on_run(meeting, config, run_folder, resume)
+            job = _job(config, resumption)
             world = start(
                 communicator=comm,
                 interrupted=meeting.heard_of_failure,
@@ -70,8 +73,10 @@ def train_as_member(
                 exit_code=HANG,
                 gather=partial(meeting.gather, name="watchdog"),
             )
-            run = prepare_run(config, world, path, resume=resume)
+            refit = _refit(config, resumption, world.machines)
+            run = prepare_run(refit.config, world, path, resume=resume)
             announce(run)
+            log_refit(refit, world)
             execute(run)
             result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
         except BaseException as raised:
@@ -124,28 +129,44 @@ def meeting_over(comm: Any) -> Meeting:
     return MpiMeeting(comm)
 
 
-def _job(config: Config) -> Job:
-    job = training_job(config)
+def _refit(config: Config, resumption: Resumption | None, machines: Machines) -> Refit:
+    """The same on all members, or the same error."""
+    if resumption is None:
+        return Refit(config)
+    try:
+        return resumption.refit(machines)
+    except UserError as error:
+        raise mark_agreed(error) from None
+
+
+def _job(config: Config, resumption: Resumption | None) -> Job:
+    job = training_job(config, resumption)
     settings = None if job.horovod is None else spare_cycle(job.horovod, config)
     return Job(settings, job.bn_groups, job.watchdog_s)
 
 
-def _agree_on_run(meeting: Meeting, config: Config, run_folder: Path | None, resume: bool) -> Path:
-    """The run folder, rank 0's. All members call it together, before Horovod runs.
+def _agree_on_run(
+    meeting: Meeting, config: Config, run_folder: Path | None, resume: bool
+) -> tuple[Path, Resumption | None]:
+    """The run folder, and how its run is carried on, as rank 0 sees them.
+
+    All members call it together, before Horovod runs.
 
     Raises:
         UserError: on all members alike.
     """
     problem: str | None = None
     path: Path | None = None
+    resumption: Resumption | None = None
     try:
         problem = _not_ready()
         if meeting.rank == 0:
             path = _run_folder(config, run_folder, resume)
+            resumption = _resumption(path, config) if resume else None
     except UserError as error:
         problem = str(error)
     digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()
-    found = meeting.gather((problem, digest, resume, path), "run")
+    found = meeting.gather((problem, digest, resume, (path, resumption)), "run")
     problems = {rank: told[0] for rank, told in enumerate(found) if told[0] is not None}
     if problems:
         rank, told = next(iter(problems.items()))
@@ -159,8 +180,16 @@ def _agree_on_run(meeting: Meeting, config: Config, run_folder: Path | None, res
                 "members must give the same: broadcast the config from one of them"
             )
         )
-    agreed: Path = found[0][3]
+    agreed: tuple[Path, Resumption | None] = found[0][3]
     return agreed
+
+
+def _resumption(path: Path, config: Config) -> Resumption:
+    """Raises UserError: there is no run in ``path``."""
+    folder = RunFolder(path)
+    if not folder.config.exists():
+        raise UserError(f"{path} holds no run to carry on (it has no config.yaml)")
+    return resumption_of(path, config, load_config(folder.config), ())
 
 
 def _not_ready() -> str | None:
