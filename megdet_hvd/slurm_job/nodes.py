@@ -12,6 +12,9 @@ from megdet_hvd.cluster.launchers import once_a_node_words
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.errors import RunError, UserError
 
+_BAD_INPUT = 2
+"""Exit code of staging where no second try would help."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -26,7 +29,7 @@ def prepare_nodes(allocation: Allocation, site: Site, environ: Mapping[str, str]
     """Copy what the site file says, where it isn't there already.
 
     Raises:
-        RunError: a node could not; its words stand in the log.
+        UserError, RunError: a node could not; its words stand in the log.
     """
     archive = site.environment
     if archive is None:
@@ -55,7 +58,8 @@ def prepare_nodes(allocation: Allocation, site: Site, environ: Mapping[str, str]
         else:
             print(line, flush=True)
     if done.returncode:
-        raise RunError("a node could not get its copy of data or environment; see above")
+        error = UserError if done.returncode == _BAD_INPUT else RunError
+        raise error("a node could not get its copy of data or environment; see above")
     return compare(answers, len(allocation.hosts))
 
 
