@@ -8,12 +8,11 @@ addresses of the first where a process is slow ("Connection refused", now and th
 import math
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from megdet_hvd.cluster.time_limits import start_limit_s
 from megdet_hvd.errors import RunError
 
-WAIT_S = 120.0
-"""For the slowest process to import its modules."""
 _POLL_S = 0.05
 
 _meetings = 0
@@ -25,19 +24,20 @@ def meet(
     size: int,
     environ: Mapping[str, str],
     *,
-    wait_s: float | None = WAIT_S,
+    wait_s: float | Literal["start"] | None = "start",
 ) -> list[Any]:
     """``value`` of every process, in rank order, on every process. All of them call it together.
 
     Raises:
-        RunError: a process did not come within ``wait_s`` (None: wait for ever); names the ranks
-            that are missing.
+        RunError: a process did not come within ``wait_s`` (``start``: the time that so many may
+            take to start; None: wait for ever); names the ranks that are missing.
     """
     if size == 1:
         return [value]
     scope = _scope()
     _put(environ, scope, str(rank), value)
-    end = math.inf if wait_s is None else time.monotonic() + wait_s
+    limit_s = start_limit_s(size) if wait_s == "start" else wait_s
+    end = math.inf if limit_s is None else time.monotonic() + limit_s
     if rank == 0:
         found: dict[int, Any] = {}
         while len(found) < size:
@@ -62,8 +62,8 @@ def _scope() -> str:
 def _pause(end: float, missing: list[int]) -> None:
     if time.monotonic() > end:
         raise RunError(
-            f"ranks {missing} did not start within {WAIT_S:.0f} s; look for their error messages "
-            "and whether their machines answer"
+            f"ranks {missing} did not start in time; look for their error messages, and whether "
+            "their machines answer"
         )
     time.sleep(_POLL_S)
 

@@ -42,10 +42,9 @@ def test_a_second_meeting_does_not_find_the_first(store: dict[str, str]) -> None
     assert rendezvous._scope() != rendezvous._scope()
 
 
-def test_the_missing_are_named(store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rendezvous, "WAIT_S", 0.3)
+def test_the_missing_are_named(store: dict[str, str]) -> None:
     with pytest.raises(RunError, match=r"ranks \[1, 2\] did not start"):
-        rendezvous.meet("here", 0, 3, store)
+        rendezvous.meet("here", 0, 3, store, wait_s=0.3)
 
 
 def test_alone_nothing_is_asked() -> None:

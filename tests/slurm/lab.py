@@ -84,6 +84,10 @@ class Lab:
         number = int(self.cluster.run(*command, cwd=cwd, environ={**before, **environ}).strip())
         return Job(self, number, template.removesuffix(".sbatch"))
 
+    def wait_for(self, number: int) -> None:
+        """Until a job that was submitted in another way is complete."""
+        assert Job(self, number, "").wait() == "COMPLETED"
+
 
 @dataclass(frozen=True)
 class Job:

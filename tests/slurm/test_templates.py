@@ -2,26 +2,14 @@
 
 import re
 import sys
-from pathlib import Path
 
-from tests.evaluation.sets import write_set
+from tests.slurm.coco import write_coco
 from tests.slurm.lab import Lab, hosts_file_has, project_copy, scenario
 
 PLACE = re.compile(
     r"rank (\d+) of (\d+) on (\w+): local rank (\d+) of (\d+), "
     r"node (\d+) of (\d+) \(cross rank (\d+) of (\d+)\), GPU (\d+)"
 )
-
-
-def coco(folder: Path) -> None:
-    """A COCO folder of a few pictures, where the templates' configurations look."""
-    for part in ("train2017", "val2017"):
-        made = write_set(folder / part, range(1, 41), categories={1: "person"})
-        annotations = folder / "annotations" / f"instances_{part}.json"
-        annotations.parent.mkdir(exist_ok=True)
-        Path(made.annotations).rename(annotations)
-        for picture in Path(made.images).iterdir():
-            picture.rename(folder / part / picture.name)
 
 
 @scenario
@@ -58,8 +46,7 @@ def test_placement_under_mpirun_from_a_folder_with_a_space(lab: Lab) -> None:
 @scenario
 def test_every_template_starts_its_world(lab: Lab) -> None:
     """Horovod and MPI up to the end of the preflight; large ones with fewer tasks on a node."""
-    (lab.folder / "coco").mkdir()
-    coco(lab.folder / "coco")
+    write_coco(lab.folder / "coco")
     sizes = {8: (1, 8), 16: (2, 4), 32: (4, 2), 64: (8, 1), 128: (16, 1)}
     jobs = {
         gpus: lab.sbatch(
