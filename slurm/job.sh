@@ -2,8 +2,8 @@
 #
 # Signals. Slurm sends USR1 to this script before the time limit (--signal=B:USR1@300), and, where
 # the site set it up, before a preemption; TERM when the job is cancelled or its time is over. Both
-# only leave a note in the stop file: the ranks read it, write a checkpoint, and the job requeues
-# itself. The launcher must not get TERM: mpirun would kill its ranks a second later.
+# only leave a note, which the driver hands on: the ranks write a checkpoint, and the job requeues
+# itself. This script signals nobody: TERM would have mpirun kill its ranks a second later.
 # USR2 (scancel --batch --signal=USR2 JOB) stops the run with a checkpoint, without a requeue.
 
 if [ -z "${SLURM_JOB_ID:-}" ]; then
@@ -22,23 +22,35 @@ export MEGDET_ROOT PYTHONPATH="$MEGDET_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 
 megdet_notes=$(mktemp -d "${TMPDIR:-/tmp}/megdet-$SLURM_JOB_ID-XXXXXX") || return 2
 trap 'rm -rf "$megdet_notes"' EXIT
-export MEGDET_STOP_FILE="$megdet_notes/stop"
-megdet_stop() { # WHY: the first reason stands
-    (set -o noclobber && echo "$1" > "$MEGDET_STOP_FILE") 2> /dev/null
+export MEGDET_NOTE="$megdet_notes/note"
+megdet_stop() { # WHY: the first reason stands, unless the user wants the end
+    [ -e "$MEGDET_NOTE" ] && [ "${1%%:*}" != USR2 ] && return
+    echo "$1" > "$MEGDET_NOTE.new" && mv -f "$MEGDET_NOTE.new" "$MEGDET_NOTE"
 }
 trap 'megdet_stop "Slurm sent USR1: the time limit or a preemption is near"' USR1
 trap 'megdet_stop "Slurm sent TERM: the job is cancelled, preempted or out of time"' TERM
 trap 'megdet_stop "USR2: stop without a requeue"' USR2
+
+# What sbatch was told of variables and cores is not meant for the job's own steps.
+unset SLURM_EXPORT_ENV SLURM_TRES_PER_TASK
+
+if ! command -v module > /dev/null; then # this shell is no login shell
+    for megdet_name in "${LMOD_PKG:-/none}/init/bash" "${MODULESHOME:-/none}/init/bash" \
+        /etc/profile.d/lmod.sh /etc/profile.d/modules.sh; do
+        [ -f "$megdet_name" ] && source "$megdet_name" && break
+    done
+fi
 
 megdet_before=" $(compgen -e | tr '\n' ' ') "
 megdet_site=${MEGDET_SITE:-slurm/site.sh}
 if [ -f "$megdet_site" ]; then
     set -a
     # shellcheck source=slurm/site.example.sh
-    source "$megdet_site" || { echo "error: $megdet_site: see the message above" >&2; return 2; }
-    set +a
+    source "$megdet_site"
+    set +aeu # options of the site file end here: a trap's status must not end this script
     if declare -F site_setup > /dev/null; then
         site_setup || { echo "error: site_setup of $megdet_site failed" >&2; return 2; }
+        set +eu
     fi
 elif [ -n "${MEGDET_SITE:-}" ]; then
     echo "error: MEGDET_SITE=$MEGDET_SITE: no such file" >&2
@@ -55,17 +67,25 @@ done
 export MEGDET_SITE_EXPORTS
 
 megdet_venv=${MEGDET_VENV:-.venv}
-case $megdet_venv in /*) ;; *) megdet_venv=$MEGDET_ROOT/$megdet_venv ;; esac
-if [ -x "$megdet_venv/bin/python" ]; then
+case $megdet_venv in
+    /*) ;;
+    "~/"*) megdet_venv=$HOME/${megdet_venv#"~/"} ;;
+    *) megdet_venv=$MEGDET_ROOT/$megdet_venv ;;
+esac
+megdet_python=$megdet_venv/bin/python
+if [ -x "$megdet_python" ]; then
     export VIRTUAL_ENV="$megdet_venv" PATH="$megdet_venv/bin:$PATH"
-    megdet_python=$megdet_venv/bin/python
-else
-    megdet_python=$(command -v python3) || megdet_python=
-    if [ -z "${SITE_CONTAINER:-}" ]; then
-        echo "error: $megdet_venv has no Python; make the environment first: make setup, or" \
-            "sbatch slurm/environment.sbatch" >&2
+elif [ -n "${SITE_CONTAINER:-}" ]; then # the ranks' Python is the container's; the driver's is not
+    megdet_python=$(command -v python3)
+    if ! "$megdet_python" -c 'import sys, pydantic, yaml; assert sys.version_info >= (3, 11)'; then
+        echo "error: the job's driver needs a Python >= 3.11 with pydantic and PyYAML on the node" \
+            "itself: make setup, or MEGDET_VENV=/path/to/one" >&2
         return 2
     fi
+else
+    echo "error: $megdet_venv has no Python; make the environment first: make setup, or" \
+        "sbatch slurm/environment.sbatch" >&2
+    return 2
 fi
 if [ "$(id -u)" = 0 ]; then # Open MPI asks for this before it lets root run anything
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -78,11 +98,15 @@ train() {
         exec "$megdet_python" -m megdet_hvd.slurm_job "$@"
     ) &
     megdet_driver=$!
-    megdet_code=
-    while [ -z "$megdet_code" ]; do # a trap interrupts the wait
+    while :; do
         wait "$megdet_driver"
         megdet_code=$?
-        kill -0 "$megdet_driver" 2> /dev/null && megdet_code=
+        [ "$megdet_code" -le 128 ] && break
+        kill -0 "$megdet_driver" 2> /dev/null && continue # a trap interrupted the wait
+        wait "$megdet_driver" 2> /dev/null # where it ended during the trap, this is its code
+        megdet_again=$?
+        [ "$megdet_again" -ne 127 ] && megdet_code=$megdet_again
+        break
     done
     exit "$megdet_code"
 }

@@ -43,8 +43,11 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
             f"{' and '.join(missing)} not set: this runs inside a Slurm job; submit a template of "
             "slurm/ with sbatch"
         )
-    hosts = tuple(expand_hosts(environ["SLURM_JOB_NODELIST"]))
-    counts = tasks_per_node(environ.get("SLURM_TASKS_PER_NODE") or "1")
+    try:
+        hosts = tuple(expand_hosts(environ["SLURM_JOB_NODELIST"]))
+        counts = tasks_per_node(environ.get("SLURM_TASKS_PER_NODE") or "1")
+    except ValueError as error:
+        raise UserError(f"Slurm's variables can't be read: {error}") from None
     asked = environ.get("SLURM_NTASKS_PER_NODE", "")
     if asked.isdigit():
         counts = [int(asked)] * len(hosts)

@@ -3,6 +3,8 @@
 :mod:`megdet_hvd.slurm_job` sets them; a program started by hand has none of them and goes without.
 """
 
+NOTE = "MEGDET_NOTE"
+"""Path of the file in which the batch script notes why the job shall stop; the driver reads it."""
 STOP_FILE = "MEGDET_STOP_FILE"
 """Path of a file. Once it is there the job shall stop in order; its content says why."""
 OUTCOME = "MEGDET_OUTCOME"

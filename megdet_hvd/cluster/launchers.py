@@ -45,7 +45,8 @@ def srun_words(allocation: Allocation, *, mpi: str = "pmix", bind: bool = True) 
 def once_a_node_words(allocation: Allocation) -> list[str]:
     """``srun`` for one task a node without MPI."""
     count = len(allocation.hosts)
-    return ["srun", "--mpi=none", f"--nodes={count}", f"--ntasks={count}", "--ntasks-per-node=1"]
+    words = ["srun", "--mpi=none", "--cpu-bind=none", f"--nodes={count}", f"--ntasks={count}"]
+    return [*words, "--ntasks-per-node=1"]
 
 
 def mpirun_words(allocation: Allocation, variables: Iterable[str]) -> list[str]:

@@ -5,6 +5,7 @@ The rank that ends the run writes it, the job's driver reads it.
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +19,7 @@ class Outcome:
     message: str = ""
     """The error, or what was done."""
     iteration: int | None = None
-    """Training steps done; None: no step was taken."""
+    """Training steps done; None: it had not come to train."""
     run_folder: str | None = None
     """Where the run lies; None: it has no folder yet."""
 
@@ -32,9 +33,14 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(asdict(outcome)))
     try:
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                with path.open("x") as file:
+                    file.write(json.dumps(asdict(outcome)))
     finally:
         temporary.unlink()
 
@@ -43,5 +49,5 @@ def read_outcome(path: Path) -> Outcome | None:
     """What was written; None: nothing, so the program was killed before it could say anything."""
     try:
         return Outcome(**json.loads(path.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None

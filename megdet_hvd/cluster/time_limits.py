@@ -5,6 +5,8 @@ All of them read the same files from a shared file system at once, and report to
 
 BASE_S = 120
 PER_PROCESS_S = 2
+_PMIX_S = 300
+"""Slurm's own limit, which is never lowered."""
 
 
 def start_limit_s(processes: int) -> int:
@@ -18,5 +20,5 @@ def start_variables(processes: int) -> dict[str, str]:
     return {
         "HOROVOD_START_TIMEOUT": limit,
         "HOROVOD_GLOO_TIMEOUT_SECONDS": limit,
-        "SLURM_PMIX_TIMEOUT": limit,
+        "SLURM_PMIX_TIMEOUT": str(max(_PMIX_S, start_limit_s(processes))),
     }

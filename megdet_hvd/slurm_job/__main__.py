@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.allocation import read_allocation
-from megdet_hvd.cluster.handover import STOP_FILE
+from megdet_hvd.cluster.handover import NOTE
 from megdet_hvd.cluster.site import site_from_variables
-from megdet_hvd.errors import RunError, UserError
-from megdet_hvd.slurm_job.decide import RUN_ERROR, USER_ERROR
+from megdet_hvd.errors import UserError
+from megdet_hvd.slurm_job.decide import USER_ERROR
 from megdet_hvd.slurm_job.driver import Job, run_job
 from megdet_hvd.slurm_job.words import read_wish
 
@@ -18,8 +18,8 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run the job this process is in; returns its exit code."""
     try:
         allocation = read_allocation(os.environ)
-        if STOP_FILE not in os.environ:
-            raise UserError(f"{STOP_FILE} is not set: this is started by slurm/job.sh")
+        if NOTE not in os.environ:
+            raise UserError(f"{NOTE} is not set: this is started by slurm/job.sh")
         site = site_from_variables(os.environ)
         if site.data_root is not None:  # configurations name it; staging may move it later
             os.environ.setdefault("COCO_ROOT", str(site.data_root))
@@ -30,9 +30,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
-    except RunError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return RUN_ERROR
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from megdet_hvd.cluster.outcome import Outcome
 
 FINISHED, FAULT, USER_ERROR, RUN_ERROR, HANG, STOPPED = range(6)
-"""The exit codes of :mod:`megdet_hvd.engine.program`, which can't be imported without torch."""
+"""The exit codes of :mod:`megdet_hvd.engine.program`."""
 
 NO_REQUEUE = "USR2"
-"""How the note in the stop file begins where the user wants the job to end."""
+"""How the batch script's note begins where the user wants the job to end."""
+
+IDLE_STARTS = 5
+"""So often in a row a job may be stopped without a new checkpoint, and start again all the same."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ def decide(
     *,
     note: str | None,
     job_runs: bool,
+    progressed: bool,
+    idle: int,
     failures: int,
     allowed: int,
 ) -> Decision:
@@ -38,8 +43,10 @@ def decide(
     Args:
         outcome: what the ranks wrote; None: they were killed before they could.
         launcher_code: the launcher's exit code.
-        note: content of the stop file; None: nobody asked the job to stop.
+        note: why the job was asked to stop; None: nobody asked.
         job_runs: whether Slurm still counts the job as running, not as cancelled or timed out.
+        progressed: whether this attempt has left a newer checkpoint than it found.
+        idle: how often in a row it was stopped before without having left one.
         failures: how often it was requeued after a failure so far.
         allowed: how often it may be.
     """
@@ -48,29 +55,24 @@ def decide(
     code = (launcher_code or FAULT) if outcome is None else outcome.code
     if code == FINISHED:
         return Decision(False, FINISHED, "the run is complete")
-    if code == STOPPED:
-        return _stopped(note, job_runs)
-    if code == USER_ERROR and outcome is not None:
+    if outcome is not None and code == USER_ERROR:
         return Decision(False, code, "not requeued: a mistake in the input would only come again")
-    if code == RUN_ERROR and outcome is not None:
+    if outcome is not None and code == RUN_ERROR and outcome.iteration is not None:
         return Decision(False, code, "not requeued: the run would come to the same point again")
+    kept = "; its checkpoint stays" if code == STOPPED else ""
     if not job_runs:
-        return Decision(False, code, "not requeued: Slurm ends the job (cancelled or out of time)")
+        ended = "not requeued by itself: Slurm ends the job (cancelled, out of time, a node lost)"
+        return Decision(False, code, ended + kept)
     if note is not None and note.startswith(NO_REQUEUE):
-        return Decision(False, code, f"not requeued ({note})")
-    if note is not None:
-        words = "requeued: it was told to stop and could not write a checkpoint in order"
-        return Decision(True, code, words)
+        return Decision(False, code, f"not requeued ({note}){kept}")
+    if note is not None or code == STOPPED:
+        if progressed:
+            return Decision(True, code, "requeued: it goes on from its checkpoint")
+        if idle < IDLE_STARTS:
+            return Decision(True, code, "requeued: it was stopped before it came to a checkpoint")
+        words = f"not requeued: stopped {idle + 1} times in a row before it came to a checkpoint"
+        return Decision(False, code, f"{words}; is the time limit long enough?")
     if failures >= allowed:
-        return Decision(
-            False, code, f"not requeued: {failures} of {allowed} requeues after failures are used"
-        )
+        used = f"{failures} of {allowed} requeues after failures are used"
+        return Decision(False, code, f"not requeued: {used}")
     return Decision(True, code, f"requeued after a failure, {failures + 1} of {allowed}", True)
-
-
-def _stopped(note: str | None, job_runs: bool) -> Decision:
-    if not job_runs:
-        return Decision(False, STOPPED, "not requeued: Slurm ends the job; its checkpoint stays")
-    if note is not None and note.startswith(NO_REQUEUE):
-        return Decision(False, STOPPED, f"not requeued ({note}); its checkpoint stays")
-    return Decision(True, STOPPED, "requeued: it goes on from its checkpoint")

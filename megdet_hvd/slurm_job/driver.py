@@ -1,15 +1,15 @@
 """The course of a job: prepare, launch, wait, decide."""
 
-import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
+from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.zip_check import newest_sound_checkpoint, set_aside
 from megdet_hvd.cluster import handover
 from megdet_hvd.cluster.allocation import Allocation
@@ -26,9 +26,9 @@ from megdet_hvd.cluster.launchers import (
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.slurm_job import record, slurm
-from megdet_hvd.slurm_job.decide import FINISHED, STOPPED, Decision, decide
+from megdet_hvd.slurm_job.decide import FAULT, FINISHED, STOPPED, USER_ERROR, decide
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.rank_logs import last_words
 from megdet_hvd.slurm_job.words import Wish, rank_words
@@ -36,6 +36,8 @@ from megdet_hvd.slurm_job.words import Wish, rank_words
 _LOOK_S = 0.5
 """Between two looks at the launcher and the stop file."""
 _HOSTS_SHOWN = 4
+_REQUEUED_S = 300
+"""For Slurm to end the script of a job that it has requeued."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Job:
         """Where this attempt's files lie, in the run folder."""
         name = f"{self.allocation.job}-{self.allocation.restarts}"
         return self.wish.folder / "logs" / name
+
+    @property
+    def stop_file(self) -> Path:
+        """Where rank 0 looks for the wish to stop: in a container, too, the run folder is there."""
+        return self.logs / "stop"
 
     @property
     def outcome(self) -> Path:
@@ -69,35 +76,55 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     Does not return where the job is requeued: Slurm ends it.
 
     Raises:
-        UserError: the site file, or what the site has, does not fit.
-        RunError: a node could not be prepared.
+        UserError: the run folder can't be used.
     """
     _make_folders(job)
     introduce(job)
     set_damaged_aside(job.wish.folder)
+    before = _newest(job)
+    note_file = Path(environ[handover.NOTE])
+    _record(
+        job,
+        "start",
+        nodes=list(job.allocation.hosts),
+        tasks_per_node=job.allocation.tasks_per_node,
+        log=slurm.own_log(),
+        rank_logs=str(job.logs),
+    )
+    early = Outcome(STOPPED, "told to stop before the ranks started")
+    try:
+        words, full = _command(job, environ)
+    except (UserError, RunError) as error:
+        # Slurm's TERM ends what prepares the nodes, too.
+        if (note := _note(note_file)) is not None:
+            return _end(job, early, 0, note, before)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        code = USER_ERROR if isinstance(error, UserError) else FAULT
+        return _end(job, Outcome(code, str(error)), code, None, before)
+    if (note := _note(note_file)) is not None:
+        return _end(job, early, 0, note, before)
+    say(f"started by: {shlex.join(words)}")
+    code = _wait(slurm.start_program(words, full), note_file, job.stop_file)
+    return _end(job, read_outcome(job.outcome), code, _note(note_file), before)
+
+
+def _command(job: Job, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """Prepare the nodes; the launcher's words, and what its environment is."""
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
     if prepared.environment is not None:
         python = str(prepared.environment / "bin" / "python")
     interpreter = in_container(job.site.container, python)
     full = {**environ, **_variables(job, environ, prepared.data_root)}
-    launcher, words = _launcher(job, interpreter, full)
-    words += [*interpreter, *rank_words(job.wish)]
-    say(f"started by: {shlex.join(words)}")
-    _record(
-        job,
-        "start",
-        nodes=list(job.allocation.hosts),
-        tasks_per_node=job.allocation.tasks_per_node,
-        launcher=launcher,
-        log=slurm.own_log(),
-        rank_logs=str(job.logs),
-    )
-    stop_file = Path(full[handover.STOP_FILE])
-    if (note := _note(stop_file)) is not None:
-        return _end(job, Outcome(STOPPED, "told to stop before the ranks started"), 0, note)
-    code = _wait(slurm.start_program(words, full), stop_file)
-    return _end(job, read_outcome(job.outcome), code, _note(stop_file))
+    _, words = _launcher(job, interpreter, full)
+    return [*words, *interpreter, *rank_words(job.wish)], full
+
+
+def _newest(job: Job) -> int:
+    """Steps that the run's newest checkpoint holds; -1: there is none."""
+    found = list_checkpoints(job.wish.folder / "checkpoints")
+    steps = iteration_of(found[-1]) if found else None
+    return -1 if steps is None else steps
 
 
 def introduce(job: Job) -> None:
@@ -141,13 +168,15 @@ def _make_folders(job: Job) -> None:
             f"{job.logs}: the run folder can't be written ({error.strerror}); choose another "
             "place with output=FOLDER"
         ) from None
-    job.outcome.unlink(missing_ok=True)
+    for left in (job.outcome, job.stop_file):
+        left.unlink(missing_ok=True)
 
 
 def _variables(job: Job, environ: Mapping[str, str], data_root: Path | None) -> dict[str, str]:
     """What the ranks are told; what the user's environment says of start limits stands."""
     allocation = job.allocation
     found = {
+        handover.STOP_FILE: str(job.stop_file.absolute()),
         handover.OUTCOME: str(job.outcome.absolute()),
         handover.RANK_LOGS: str(job.logs.absolute()),
         handover.NODES: str(len(allocation.hosts)),
@@ -195,20 +224,24 @@ def _launcher(
     return chosen, horovodrun_words(allocation)
 
 
-def _wait(running: "subprocess.Popen[bytes]", stop_file: Path) -> int:
-    """The launcher's exit code, once it has ended."""
+def _wait(running: "subprocess.Popen[bytes]", note_file: Path, stop_file: Path) -> int:
+    """The launcher's exit code, once it has ended; a note is handed on to the ranks meanwhile."""
     told = False
     while (code := running.poll()) is None:
-        if not told and (note := _note(stop_file)) is not None:
+        if not told and (note := _note(note_file)) is not None:
+            try:
+                stop_file.write_text(note)
+            except OSError as error:
+                say(f"{stop_file}: can't be written ({error.strerror}); the ranks hear of nothing")
             say(f"{note}; the ranks finish their step and write a checkpoint")
             told = True
         time.sleep(_LOOK_S)
     return code
 
 
-def _note(stop_file: Path) -> str | None:
+def _note(note_file: Path) -> str | None:
     try:
-        return stop_file.read_text().strip() or "told to stop"
+        return note_file.read_text().strip() or "told to stop"
     except OSError:
         return None
 
@@ -221,14 +254,21 @@ def _record(job: Job, event: str, **values: object) -> None:
         say(f"{job.wish.folder / record.FILE}: can't be written ({error.strerror})")
 
 
-def _end(job: Job, outcome: Outcome | None, code: int, note: str | None) -> int:
-    """Decide, say so, and requeue the job or return its exit code."""
+def _end(job: Job, outcome: Outcome | None, code: int, note: str | None, before: int) -> int:
+    """Decide, say so, and requeue the job or return its exit code.
+
+    ``before``: steps of the newest checkpoint that this attempt found.
+    """
+    records, number = record.read(job.wish.folder), job.allocation.job
+    progressed = _newest(job) > before
     decision = decide(
         outcome,
         code,
         note=note,
-        job_runs=slurm.job_runs(job.allocation.job),
-        failures=record.failures_of(record.read(job.wish.folder), job.allocation.job),
+        job_runs=slurm.job_runs(number),
+        progressed=progressed,
+        idle=record.idle_starts_of(records, number),
+        failures=record.failures_of(records, number),
         allowed=job.site.requeue_on_failure,
     )
     ended = f"the launcher ended with exit code {code}"
@@ -240,36 +280,20 @@ def _end(job: Job, outcome: Outcome | None, code: int, note: str | None) -> int:
         for line in last_words(job.logs):
             say(line)
     say(f"{ended}; {decision.words}")
-    requeued = decision.requeue
-    problem = None
-    if requeued:
-        _write_end(job, outcome, code, decision, requeued=True)
-        problem = slurm.requeue(job.allocation.job)
+    told = asdict(outcome) if outcome is not None else {"code": code, "message": ""}
+    said = {"outcome": told, "failure": decision.failure, "reason": decision.words}
+    said["progressed"] = progressed
+    _record(job, "end", requeued=decision.requeue, **said)
+    if decision.requeue:
+        # Slurm ends this script with TERM, which must be let in now.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        problem = slurm.requeue(number)
         if problem is None:
-            _wait_for_the_end()
+            time.sleep(_REQUEUED_S)
+            problem = "it was accepted, and nothing has happened"
         say(
             f"Slurm did not requeue the job ({problem}); carry on by hand: sbatch … --resume "
             f"{shlex.quote(str(job.wish.folder))}"
         )
-    _write_end(job, outcome, code, decision, requeued=False)
+        _record(job, "end", requeued=False, **said)
     return decision.code
-
-
-def _write_end(
-    job: Job, outcome: Outcome | None, code: int, decision: Decision, *, requeued: bool
-) -> None:
-    told = asdict(outcome) if outcome is not None else {"code": code or 0, "message": ""}
-    _record(
-        job,
-        "end",
-        outcome=told,
-        requeued=requeued,
-        failure=decision.failure,
-        reason=decision.words,
-    )
-
-
-def _wait_for_the_end() -> NoReturn:
-    """Slurm ends a requeued job's script by itself."""
-    time.sleep(300)
-    os._exit(0)

@@ -19,7 +19,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """All whole lines, oldest first."""
     try:
         lines = (folder / FILE).read_text().splitlines()
-    except FileNotFoundError:
+    except OSError:  # not there yet, or a file system that fails for the moment
         return []
     found = []
     for line in lines:
@@ -28,6 +28,17 @@ def read(folder: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue  # half a line, written when the power went
     return found
+
+
+def idle_starts_of(records: list[dict[str, Any]], job: int) -> int:
+    """How often in a row, up to now, this job was requeued without a new checkpoint."""
+    count = 0
+    for record in reversed(records):
+        if record.get("event") == "end" and record.get("job") == job:
+            if not record.get("requeued") or record.get("failure") or record.get("progressed"):
+                return count
+            count += 1
+    return count
 
 
 def failures_of(records: list[dict[str, Any]], job: int) -> int:

@@ -23,12 +23,14 @@ def job_runs(job: int) -> bool:
 
 
 def requeue(job: int) -> str | None:
-    """Put the job back into the queue; why that failed, or None."""
+    """Put the job back into the queue; why that failed, or None: it is, or may be, done."""
     try:
         done = subprocess.run(
             ["scontrol", "requeue", str(job)], capture_output=True, text=True, timeout=ASK_S
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired:
+        return None  # the controller may have heard it; then it ends this script
+    except OSError as error:
         return str(error)
     return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
 
@@ -67,7 +69,9 @@ def mpirun_problem(path: str) -> str | None:
 
 
 def ssh_problem(hosts: Sequence[str]) -> str | None:
-    """Why horovodrun can't start processes on other nodes; None: ssh works, or isn't needed."""
+    """Why horovodrun can't start the ranks; None: it can, and ssh works or isn't needed."""
+    if shutil.which("horovodrun") is None:
+        return "horovodrun is not on PATH"
     for host in hosts[1:]:
         words = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_S}", host, "true"]
         try:
@@ -84,10 +88,11 @@ def ssh_problem(hosts: Sequence[str]) -> str | None:
 
 
 def start_program(words: Sequence[str], environ: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    """Start the launcher, deaf to TERM and USR1.
+    """Start the launcher with TERM and USR1 held back.
 
-    Slurm sends TERM to every process of the batch step when a job is cancelled or out of time,
-    and mpirun would kill its ranks a second later. They unblock the signals for themselves.
+    Slurm may send TERM to every process of the batch step, and mpirun would kill its ranks a
+    second later. The ranks let the signals in for themselves. srun can't be kept from it: when a
+    job is cancelled, its ranks are killed.
     """
     return subprocess.Popen(
         list(words), env=dict(environ), stdin=subprocess.DEVNULL, preexec_fn=_hold_back

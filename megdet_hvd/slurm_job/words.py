@@ -44,15 +44,18 @@ def read_wish(words: Sequence[str], run_name: str) -> Wish:
     swapped = [INSTEAD[word] for word in words if word in INSTEAD]
     rest = [word for word in words if word not in INSTEAD]
     given = parse_train_arguments(rest)
-    resumed = _resumed(given, rest)
+    if given.run is not None and given.resume:
+        raise UserError(f"--run {given.run} and --resume both name a run; give one of them")
+    resumed = _resumed(given)
     if resumed is not None and not (resumed / "config.yaml").is_file():
         raise UserError(f"--resume {resumed}: holds no run to carry on (it has no config.yaml)")
     file = given.config
-    if resumed is not None and rest.count("--config") <= 1:
+    configs = [word for word in rest if word == "--config" or word.startswith("--config=")]
+    if resumed is not None and len(configs) <= 1:
         file = None
     source = file if resumed is None else file or resumed / "config.yaml"
     config = override(load_config(source), given.overrides)
-    folder = resumed
+    folder = resumed or given.run
     if folder is None:
         folder = Path(config.output) / (run_name if config.name == "auto" else config.name)
     own = () if file is None else ("--config", str(file))
@@ -60,7 +63,7 @@ def read_wish(words: Sequence[str], run_name: str) -> Wish:
     return Wish(module, (*own, *given.overrides), folder, config)
 
 
-def _resumed(given: TrainArguments, words: Sequence[str]) -> Path | None:
+def _resumed(given: TrainArguments) -> Path | None:
     if not given.resume:
         return None
     if given.run_folder is None:

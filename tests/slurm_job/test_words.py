@@ -42,6 +42,16 @@ def test_a_resumed_run_keeps_its_own_configuration(tmp_path: Path) -> None:
     assert rank_words(wish)[2:] == ["--run", str(tmp_path), "checkpoint.keep=3"]
     chosen = [*TEMPLATE, "--resume", str(tmp_path), "--config", "configs/coco_032.yaml"]
     assert read_wish(chosen, "x-1").config.global_batch == 32
+    chosen = [*TEMPLATE, "--resume", str(tmp_path), "--config=configs/coco_032.yaml"]
+    assert read_wish(chosen, "x-1").config.global_batch == 32
+
+
+def test_the_users_own_folder_counts(tmp_path: Path) -> None:
+    wish = read_wish([*TEMPLATE, "--run", str(tmp_path / "mine")], "x-1")
+    assert wish.folder == tmp_path / "mine" and wish.config.global_batch == 256
+    assert rank_words(wish)[2:4] == ["--run", str(tmp_path / "mine")]
+    with pytest.raises(UserError, match="give one of them"):
+        read_wish([*TEMPLATE, "--run", "a", "--resume", "b"], "x-1")
 
 
 def test_a_run_that_is_not_there_and_one_that_is_not_named_are_refused(tmp_path: Path) -> None:
