@@ -11,7 +11,7 @@ from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
-from megdet_hvd.comm.world import World
+from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import to_yaml
@@ -41,6 +41,9 @@ from megdet_hvd.model.initialise import init_from
 
 if TYPE_CHECKING:
     from megdet_hvd.engine.evaluations import Evaluations
+
+
+_MACHINES_SHOWN = 4
 
 
 @dataclass
@@ -169,13 +172,27 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
         forget_after(run.folder.metrics, run.iteration, evaluation_due=run.evaluation_due)
 
 
+def _where(world: World) -> str:
+    """`` (n1: ranks 0-7, n2: ranks 8-15)``; nothing where one machine is all."""
+    if len(world.hosts) < 2:
+        return ""
+    named = list(zip(machine_names(world.hosts), world.machines, strict=True))
+    told = [
+        f"{name}: {'rank' if len(ranks) == 1 else 'ranks'} {describe_ranks(ranks)}"
+        for name, ranks in named[:_MACHINES_SHOWN]
+    ]
+    more = len(named) - _MACHINES_SHOWN
+    return f" ({', '.join(told)}{f' and {more} more' if more > 0 else ''})"
+
+
 def announce(run: Run) -> None:
     """The first lines of the log: who takes part, on what, and the batch's arithmetic."""
     world, config, derived = run.world, run.config, run.derived
     machines, threads = len(world.machines), torch.get_num_threads()
     LOGGER.info(
         f"{world.size} {'process' if world.size == 1 else 'processes'} on "
-        f"{machines} {'machine' if machines == 1 else 'machines'}, started by {world.launcher}; "
+        f"{machines} {'machine' if machines == 1 else 'machines'}{_where(world)}, started by "
+        f"{world.launcher}; "
         f"device {run.device.type}, {threads} {'thread' if threads == 1 else 'threads'} a process"
     )
     for line in world.horovod:

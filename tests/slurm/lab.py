@@ -36,9 +36,11 @@ def scenario(function: Scenario) -> Callable[[Any], None]:
 class Lab:
     """A user's shell in front of the cluster, with a folder of its own."""
 
-    def __init__(self, cluster: MiniCluster, folder: Path) -> None:
+    def __init__(self, cluster: MiniCluster, folder: Path, end_s: float) -> None:
+        """``end_s``: by ``time.monotonic()``, when nothing is waited for any more."""
         self.cluster = cluster
         self.folder = folder
+        self.end_s = end_s
         folder.mkdir(parents=True)
 
     @property
@@ -118,10 +120,7 @@ class Job:
         for state in self._looks(timeout_s, "end"):
             if state.get("JobState") in ENDED:
                 return state["JobState"]
-            if state.get("Reason") == "BeginTime":
-                # Slurm holds a requeued job back for two minutes.
-                command = ("scontrol", "update", f"jobid={self.number}", "StartTime=now")
-                self.lab.cluster.run(*command, check=False)
+            self.let_go()
         raise AssertionError("unreachable")
 
     def wait_for_step(self, step: int) -> None:
@@ -143,10 +142,23 @@ class Job:
         """The lines of ``jobs.jsonl``."""
         return [json.loads(x) for x in (self.folder / "jobs.jsonl").read_text().splitlines()]
 
+    def wait_for_record(self, event: str, count: int) -> None:
+        """Until ``jobs.jsonl`` has so many lines of a kind."""
+        for _ in self._looks(200, f"note {count} × {event}"):
+            if sum(record["event"] == event for record in self.records()) >= count:
+                return
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Slurm holds a requeued job back for two minutes: not here."""
+        if self.state.get("Reason") == "BeginTime":
+            command = ("scontrol", "update", f"jobid={self.number}", "StartTime=now")
+            self.lab.cluster.run(*command, check=False)
+
     def _looks(self, timeout_s: float, what: str) -> Iterator[dict[str, str]]:
         """Its state, again and again; time spent waiting for its turn does not count."""
         left_s, before = timeout_s, time.monotonic()
-        while left_s > 0:
+        while left_s > 0 and before < self.lab.end_s:
             state = self.state
             yield state
             time.sleep(_LOOK_S)
@@ -155,7 +167,8 @@ class Job:
                 left_s -= now - before
             before = now
         raise AssertionError(
-            f"job {self.number} did not {what} in {timeout_s} s\n{self.state}\n{self.log}"
+            f"job {self.number} did not {what} in {timeout_s} s, or all had to end\n"
+            f"{self.state}\n{self.log}"
         )
 
 

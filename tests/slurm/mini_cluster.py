@@ -119,7 +119,7 @@ class MiniCluster:
 
     def start(self, timeout_s: float = 60) -> None:
         """Bring it up; returns once every node is idle."""
-        for name in ("munge", "state", "run", "log", "dev", "spool", "tmp"):
+        for name in ("munge", "state", "run", "log", "dev", "spool", "tmp", "restart", "scratch"):
             (self.folder / name).mkdir(parents=True)
         self.disk.mkdir()
         for node in range(1, NODES + 1):
@@ -141,6 +141,7 @@ class MiniCluster:
         outer = {k: v for k, v in os.environ.items() if not k.startswith(kept)}
         path = os.pathsep.join([outer.get("PATH", ""), *_SBIN])
         self.environ = {**outer, "PATH": path, "SLURM_CONF": str(conf)}
+        self.environ["TMPDIR"] = str(self.folder / "scratch")  # jobs leave nothing elsewhere
         # Should this process be killed, the cluster goes with it.
         words = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork"]
         words += ["--kill-child", "--mount-proc"]
@@ -167,11 +168,14 @@ class MiniCluster:
         first, self._first = self._first, None
         if first is None:
             return
-        family = psutil.Process(first.pid).children(recursive=True)
-        # The first process of the namespace: with it, the kernel ends all others.
-        for process in [*psutil.Process(first.pid).children(), psutil.Process(first.pid)]:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGKILL)
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):  # it may never have come up
+            family = psutil.Process(first.pid).children(recursive=True)
+            # The first process of the namespace: with it, the kernel ends all others.
+            for process in psutil.Process(first.pid).children():
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGKILL)
+        first.kill()
         first.wait(20)
         _, alive = psutil.wait_procs(family, timeout=20)
         assert not alive, alive
@@ -239,6 +243,10 @@ class MiniCluster:
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
 
+    def up(self, node: str) -> None:
+        """The node's power comes back."""
+        (self.folder / "restart" / node.removeprefix("n")).touch()
+
     def _idle_nodes(self) -> int:
         with suppress(AssertionError, subprocess.TimeoutExpired):
             text = self.run("sinfo", "--noheader", "--Node", "--partition=gpu", "--format=%T")
@@ -275,13 +283,17 @@ start("munged", "--foreground", "--force", "--key-file=" + folder + "/munge/key"
 while not os.path.exists(folder + "/munge/socket"):
     time.sleep(0.05)
 start("slurmctld", "-D", "-f", folder + "/slurm.conf")
-for n in range(1, nodes + 1):
+def node(n):
     start("unshare", "--uts", "--mount", "sh", "-c",
           'hostname n%d; mount --bind "$0/disks/n%d" "$0/disk"; '
           'exec slurmd -D -N n%d -f "$0/slurm.conf"' % (n, n, n), folder)
+for n in range(1, nodes + 1):
+    node(n)
 while True:  # the first process of a PID namespace adopts, and buries, orphans
-    try:
-        os.wait()
-    except ChildProcessError:
-        time.sleep(1)
+    while os.waitpid(-1, os.WNOHANG)[0]:
+        pass
+    for name in os.listdir(folder + "/restart"):
+        os.unlink(folder + "/restart/" + name)
+        node(int(name))
+    time.sleep(0.2)
 """

@@ -5,7 +5,8 @@ import time
 
 from tests.slurm.lab import ENDED, Job, Lab, is_alive, scenario
 
-TWO_BY_TWO = ("--nodes=2", "--ntasks-per-node=2")
+ONE_EACH = ("--nodes=2", "--ntasks-per-node=1")
+"""Two processes, as many as this machine has cores."""
 LONG = "learning.max_iterations=2000"
 
 
@@ -18,20 +19,20 @@ def assert_nobody_survives(job: Job, pids: list[int]) -> None:
 
 
 def killed(lab: Lab, launcher: str) -> None:
-    """Rank 3, on the second node."""
+    """Rank 1, on the second node."""
     site = {"SITE_LAUNCHER": launcher}
-    options = (*TWO_BY_TWO, "--nodelist=n[8-9]")
+    options = (*ONE_EACH, "--nodelist=n[8-9]")
     job = lab.sbatch("megdet_16gpu.sbatch", *lab.small(LONG), options=options, site=site)
     job.wait_for_step(3)
     ranks = lab.cluster.ranks(job.number)
-    assert sorted(ranks) == [0, 1, 2, 3], ranks
-    ranks[3].kill()
+    assert sorted(ranks) == [0, 1], ranks
+    ranks[1].kill()
     began = time.monotonic()
     assert job.wait(120) == "FAILED", job.log
     assert time.monotonic() - began < 100
     assert job.state["ExitCode"] != "0:0"
     said = job.log[job.log.index("iteration 3/") :]
-    words = r"error: rank 3 \(n9\) has ended without a word, [\d.]+ s before: step \d+, "
+    words = r"error: rank 1 \(n9\) has ended without a word, [\d.]+ s before: step \d+, "
     assert re.search(words, said), job.log
     assert "not requeued: 0 of 0" in job.log, job.log
     assert_nobody_survives(job, [process.pid for process in ranks.values()])
@@ -51,21 +52,22 @@ def test_a_rank_is_killed_under_mpirun(lab: Lab) -> None:
 def test_a_rank_is_stopped(lab: Lab) -> None:
     """SIGSTOP: nobody says a word; the watchdog ends the job, and names the rank."""
     words = lab.small(LONG, "watchdog.seconds=8")
-    options = (*TWO_BY_TWO, "--nodelist=n[10-11]")
+    options = (*ONE_EACH, "--nodelist=n[10-11]")
     job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options)
     job.wait_for_step(3)
     ranks = lab.cluster.ranks(job.number)
-    ranks[2].suspend()
+    ranks[1].suspend()
     assert job.wait(150) == "FAILED", job.log
     assert job.state["ExitCode"] == "4:0", job.log
-    assert "rank 2 (n11): no sign of life" in job.log, job.log
+    assert "rank 1 (n11): no sign of life" in job.log, job.log
+    assert re.search(r"rank 1 \(n11\): .*step \d+, ", job.log), job.log
     assert_nobody_survives(job, [process.pid for process in ranks.values()])
 
 
 @scenario
 def test_a_failed_job_starts_again_as_often_as_the_site_allows(lab: Lab) -> None:
     words = lab.small("learning.max_iterations=16", "checkpoint.every_iterations=4")
-    options = (*TWO_BY_TWO, "--nodelist=n[12-13]")
+    options = (*ONE_EACH, "--nodelist=n[12-13]")
     site = {"SITE_REQUEUE_ON_FAILURE": "1"}
     job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options, site=site)
     job.wait_for_step(6)
@@ -80,14 +82,18 @@ def test_a_failed_job_starts_again_as_often_as_the_site_allows(lab: Lab) -> None
 def test_a_node_goes_down(lab: Lab) -> None:
     """Its processes vanish at once; the job goes on elsewhere."""
     words = lab.small("learning.max_iterations=16", "checkpoint.every_iterations=4")
-    options = (*TWO_BY_TWO, "--exclude=n[1-13]")
+    options = (*ONE_EACH, "--exclude=n[1-13]")
     site = {"SITE_REQUEUE_ON_FAILURE": "1"}
     job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options, site=site)
     job.wait_for_step(6)
     first = job.records()[0]["nodes"]
     assert len(first) == 2
     lab.cluster.down(first[1])
+    job.wait_for_record("start", 2)
+    lab.cluster.up(first[1])
     assert job.wait() == "COMPLETED", job.log
+    gone = rf"rank 1 \({first[1]}\) has ended without a word.*: step \d+, "
+    assert re.search(gone, job.log), job.log
     last = [record["nodes"] for record in job.records() if record["event"] == "start"][-1]
     assert first[1] not in last and int(job.state["Restarts"]) == 1
     assert job.steps() == 16

@@ -1,5 +1,7 @@
 """CGBN through a real batch job: two nodes, two processes each."""
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -66,7 +68,9 @@ def test_statistics_are_those_of_each_machines_pictures(lab: Lab) -> None:
     )
     job = lab.sbatch("megdet_16gpu.sbatch", *words, options=TWO_BY_TWO)
     assert job.wait() == "COMPLETED", job.log
-    assert "4 processes on 2 machines" in job.log, job.log
+    where = r"4 processes on 2 machines \((n\d+): ranks 0-1, (n\d+): ranks 2-3\), started by srun"
+    told = re.search(where, job.log)
+    assert told is not None and told[1] != told[2], job.log
     config = load_config(job.folder / "config.yaml")
     index = open_datasets(config.data, is_main=True, wait=lambda: None).train
     kept: list[list[Tensor]] = load_checkpoint(job.folder)["running_statistics"]

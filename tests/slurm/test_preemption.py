@@ -7,8 +7,9 @@ from tests.slurm.lab import Job, Lab, scenario
 
 STEPS = 16
 """Of 12 pictures, where an epoch has 30: most steps end in mid-epoch."""
+ONE_EACH = ("--nodes=2", "--ntasks-per-node=1")
 TWO_BY_TWO = ("--nodes=2", "--ntasks-per-node=2")
-ONE_BY_FOUR = ("--nodes=1", "--ntasks-per-node=4")
+ONE_BY_TWO = ("--nodes=1", "--ntasks-per-node=2")
 
 
 def settings(lab: Lab, *more: str) -> list[str]:
@@ -40,7 +41,9 @@ def assert_requeued_once(job: Job, hosts: set[str]) -> None:
         ("start", 1, None),
         ("end", 1, False),
     ], job.log
-    assert all(set(r["nodes"]) <= hosts for r in job.records() if r["event"] == "start")
+    if len(hosts) > 1:
+        told = ", ".join(f"{host}: rank {rank}" for rank, host in enumerate(sorted(hosts)))
+        assert job.log.count(f"2 processes on 2 machines ({told})") == 2, job.log
     assert "carrying on after iteration" in job.log, job.log
     lines = (job.folder / "metrics.jsonl").read_text().splitlines()
     steps = [line for line in lines if '"kind": "train"' in line]
@@ -56,9 +59,9 @@ def uninterrupted(lab: Lab, launcher: str, options: tuple[str, ...], nodes: str)
 @scenario
 def test_srun_a_more_urgent_job_takes_the_nodes(lab: Lab) -> None:
     """A real preemption: partition ``urgent`` takes one of the nodes."""
-    whole = uninterrupted(lab, "srun", TWO_BY_TWO, "n[1-2]")
+    whole = uninterrupted(lab, "srun", ONE_EACH, "n[1-2]")
     assert whole.wait() == "COMPLETED", whole.log
-    job = uninterrupted(lab, "srun", TWO_BY_TWO, "n[1-2]")
+    job = uninterrupted(lab, "srun", ONE_EACH, "n[1-2]")
     job.wait_for_step(4)
     urgent = ("--partition=urgent", "--nodelist=n1", "--exclusive", "--wrap=sleep 1")
     lab.cluster.run("sbatch", "--output=/dev/null", *urgent)
@@ -69,10 +72,10 @@ def test_srun_a_more_urgent_job_takes_the_nodes(lab: Lab) -> None:
 
 
 @scenario
-def test_mpirun_is_told_before_the_time_is_over(lab: Lab) -> None:
-    whole = uninterrupted(lab, "mpirun", TWO_BY_TWO, "n[3-4]")
+def test_mpirun_is_told_by_a_signal_to_the_batch_script(lab: Lab) -> None:
+    whole = uninterrupted(lab, "mpirun", ONE_EACH, "n[3-4]")
     assert whole.wait() == "COMPLETED", whole.log
-    job = uninterrupted(lab, "mpirun", TWO_BY_TWO, "n[3-4]")
+    job = uninterrupted(lab, "mpirun", ONE_EACH, "n[3-4]")
     job.wait_for_step(4)
     lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
     assert job.wait() == "COMPLETED", job.log
@@ -82,9 +85,9 @@ def test_mpirun_is_told_before_the_time_is_over(lab: Lab) -> None:
 
 @scenario
 def test_horovodrun_on_one_node(lab: Lab) -> None:
-    whole = uninterrupted(lab, "horovodrun", ONE_BY_FOUR, "n5")
+    whole = uninterrupted(lab, "horovodrun", ONE_BY_TWO, "n5")
     assert whole.wait() == "COMPLETED", whole.log
-    job = uninterrupted(lab, "horovodrun", ONE_BY_FOUR, "n5")
+    job = uninterrupted(lab, "horovodrun", ONE_BY_TWO, "n5")
     job.wait_for_step(4)
     lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
     assert job.wait() == "COMPLETED", job.log

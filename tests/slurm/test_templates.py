@@ -1,7 +1,6 @@
 """Every template through real ``sbatch``: the right number of processes in the right places."""
 
 import re
-import sys
 
 from tests.slurm.coco import write_coco
 from tests.slurm.lab import Lab, hosts_file_has, project_copy, scenario
@@ -10,6 +9,8 @@ PLACE = re.compile(
     r"rank (\d+) of (\d+) on (\w+): local rank (\d+) of (\d+), "
     r"node (\d+) of (\d+) \(cross rank (\d+) of (\d+)\), GPU (\d+)"
 )
+
+MACHINE = re.compile(r"(n\d+): ranks? ([\d-]+), local size (\d+), cross size (\d+)")
 
 
 @scenario
@@ -59,5 +60,18 @@ def test_every_template_starts_its_world(lab: Lab) -> None:
     for gpus, (nodes, tasks) in sizes.items():
         job = jobs[gpus]
         assert job.wait() == "COMPLETED", job.log
-        assert f"{nodes} node{'' if nodes == 1 else 's'} × {tasks} processes" in job.log
-        print(job.log, file=sys.stderr)
+        machines = [(m[1], m[2], int(m[3]), int(m[4])) for m in MACHINE.finditer(job.log)]
+        assert len({host for host, *_ in machines}) == nodes, job.log
+        expected = [ranks_of(node, tasks) for node in range(nodes)]
+        assert [tuple(rest) for _, *rest in machines] == [(r, tasks, nodes) for r in expected]
+        assert f"{plural(nodes * tasks, 'rank')} on {plural(nodes, 'machine')}" in job.log
+
+
+def ranks_of(node: int, tasks: int) -> str:
+    """``8-15``, as the product writes it."""
+    first = node * tasks
+    return str(first) if tasks == 1 else f"{first}-{first + tasks - 1}"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
