@@ -80,12 +80,6 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) ->
     return parser.parse_intermixed_args(argv)
 
 
-_TRAIN_SUMMARY = (
-    "Train a detector. Alone it is one process; under a launcher, such as "
-    "`horovodrun -np 2 python -m megdet_hvd.train`, all processes train one model."
-)
-
-
 @dataclass(frozen=True)
 class TrainArguments:
     """The command line of ``python -m megdet_hvd.train``."""

@@ -1,6 +1,6 @@
 """An error of one rank becomes the error of all, so that none is left waiting."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,6 +18,16 @@ def agree(error: UserError | None, world: World, name: str) -> None:
         UserError: the text of the lowest such rank; the rank is named where not all have it.
     """
     texts = gather_objects(None if error is None else str(error), world, f"agree.{name}")
+    raise_first(texts)
+
+
+def raise_first(texts: Sequence[str | None]) -> None:
+    """Raise the lowest rank's error, given those of all ranks; None: that rank has none.
+
+    Raises:
+        UserError: on all ranks that are given the same texts; the rank is named where not all
+            have an error.
+    """
     first = next((rank for rank, text in enumerate(texts) if text is not None), None)
     if first is None:
         return

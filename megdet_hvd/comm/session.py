@@ -15,7 +15,7 @@ from typing import Any
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.agree import mark_agreed, raise_first
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
@@ -40,6 +40,7 @@ def start(
     bn_groups: Callable[[Machines], Machines] | None = None,
     facts: Callable[[], Any] | None = None,
     check: Callable[[list[Any], Machines], str | None] | None = None,
+    problem: str | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
@@ -53,11 +54,11 @@ def start(
     of each machine; each rank is in one group. None: each machine is a group, as in the paper.
     ``facts()`` of every rank travel along, and ``check``, given all of them and the machines,
     says before Horovod starts why the job can't run (None: it can). It must be equal everywhere;
-    it is not asked where a rank has no facts.
+    it is not asked where a rank has no facts. ``problem``: why this process can't go on.
 
     Raises:
         UserError: the launcher's local size contradicts what the machines say, or what ``check``
-            says; on all ranks alike.
+            says, or a rank has a ``problem``; on all ranks alike.
     """
     global _store
     launch = read_launch(os.environ)
@@ -69,11 +70,13 @@ def start(
         # Horovod would start MPI, which needs a daemon that plain python may not find.
         alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
         variables |= {name: word for name, word in alone.items() if name not in os.environ}
-    found = _everyone(launch, communicator, None if facts is None else facts())
+    own_facts = None if facts is None else facts()
+    found = _everyone(launch, communicator, own_facts, problem)
+    raise_first([one.problem for one in found])
     machines = _machines([one.machine for one in found], machine_of_rank)
     told = [one.facts for one in found]
-    if check is not None and None not in told and (problem := check(told, machines)):
-        raise mark_agreed(UserError(problem))
+    if check is not None and None not in told and (misfit := check(told, machines)):
+        raise mark_agreed(UserError(misfit))
     sharing = machines if bn_groups is None else bn_groups(machines)
     if launch.controller == "mpi" and wants_gloo(os.environ):
         _store = OwnStore(communicator or _world_communicator(), machines)
@@ -114,6 +117,7 @@ class _Told:
     machine: tuple[str, str]
     cores: frozenset[int]
     facts: Any
+    problem: str | None
 
 
 _store: OwnStore | None = None
@@ -126,9 +130,9 @@ def _world_communicator() -> Any:
     return MPI.COMM_WORLD
 
 
-def _everyone(launch: Launch, communicator: Any, facts: Any) -> list[_Told]:
+def _everyone(launch: Launch, communicator: Any, facts: Any, problem: str | None) -> list[_Told]:
     """What every rank tells, in rank order."""
-    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts)
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, problem)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         return list((communicator or _world_communicator()).allgather(own))

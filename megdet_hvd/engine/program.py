@@ -133,7 +133,7 @@ def _configured(
 
 def _together(rank: int, value: T | None, problem: UserError | None, program: _Program[T]) -> int:
     from megdet_hvd.comm.abort import end_job
-    from megdet_hvd.comm.agree import agree, is_agreed
+    from megdet_hvd.comm.agree import is_agreed
     from megdet_hvd.comm.session import start, stop
     from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
     from megdet_hvd.engine.job import Job
@@ -148,12 +148,12 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
             bn_groups=wishes.bn_groups,
             facts=wishes.facts,
             check=wishes.check,
+            problem=None if problem is None else str(problem),
         )
         rank = world.rank
         start_log(world)
         if program.cores is not None:
             LOGGER.info(f"rank {rank} runs on cores {program.cores}")
-        agree(problem, world, "configuration")
         assert value is not None, "without a value there is a problem"
         watchdog = start_watchdog(
             world,

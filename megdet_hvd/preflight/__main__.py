@@ -36,17 +36,24 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     return run_program(
         configure,
         preflight_in_world,
-        job=lambda plan: training_job(plan.config),
+        job=lambda plan: training_job(plan.config, plan.resumption),
         machine_of_rank=machine_of_rank,
+        rank_0_configures=arguments.resume or arguments.run is not None,
     )
 
 
 def preflight_in_world(plan: "Plan", world: "World") -> int:
     """Check with all processes of the job, and print what was found."""
+    from megdet_hvd.comm.agree import together
     from megdet_hvd.engine.preflight import log_report
     from megdet_hvd.preflight.run import machine_lines, run_preflight
 
     log_report(machine_lines(world), ())
+    if plan.resumption is not None:
+        with together(world, "refit"):
+            refit = plan.resumption.refit(world.machines)
+        if world.is_main:
+            log_report(refit.lines, () if refit.warning is None else (refit.warning,))
     report = run_preflight(plan.config, world)
     if world.is_main:
         log_report(report.lines, report.warnings)
