@@ -89,7 +89,7 @@ def _driver(report: Report, venv: Path, environ: Mapping[str, str]) -> None:
     python = str(own) if os.access(own, os.X_OK) else shutil.which("python3")
     remedy = (
         "the job is driven by a Python of the host, not the container's, so: make setup, or "
-        f"MEGDET_VENV=FOLDER of an environment that has them ({venv} has none)"
+        f"MEGDET_VENV=FOLDER of an environment that has them (now: {venv})"
     )
     if python is None:
         report.problem(f"SITE_CONTAINER: python3 is not on PATH; {remedy}")
