@@ -7,8 +7,9 @@
 # empty has the default that its comment gives. bash reads this file, on the login node and in the
 # job, so $HOME, $USER and the like may stand in values; values with spaces want quotes.
 
-# --- sbatch. `python -m megdet_hvd.submit` hands these to sbatch. With plain `sbatch` they are
-# SBATCH_PARTITION, SBATCH_ACCOUNT and SBATCH_QOS in your environment, or the site's defaults.
+# --- sbatch. `python -m megdet_hvd.submit` hands these four to sbatch. Plain `sbatch` does not read
+# this file: there they are SBATCH_PARTITION, SBATCH_ACCOUNT and SBATCH_QOS in your environment,
+# options on its command line, or the site's defaults.
 
 # Partition with the GPU nodes (`sinfo -s` lists them). Example: SITE_PARTITION=gpu
 SITE_PARTITION=
@@ -16,7 +17,8 @@ SITE_PARTITION=
 SITE_ACCOUNT=
 # Quality of service, where the site asks for one. Example: SITE_QOS=preemptible
 SITE_QOS=
-# More options for sbatch. Example: SITE_SBATCH_OPTIONS="--constraint=a100 --mail-type=FAIL"
+# More options for sbatch; they win over the templates, so what your nodes have less of stands here
+# (docs/cluster.md, "When your nodes differ"). Example: SITE_SBATCH_OPTIONS="--cpus-per-task=6"
 SITE_SBATCH_OPTIONS=
 
 # --- Starting the ranks.
@@ -28,7 +30,8 @@ SITE_LAUNCHER=auto
 SITE_SRUN_MPI=
 # Cores: each process on cores of its own, near its GPU (cores), or wherever it likes (none).
 SITE_BIND=cores
-# Words that stand before python, where the environment lives in a container.
+# Words that stand before python, where the environment lives in a container. They bind the project,
+# data and runs, and the node itself keeps a Python for the job's driver (docs/cluster.md).
 # Example: SITE_CONTAINER="apptainer exec --nv --bind /scratch /images/megdet.sif"
 SITE_CONTAINER=
 
@@ -40,20 +43,22 @@ SITE_DATA_ROOT=
 # Folder on every node's own disk. Where it is set, each node copies data and packed environment
 # there once, and finds them there the next time. Example: SITE_STAGING=/local/$USER
 SITE_STAGING=
-# Archive of the environment, made by `make pack`. Default: .venv.tar beside the project, if there.
+# Archive of the environment, made by `make pack`, which follows each `make setup`. Default:
+# .venv.tar beside the project, if there.
 # Example: SITE_ENVIRONMENT=/scratch/$USER/megdet.venv.tar
 SITE_ENVIRONMENT=
 
 # --- Failures.
 
-# A job that fails (a node is lost, a rank hangs) starts again by itself at most so often; never
-# after a mistake in its settings. Default: 2
+# A job that fails (a rank dies or hangs) starts again by itself at most so often; never after a
+# mistake in its settings. A lost node is not counted: Slurm itself requeues the job. Default: 2
 SITE_REQUEUE_ON_FAILURE=2
 
 # --- Modules and network. The job runs this before anything else, on the first node; what it
-# exports reaches all ranks.
+# exports reaches all ranks. A command behind || return ends the job, with exit code 2, if it fails;
+# others may fail. `set -e`, `set -u` and `exit` have no place in this file.
 site_setup() {
-    # module load cuda/12.4                     # only with an environment built on it
+    # module load cuda/12.4 || return           # only with an environment built on it
     # export NCCL_SOCKET_IFNAME=ib0             # network card for NCCL (`ip -br addr` on a node)
     # export NCCL_IB_HCA=mlx5                   # InfiniBand cards for NCCL
     # export HOROVOD_GLOO_IFACE=ib0             # the same for Horovod's Gloo

@@ -15,6 +15,10 @@ from megdet_hvd.submit.job import Job, make_job, quoted, whole_paths
 from megdet_hvd.submit.places import check_data_root, check_environment
 from megdet_hvd.submit.report import Report
 from megdet_hvd.submit.slurm import check_launcher, check_slurm
+from megdet_hvd.submit.time_limit import check_time
+
+_SLURM_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
+"""Which Slurm to ask, and as whom."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
     except UserError as error:
         report.problem(error)
     else:
+        check_time(report, job, nodes * tasks, os.environ)
         _training(report, job, site, root, nodes, tasks)
         check_launcher(report, site, nodes)
     check_slurm(report, job, root, job_environment(root, os.environ))
@@ -62,9 +67,15 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
 def job_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """Sbatch's environment: by default the job inherits it, whatever characters are in a value.
 
-    (``--export=ALL,NAME=value`` could hold no comma.)
+    (``--export=ALL,NAME=value`` could hold no comma.) Submitted from within another job, it would
+    inherit that one's nodes and tasks in ``SLURM_`` variables: they stay behind.
     """
-    return {**environ, "MEGDET_ROOT": str(root)}
+    found = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith("SLURM_") or name in _SLURM_KEPT
+    }
+    return {**found, "MEGDET_ROOT": str(root)}
 
 
 def _site(report: Report, root: Path) -> Site:

@@ -1,6 +1,7 @@
 """Whether the things that the site file names are there: environment, container, data."""
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Mapping
@@ -9,18 +10,31 @@ from typing import Any
 
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.site_values import ARCHIVES
+from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.report import Report
 
 _IMAGES = (".sif", ".simg", ".img", ".sqsh", ".squashfs")
 _MANIFEST = "megdet_hvd_environment.json"
+_LACKS = """
+import sys
+lacks = [] if sys.version_info >= (3, 11) else ["version 3.11"]
+for module, package in (("pydantic", "pydantic"), ("yaml", "PyYAML")):
+    try:
+        __import__(module)
+    except Exception:
+        lacks.append(package)
+print(", ".join(lacks))
+"""
+"""What the job's driver needs of a Python; any Python 3 can run it."""
 
 
 def check_environment(report: Report, root: Path, site: Site, environ: Mapping[str, str]) -> None:
     """The environment, or the container in its place; its archive, where there is one."""
+    venv = root / Path(environ.get("MEGDET_VENV") or ".venv").expanduser()
     if site.container:
         _container(report, site)
+        _driver(report, venv, environ)
         return
-    venv = root / Path(environ.get("MEGDET_VENV") or ".venv").expanduser()
     stamp = _stamp(venv)
     if stamp is None or stamp.get("state") != "ready":
         report.problem(
@@ -67,6 +81,26 @@ def _container(report: Report, site: Site) -> None:
         if word.endswith(_IMAGES) and "://" not in word and not Path(word).is_file():
             report.problem(f"SITE_CONTAINER: {word}: no such file")
     report.facts.append(f"environment: the container of {' '.join(site.container)}")
+
+
+def _driver(report: Report, venv: Path, environ: Mapping[str, str]) -> None:
+    """The Python beside the container: what starts the ranks and requeues the job runs on it."""
+    own = venv / "bin" / "python"
+    python = str(own) if os.access(own, os.X_OK) else shutil.which("python3")
+    remedy = (
+        "the job is driven by a Python of the host, not the container's, so: make setup, or "
+        f"MEGDET_VENV=FOLDER of an environment that has them (now: {venv})"
+    )
+    if python is None:
+        report.problem(f"SITE_CONTAINER: python3 is not on PATH; {remedy}")
+        return
+    answer = ask([python, "-c", _LACKS], environ=environ)
+    if answer.code != 0:
+        report.problem(f"SITE_CONTAINER: {python} does not run: {answer.text}; {remedy}")
+    elif answer.out.strip():
+        report.problem(f"SITE_CONTAINER: {python} lacks {answer.out.strip()}; {remedy}")
+    else:
+        report.facts.append(f"the job is driven by: {python}")
 
 
 def check_data_root(report: Report, site: Site) -> None:

@@ -29,14 +29,16 @@ _HINTS = (
     ),
     (
         r"generic resource|gres|invalid.*gpu|gpu.*not (available|found)",
-        "GPUs are named otherwise here: `sinfo -o '%P %G'` lists them; give --gpus-per-node=0 "
-        "--gres=gpu:NAME:8 in SITE_SBATCH_OPTIONS, or a partition that has 8 a node",
+        "GPUs are named otherwise here: `sinfo -o '%P %G'` lists them; give --gpus-per-node=NAME:8 "
+        'in SITE_SBATCH_OPTIONS, or a partition that has 8 a node (with fewer, see "When your '
+        'nodes differ" in docs/cluster.md)',
     ),
     (
         r"requested node configuration is not available|nodes? required for job",
         "the partition has not as many nodes of that kind: compare `sinfo -o '%P %D %c %m %G'` "
         "(nodes; cores, MB, GPUs of each) with --nodes, --ntasks-per-node × --cpus-per-task, "
-        "--mem and --gpus-per-node",
+        "--mem and --gpus-per-node; what your nodes have less of goes into SITE_SBATCH_OPTIONS "
+        '(docs/cluster.md, "When your nodes differ")',
     ),
     (
         r"memory specification|mem.*can not be satisfied",

@@ -1,15 +1,17 @@
 """What would be trained: the configuration, its sums, its data; needs pydantic and yaml."""
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
-from megdet_hvd.checkpoint.facts import read_before
 from megdet_hvd.checkpoint.naming import latest_checkpoint
 from megdet_hvd.config.derive import derive
 from megdet_hvd.config.explain import explain
+from megdet_hvd.config.load import load_config
 from megdet_hvd.config.paths import expand_path
-from megdet_hvd.config.refit import MAY_STAND, refit
 from megdet_hvd.config.schema import Config
+from megdet_hvd.engine.resumption import resumption_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.slurm_job.words import Wish, read_wish
 from megdet_hvd.submit.job import JOB_ID, Job
@@ -26,7 +28,7 @@ def check_training(
     Paths in it are looked at from the current folder, which must be the project's.
     """
     try:
-        wish = read_wish(job.train_words, f"{job.name}-{JOB_ID}")
+        wish = _wish(job)
     except UserError as error:
         report.problem(error)
         return
@@ -42,6 +44,21 @@ def check_training(
         report.problem(error)
 
 
+def _wish(job: Job) -> Wish:
+    """What the job will read out of its words; an unknown option is an error like others."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), redirect_stdout(said):
+            return read_wish(job.train_words, f"{job.name}-{JOB_ID}")
+    except SystemExit:
+        last = said.getvalue().strip().splitlines()[-1:]
+        message = last[0].partition(" error: ")[2] if last else ""
+    raise UserError(
+        f"behind the template: {message or '--help starts no training'}; there stand key=value, "
+        "--config, --resume, --placement and --preflight; options of sbatch stand before it"
+    )
+
+
 def _refitted(report: Report, wish: Wish, machines: Sequence[Sequence[int]]) -> Config:
     """The configuration as a resume on these processes changes it; as it is for a new run."""
     checkpoint = latest_checkpoint(wish.folder / "checkpoints")
@@ -49,9 +66,17 @@ def _refitted(report: Report, wish: Wish, machines: Sequence[Sequence[int]]) -> 
         if (wish.folder / "config.yaml").is_file():
             report.facts.append("the run has no checkpoint yet and starts anew")
         return wish.config
-    given = {word.partition("=")[0] for word in wish.words} & set(MAY_STAND)
-    found = refit(wish.config, read_before(wish.folder), machines, given)
+    # As the ranks see it, whose words are those of every requeue (train --run).
+    own = wish.folder / "config.yaml"
+    had = load_config(own) if own.is_file() else wish.config
+    resumption = resumption_of(wish.folder, wish.config, had, ())
     report.facts.append(f"carries on from {checkpoint}")
+    if resumption.before is None:
+        report.notes.append(
+            f"{checkpoint} can't be read, so how the run would go on was not checked; the job sets "
+            "a damaged one aside and takes the one before"
+        )
+    found = resumption.refit(tuple(tuple(ranks) for ranks in machines))
     report.facts += found.lines
     if found.warning:
         report.notes.append(found.warning)

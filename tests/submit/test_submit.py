@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from megdet_hvd.submit.check import job_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 TEMPLATE = str(ROOT / "slurm" / "megdet_16gpu.sbatch")
 
@@ -239,3 +241,37 @@ def test_a_python_without_the_packages_says_what_it_can_not_check(desk: Desk) ->
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "were not checked" in done.stdout and "install/run python -m" in done.stdout
+
+
+def test_a_job_submitted_from_within_another_inherits_nothing_of_it() -> None:
+    inherited = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_CONF": "/c", "SBATCH_QOS": "q"}
+    assert job_environment(Path("/p"), {**inherited, "HOME": "/h"}) == {
+        "SLURM_CONF": "/c", "SBATCH_QOS": "q", "HOME": "/h", "MEGDET_ROOT": "/p",
+    }  # fmt: skip
+
+
+def test_beside_a_container_the_driver_needs_a_python_of_the_host(desk: Desk) -> None:
+    desk.site("SITE_CONTAINER='sh -c'\n")
+    (desk.venv / "bin").mkdir()
+    python = desk.venv / "bin" / "python"
+    python.write_text("#!/bin/sh\necho version 3.11, pydantic\n")
+    python.chmod(0o755)
+    bad = desk.run("--check", TEMPLATE, "data.kind=scenes", "--rezume", "x")
+    assert bad.returncode == 2
+    assert f"SITE_CONTAINER: {python} lacks version 3.11, pydantic" in bad.stdout
+    assert "make setup" in bad.stdout and "MEGDET_VENV=" in bad.stdout
+    assert "PROBLEM: behind the template: unrecognized arguments: --rezume" in bad.stdout
+    assert "2 problems" in bad.stdout
+    python.unlink()
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    good = desk.run("--check", TEMPLATE, "data.kind=scenes")
+    assert good.returncode == 0, good.stdout
+    assert f"the job is driven by: {python}" in good.stdout
+
+
+def test_a_site_file_that_ends_its_shell(desk: Desk) -> None:
+    desk.site("set -e\nfalse\n")
+    assert "take out exit, exec and set -e" in desk.run("--check", TEMPLATE).stdout
+    desk.site("set -u\nSITE_DATA_ROOT=$NOT_SET_ANYWHERE\n")
+    assert "NOT_SET_ANYWHERE: unbound variable" in desk.run("--check", TEMPLATE).stdout
