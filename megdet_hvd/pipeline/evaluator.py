@@ -27,7 +27,7 @@ def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, machine_
     """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
 
     Where the job shall stop, the evaluation is broken off, and what is still ordered is left to the
-    run that carries on.
+    run that carries on. Every order is answered, also then.
 
     ``machine_rank`` is this process's position among all of the program on its machine, which
     says which GPU is its own.
@@ -36,17 +36,16 @@ def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, machine_
     evaluate = None
     stopped = False
     while (order := desk.next_order()) is not None:
-        if stopped:
-            continue
-        if evaluate is None:  # opened late: no second reading beside that of the trainers
+        result: Result | None = None
+        if evaluate is None and not stopped:  # late: no second reading beside the trainers'
             evaluate = _evaluation(config, world, machine_rank)
-        try:
-            result = evaluate(order)
-        except StopRequested:
-            stopped = True
-            continue
+        if evaluate is not None and not stopped:
+            try:
+                result = evaluate(order)
+            except StopRequested:
+                stopped = True
         if world.is_main:
-            desk.report(result)
+            desk.answer(result)
 
 
 def _evaluation(config: Config, world: World, machine_rank: int) -> Callable[[Order], Result]:
