@@ -221,7 +221,7 @@ class Program:
             if desk is not None:
                 desk.close()
         else:
-            evaluate_orders(plan.config, session, EvaluatorsDesk(messages), world.local_rank)
+            evaluate_orders(plan.config, session, EvaluatorsDesk(messages), world)
         stop()
         number_ranks(None)
         messages.Free()
