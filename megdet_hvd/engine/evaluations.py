@@ -32,8 +32,12 @@ class Evaluations(ABC):
         return ()
 
     @abstractmethod
-    def begin(self) -> None:
-        """The run begins, or is carried on: make up for what is missing."""
+    def begin(self) -> bool:
+        """The run begins, or is carried on: make up for what is missing.
+
+        Returns:
+            Whether the detector as it is now is among it, or had been measured before.
+        """
 
     @abstractmethod
     def measure(self) -> None:
@@ -48,7 +52,11 @@ class Evaluations(ABC):
         return None
 
     def finish(self) -> None:
-        """The last step is done: wait for what is outstanding."""
+        """The last step is done: wait for what is outstanding, or until the job shall stop."""
+        return None
+
+    def close(self) -> None:
+        """The run ends, whether at its end or stopped: nothing more is measured."""
         return None
 
 
@@ -62,10 +70,12 @@ class InLine(Evaluations):
             run.data.val, run.config, run.world, run.folder, metrics, run.shared_statistics
         )
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Make up for an evaluation that was broken off."""
-        if self._run.evaluation_due:
+        due = self._run.evaluation_due
+        if due:
             self.measure()
+        return due
 
     def measure(self) -> None:
         """Evaluate; the result is the run's newest mmAP. A wish to stop breaks it off."""

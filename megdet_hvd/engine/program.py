@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.bind import bind_process
@@ -81,14 +81,9 @@ def run_program(
         launch = read_launch(os.environ)
         cores = bind_process(launch, os.environ)  # before libraries start threads
     except UserError as error:
-        return _refused(error)
+        return refused(error)
     if stoppable:
-        file = os.environ.get(STOP_FILE)
-        alone = launch.controller == "single"
-        stopping.listen(
-            who="" if alone else f"rank {launch.rank} ({socket.gethostname()})",
-            stop_file=Path(file) if file and not launch.rank else None,
-        )
+        listen(launch)
     try:
         program = _Program(work, job, machine_of_rank, cores)
         return _configured(launch, configure, program, rank_0_configures)
@@ -97,7 +92,20 @@ def run_program(
             stopping.forget()
 
 
-def _refused(error: UserError) -> int:
+def listen(launch: Launch) -> None:
+    """Take signals, and on rank 0 the driver's file, as wishes to stop from here on."""
+    from megdet_hvd.comm import stopping
+
+    file = os.environ.get(STOP_FILE)
+    alone = launch.controller == "single"
+    stopping.listen(
+        who="" if alone else f"rank {launch.rank} ({socket.gethostname()})",
+        stop_file=Path(file) if file and not launch.rank else None,
+    )
+
+
+def refused(error: UserError) -> int:
+    """Say why this process can't take part, before it knows of others; returns the exit code."""
     print(f"error: {error}", file=sys.stderr, flush=True)
     ending.tell(USER_ERROR, str(error))
     return USER_ERROR
@@ -124,10 +132,9 @@ def _configured(
         ending.tell(RUN_ERROR, str(error))
         return RUN_ERROR
     except Exception as fault:
-        _fault(launch.rank or 0, fault)
-        raise
+        end_on_fault(launch.rank or 0, fault)
     if problem is not None and launch.controller == "single":
-        return _refused(problem)
+        return refused(problem)
     return _together(launch.rank or 0, value, problem, program)
 
 
@@ -160,7 +167,7 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
             wishes.watchdog_s,
             write=log_urgent,
             exit_code=HANG,
-            at_end=lambda report: ending.tell(HANG, _first_lines(report)),
+            at_end=tell_of_hang,
         )
         code = program.work(value, world)
         if rank == 0:
@@ -183,24 +190,25 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
         ending.tell(code, str(error))
         end_job(code)
     except BaseException as fault:
-        # Horovod fails here because a process has ended elsewhere; the watchdog names it, once the
-        # kernel has taken that process down and closed its connection.
-        heard = type(fault).__name__ == "HorovodInternalError" and watchdog.watches
-        _fault(rank, fault, wait_s=_LET_WATCHDOG_SPEAK_S if heard else 0.0)
+        end_on_fault(rank, fault, watched=watchdog.watches)
     raise AssertionError("end_job does not return")
 
 
-def _fault(rank: int, fault: BaseException, wait_s: float = 0.0) -> None:
-    """Show it, and end the job; never returns."""
+def end_on_fault(rank: int, fault: BaseException, *, watched: bool = False) -> NoReturn:
+    """Show it, and end the job. ``watched``: a watchdog runs."""
     from megdet_hvd.comm.abort import end_job
 
     sys.stderr.write(f"rank {rank} failed:\n{traceback.format_exc()}")
     last_line = traceback.format_exception_only(fault)[-1].strip()
     ending.tell(FAULT, f"rank {rank}: {last_line}")
-    time.sleep(wait_s)
+    if watched and type(fault).__name__ == "HorovodInternalError":
+        # Horovod fails here because a process has ended elsewhere; the watchdog names it, once the
+        # kernel has taken that process down and closed its connection.
+        time.sleep(_LET_WATCHDOG_SPEAK_S)
     end_job(FAULT)
+    raise AssertionError("end_job does not return")
 
 
-def _first_lines(report: str) -> str:
-    """The watchdog's verdict, without where each rank stands."""
-    return report.partition("\nwhere the ranks stand:")[0]
+def tell_of_hang(report: str) -> None:
+    """The outcome is the watchdog's verdict, without where each rank stands."""
+    ending.tell(HANG, report.partition("\nwhere the ranks stand:")[0])

@@ -90,10 +90,12 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             if evaluations is not None:
                 evaluations.look()
             progress.outside(time.monotonic() - began)
-        if evaluations is not None and run.stopped is None:
+        if run.stopped is not None:
+            save(run, last=True)
+        elif evaluations is not None:
             evaluations.finish()
-    if run.stopped is not None:
-        save(run, last=True)
+        if evaluations is not None:
+            evaluations.close()
     go_outside("finishing the run")
     if metrics is not None:
         metrics.close()
@@ -106,8 +108,8 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
 def _before_steps(run: Run, evaluations: Evaluations) -> None:
     """What is evaluated before the first step: what was broken off, or the untrained model."""
     made_up = run.evaluation_due
-    evaluations.begin()
-    if run.iteration == 0 and run.config.evaluation.untrained and not made_up:
+    known = evaluations.begin()
+    if run.iteration == 0 and run.config.evaluation.untrained and not known:
         evaluations.measure()
         if evaluations.needs_checkpoint:
             save(run)

@@ -1,32 +1,35 @@
 """A run's evaluations by other ranks: training goes on, and results come when they are ready."""
 
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
-from megdet_hvd.comm.position import go_outside, waiting
+from megdet_hvd.comm import stopping
+from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.engine.evaluations import Evaluations, evaluation_due
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
+from megdet_hvd.errors import UserError
 from megdet_hvd.pipeline.desk import Order, Result, TrainersDesk
 from megdet_hvd.report.metrics_file import read_metrics
 
-_LOOK_EVERY_S = 0.05
+_ROUND_S = 1.0
+"""At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
 _BEHIND = 3
 """So many checkpoints outstanding are worth a warning."""
 
 
 class Alongside(Evaluations):
-    """Hands checkpoints to the evaluators. All that it does, it does on rank 0.
+    """Hands checkpoints to the evaluators, from rank 0; the other trainers only agree with it.
 
     A checkpoint says nothing of its own mmAP, which is not known when it is written; ``best.pt``
     and the metrics are brought up to date when the result comes. What a run that was stopped did
-    not get back is handed over again when it is carried on: whatever of its checkpoints was due
-    and has no line in the metrics.
+    not get back is handed over again when it is carried on: whatever of its checkpoints was due,
+    the untrained model's among them, and has no line in the metrics. Those files are protected
+    until then; what could never be written is not evaluated.
     """
 
     needs_checkpoint = True
@@ -45,12 +48,15 @@ class Alongside(Evaluations):
         """The checkpoints that evaluators have not done with."""
         return [order.path for order in self._outstanding.values()]
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Hand over again what was due and has no result."""
         run = self._run
         run.evaluation_due = False
-        if self._metrics is None:
-            return
+        known = None if self._metrics is None else self._catch_up()
+        return bool(broadcast_object(known, run.world, "evaluations.known"))
+
+    def _catch_up(self) -> bool:
+        run = self._run
         lines = read_metrics(run.folder.metrics).eval
         known = [line["AP"] for line in lines if line["iteration"] and line.get("AP") is not None]
         run.best_ap = max([*known, *([] if run.best_ap is None else [run.best_ap])], default=None)
@@ -60,8 +66,10 @@ class Alongside(Evaluations):
             iteration = iteration_of(path)
             if iteration is None or iteration > run.iteration or iteration in measured:
                 continue
-            if evaluation_due(run, iteration, end):
+            untrained = iteration == 0 and run.config.evaluation.untrained
+            if untrained or evaluation_due(run, iteration, end):
                 self._hand_over(path, iteration)
+        return run.iteration in measured or run.iteration in self._outstanding
 
     def measure(self) -> None:
         """The next checkpoint is to be evaluated."""
@@ -69,9 +77,15 @@ class Alongside(Evaluations):
         self._run.evaluation_due = False
 
     def saved(self, path: Path | None) -> None:
-        """Hand it over, if an evaluation is due."""
-        if self._due and path is not None and self._metrics is not None:
-            self._hand_over(path, self._run.iteration)
+        """Hand it over, if an evaluation is due. The next one would be another iteration's."""
+        if self._due and self._metrics is not None:
+            if path is not None:
+                self._hand_over(path, self._run.iteration)
+            else:
+                LOGGER.error(
+                    f"error: iteration {self._run.iteration} is not evaluated, since its "
+                    "checkpoint could not be written"
+                )
         self._due = False
 
     def look(self) -> None:
@@ -81,18 +95,34 @@ class Alongside(Evaluations):
                 self._take_in(result)
 
     def finish(self) -> None:
-        """Wait for all results, on rank 0; the others wait for rank 0 at the program's end."""
-        if self._desk is None:
-            return
+        """Wait for all results. A wish to stop ends that: ``stopped`` of the run says why.
+
+        No checkpoint follows then: that of the last step is there, and :meth:`begin` finds what is
+        missing.
+        """
+        run = self._run
         if self._outstanding:
             LOGGER.info(f"waiting for {len(self._outstanding)} evaluations")
-        while self._outstanding:
-            with waiting("evaluation results", self._desk.evaluators):
-                while not (results := self._desk.results()):
-                    time.sleep(_LOOK_EVERY_S)
-            go_outside("results of evaluations")
-            for result in results:
-                self._take_in(result)
+        while True:
+            if self._desk is not None:
+                for result in self._desk.wait(at_most_s=_ROUND_S):
+                    self._take_in(result)
+            own = len(self._outstanding), stopping.wanted()
+            found = gather_objects(own, run.world, "evaluations")
+            if not found[0][0]:  # rank 0 knows
+                return
+            run.stopped = next((reason for _, reason in found if reason is not None), None)
+            if run.stopped is not None:
+                run.evaluation_due = True  # results come in order: the last is among the missing
+                return
+
+    def close(self) -> None:
+        """Take in what still comes; what was broken off stays protected."""
+        if self._desk is not None:
+            self._desk.order_no_more()
+            while self._desk.unanswered:
+                for result in self._desk.wait():
+                    self._take_in(result)
 
     def _hand_over(self, path: Path, iteration: int) -> None:
         assert self._desk is not None, "rank 0 has one"
@@ -115,12 +145,15 @@ class Alongside(Evaluations):
             f"{result.ap:.3f}, AP@.5 {result.ap50:.3f} on {result.images} pictures; training is "
             f"at iteration {run.iteration}"
         )
-        # The untrained model is measured for comparison, not to be kept.
-        if order.iteration and (run.best_ap is None or result.ap > run.best_ap):
-            run.best_ap = result.ap
-            mark_best(order.path)
         del self._outstanding[order.iteration]
-        prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
+        try:
+            # The untrained model is measured for comparison, not to be kept.
+            if order.iteration and (run.best_ap is None or result.ap > run.best_ap):
+                mark_best(order.path)
+                run.best_ap = result.ap
+            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
+        except (UserError, OSError) as error:  # rank 0 alone has it, and the others go on
+            LOGGER.error(f"error: checkpoints after iteration {order.iteration}: {error}")
         self._pictures.draw_curves()
 
 

@@ -1,18 +1,21 @@
 """Orders to evaluate, and results, between the first trainer and the evaluators.
 
 Orders go to every evaluator by itself, so that idle ones look for messages and never wait in a
-collective; results come from the first. MPI keeps the messages between two ranks in order.
+collective; the first answers each order, so that rank 0 knows when nothing is on its way any
+more. MPI keeps the messages between two ranks in order.
 """
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.comm import stopping
 from megdet_hvd.comm.meeting import wait_for
-from megdet_hvd.comm.position import go_outside
+from megdet_hvd.comm.position import go_outside, waiting
 
-_ORDER, _RESULT = 1, 2
+_ORDER, _ANSWER = 1, 2
 _LOOK_EVERY_S = 0.05
 
 
@@ -44,23 +47,57 @@ class TrainersDesk:
         """``communicator`` is mpi4py's, of all ranks, for these messages alone."""
         self._communicator, self.evaluators = communicator, evaluators
         self._sent: list[Any] = []
+        self._closed = False
+        self.unanswered = 0
+        """Orders that are still waited for."""
 
-    def order(self, order: Order | None) -> None:
-        """Send an order to all evaluators; None: there will be no more. Does not wait."""
+    def order(self, order: Order) -> None:
+        """Send an order to all evaluators. Does not wait."""
+        assert not self._closed, "there were to be no more"
+        self._send(order)
+        self.unanswered += 1
+
+    def _send(self, order: Order | None) -> None:
         self._sent = [request for request in self._sent if not request.Test()]
         for rank in self.evaluators:
             self._sent.append(self._communicator.isend(order, dest=rank, tag=_ORDER))
 
     def results(self) -> list[Result]:
-        """The results that have come. Does not wait."""
+        """The results that have come. Does not wait.
+
+        Where the evaluators broke off, this process wishes to stop as well: it may not have heard.
+        """
         found = []
         first = self.evaluators[0]
-        while self._communicator.Iprobe(source=first, tag=_RESULT):
-            found.append(self._communicator.recv(source=first, tag=_RESULT))
+        while self.unanswered and self._communicator.Iprobe(source=first, tag=_ANSWER):
+            answer: Result | None = self._communicator.recv(source=first, tag=_ANSWER)
+            self.unanswered -= 1
+            if answer is None:
+                stopping.request("an evaluation alongside was broken off")
+            else:
+                found.append(answer)
         return found
 
+    def wait(self, at_most_s: float = math.inf) -> list[Result]:
+        """The results that come first; none where all orders are answered, or after so long."""
+        until = time.monotonic() + at_most_s
+        with waiting("evaluation results", self.evaluators):
+            while not (found := self.results()) and self.unanswered and time.monotonic() < until:
+                time.sleep(_LOOK_EVERY_S)
+        go_outside("results of evaluations")
+        return found
+
+    def order_no_more(self) -> None:
+        """Tell all evaluators that there will be no more orders. A second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._send(None)
+
     def close(self) -> None:
-        """Wait until all orders have been taken."""
+        """Wait until all orders have been taken and answered; results that come are dropped."""
+        self.order_no_more()
+        while self.unanswered:
+            self.wait()
         for request in self._sent:
             wait_for(request)
         self._sent = []
@@ -80,6 +117,9 @@ class EvaluatorsDesk:
         order: Order | None = self._communicator.recv(source=0, tag=_ORDER)
         return order
 
-    def report(self, result: Result) -> None:
-        """Send a result; from the first evaluator only. It is taken between two steps."""
-        wait_for(self._communicator.isend(result, dest=0, tag=_RESULT))
+    def answer(self, result: Result | None) -> None:
+        """Answer an order, from the first evaluator only; None: the evaluation was broken off.
+
+        It is taken between two steps, or when training has ended.
+        """
+        wait_for(self._communicator.isend(result, dest=0, tag=_ANSWER))

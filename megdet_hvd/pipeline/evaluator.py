@@ -23,40 +23,39 @@ from megdet_hvd.evaluation.trained import read_trained
 from megdet_hvd.pipeline.desk import EvaluatorsDesk, Order, Result
 
 
-def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, machine_rank: int) -> None:
+def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, everyone: World) -> None:
     """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
 
     Where the job shall stop, the evaluation is broken off, and what is still ordered is left to the
-    run that carries on.
+    run that carries on. Every order is answered, also then.
 
-    ``machine_rank`` is this process's position among all of the program on its machine, which
-    says which GPU is its own.
+    ``everyone`` is all of the program: this process's place among those of its machine says which
+    GPU is its own.
     """
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     evaluate = None
     stopped = False
     while (order := desk.next_order()) is not None:
-        if stopped:
-            continue
-        if evaluate is None:  # opened late: no second reading beside that of the trainers
-            evaluate = _evaluation(config, world, machine_rank)
-        try:
-            result = evaluate(order)
-        except StopRequested:
-            stopped = True
-            continue
+        result: Result | None = None
+        if evaluate is None and not stopped:  # late: no second reading beside the trainers'
+            evaluate = _evaluation(config, world, everyone)
+        if evaluate is not None and not stopped:
+            try:
+                result = evaluate(order)
+            except StopRequested:
+                stopped = True
         if world.is_main:
-            desk.report(result)
+            desk.answer(result)
 
 
-def _evaluation(config: Config, world: World, machine_rank: int) -> Callable[[Order], Result]:
+def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Order], Result]:
     index = open_validation(
         config.data,
         is_main=world.local_rank == 0,
         wait=lambda: barrier(world, "evaluators.data"),
     )
     with together(world, "evaluators.device"):
-        device = pick_device(config.device, machine_rank)
+        device = pick_device(config.device, everyone.local_rank, everyone.local_size)
         if device.type == "cuda":
             torch.cuda.set_device(device)
 

@@ -4,24 +4,28 @@ An exception anywhere ends all ranks: the others wait for the one that failed, o
 """
 
 import os
-import socket
-import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cluster import ending
-from megdet_hvd.cluster.handover import STOP_FILE
 from megdet_hvd.cluster.launch import Launch, read_launch
-from megdet_hvd.engine.program import FAULT, HANG, RUN_ERROR, USER_ERROR
+from megdet_hvd.engine.program import (
+    HANG,
+    RUN_ERROR,
+    USER_ERROR,
+    end_on_fault,
+    listen,
+    refused,
+    tell_of_hang,
+)
 from megdet_hvd.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.meeting import Meeting
+    from megdet_hvd.comm.watchdog import Watchdog
     from megdet_hvd.comm.world import World
     from megdet_hvd.pipeline.roles import Roles
     from megdet_hvd.train import Plan
@@ -37,16 +41,10 @@ def run_pipeline(
     try:
         launch = _mpi_launch()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        ending.tell(USER_ERROR, str(error))
-        return USER_ERROR
+        return refused(error)
     from megdet_hvd.comm import stopping
 
-    file = os.environ.get(STOP_FILE)
-    stopping.listen(
-        who=f"rank {launch.rank} ({socket.gethostname()})",
-        stop_file=Path(file) if file and not launch.rank else None,
-    )
+    listen(launch)
     try:
         return _run(launch, configure, machine_of_rank)
     finally:
@@ -77,10 +75,8 @@ def _run(
             return code
         end_job(code)
     except BaseException as fault:
-        sys.stderr.write(f"rank {launch.rank} failed:\n{traceback.format_exc()}")
-        last_line = traceback.format_exception_only(fault)[-1].strip()
-        ending.tell(FAULT, f"rank {launch.rank}: {last_line}")
-        end_job(FAULT)
+        watched = program.watchdog is not None and program.watchdog.watches
+        end_on_fault(launch.rank or 0, fault, watched=watched)
     raise AssertionError("end_job does not return")
 
 
@@ -105,6 +101,7 @@ class Program:
         """Whether this rank tells the user of an error that several have."""
         self.together = True
         """Whether an error that is agreed on is that of all ranks, so that all leave in order."""
+        self.watchdog: Watchdog | None = None
 
     def run(self, configure: "Callable[[], Plan]") -> int:
         """All stages; returns the exit code. All ranks call it together."""
@@ -127,7 +124,7 @@ class Program:
         # Files may look different from other machines, a run to carry on above all.
         plan, problem = rank_0_decides(attempt, self.launch)
         meeting = MpiMeeting(MPI.COMM_WORLD)
-        world = self._world(meeting, problem)
+        world = self._world(meeting, plan, problem)
         assert plan is not None, "without a plan there is a problem"
         start_log(world)
         try:
@@ -135,40 +132,50 @@ class Program:
         except UserError as error:
             raise mark_agreed(error) from None
         LOGGER.info(describe_roles(roles, world))
-        watchdog = start_watchdog(
+        self.watchdog = start_watchdog(
             world,
             plan.config.watchdog.seconds,
             write=log_urgent,
             exit_code=HANG,
             gather=partial(meeting.gather, name="watchdog"),
+            at_end=tell_of_hang,
         )
-        plan = replace(plan, config=prepare_data(plan.config, meeting, world))
+        config, resumption = prepare_data(plan.config, meeting, world), plan.resumption
+        if resumption is not None:
+            resumption = resumption.with_data(config.data)
+        plan = replace(plan, config=config, resumption=resumption)
         code = self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
         code = int(meeting.gather(code, "end")[0])
-        watchdog.stop()
+        self.watchdog.stop()
         meeting.close()
         return code
 
-    def _world(self, meeting: "Meeting", problem: UserError | None) -> "World":
+    def _world(self, meeting: "Meeting", plan: "Plan | None", problem: UserError | None) -> "World":
         """Who takes part, told before Horovod runs.
 
         Raises:
-            UserError: a rank could not be configured.
+            UserError: a rank could not be configured, or the ranks don't fit together.
         """
         from megdet_hvd.cluster.threads import cores_per_process
         from megdet_hvd.comm.agree import mark_agreed
         from megdet_hvd.comm.session import machine_key
         from megdet_hvd.comm.world import World, machines_of
+        from megdet_hvd.engine.job import Job, training_job
 
         cores = frozenset(os.sched_getaffinity(0))
         text = None if problem is None else str(problem)
-        found = meeting.gather((machine_key(), cores, text), "start")
-        for rank, (_, _, told) in enumerate(found):
+        job = Job() if plan is None else training_job(plan.config)
+        facts = None if job.facts is None else job.facts()
+        found = meeting.gather((machine_key(), cores, text, facts), "start")
+        texts, all_facts = [one[2] for one in found], [one[3] for one in found]
+        for rank, told in enumerate(texts):
             if told is not None:
-                everybody = all(text is not None for _, _, text in found)
-                raise mark_agreed(UserError(told if everybody else f"rank {rank}: {told}"))
-        keys = self.machine_of_rank or [key for key, _, _ in found]
+                raise mark_agreed(UserError(f"rank {rank}: {told}" if None in texts else told))
+        keys = self.machine_of_rank or [one[0] for one in found]
         machines = machines_of(keys)
+        # Of all ranks: trainers and evaluators share machines, and read what the others write.
+        if job.check is not None and (misfit := job.check(all_facts, machines)) is not None:
+            raise mark_agreed(UserError(misfit))
         local = next(ranks for ranks in machines if meeting.rank in ranks)
         shared = cores_per_process([found[rank][1] for rank in local])
         return World(meeting.rank, meeting.size, machines, shared, self.launch.launcher)
@@ -212,10 +219,9 @@ class Program:
             desk = TrainersDesk(messages, roles.evaluators) if world.is_main else None
             code = train_in_world(plan, session, alongside(desk))
             if desk is not None:
-                desk.order(None)
                 desk.close()
         else:
-            evaluate_orders(plan.config, session, EvaluatorsDesk(messages), world.local_rank)
+            evaluate_orders(plan.config, session, EvaluatorsDesk(messages), world)
         stop()
         number_ranks(None)
         messages.Free()

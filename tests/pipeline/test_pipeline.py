@@ -1,7 +1,8 @@
 """The whole pipeline in real processes: evaluated alongside as in line, and ended by any fault."""
 
 import json
-import shutil
+import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,38 +45,48 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
+    """Stopped while rank 0 waits for every evaluation, carried on, and compared."""
     along, line = tmp_path / "runs" / "along", tmp_path / "runs" / "line"
-    words = settings(tmp_path, "name=along", "evaluation.untrained=true")
-    done = run_ranks([*PIPELINE, *words], 3, launcher="mpirun", timeout_s=200)
-    assert done.returncode == 0, done.stdout
+    stop_file, outcome = tmp_path / "stop", tmp_path / "outcome.json"
+    env = {"MEGDET_STOP_FILE": str(stop_file), "MEGDET_OUTCOME": str(outcome)}
+    words = settings(tmp_path, "name=along", "evaluation.untrained=true", "preflight=always")
+    began = time.time()
+    done = run_ranks(CHECK, 3, "wish", *words, launcher="mpirun", timeout_s=200, env=env)
+    took_s = time.time() - began
+    assert done.returncode != 0, done.stdout
+    assert sorted(re.findall(r"RANK \d ends with \d", done.stdout)) == [
+        f"RANK {rank} ends with 5" for rank in range(3)
+    ]
+    assert time.time() - stop_file.stat().st_mtime < 60, f"of {took_s:.0f} s in all"
+    told = json.loads(outcome.read_text())
+    assert told["code"] == 5 and told["iteration"] == STEPS
+    assert "the queue is drained" in told["message"] and "--resume" in told["message"]
     assert "ranks 0-1 train, 2 evaluate alongside" in done.stdout
     assert "prepared by 3 ranks" in done.stdout and "46 pictures read, 0 unchanged" in done.stdout
+    assert "devices agree" in done.stdout
+    assert evaluations(along) == []
+    for file in (stop_file, outcome):
+        file.unlink()
+
+    words = ["--resume", str(along), f"learning.max_iterations={STEPS + 1}"]
+    done = run_ranks([*PIPELINE, *words], 3, launcher="mpirun", timeout_s=200, env=env)
+    assert done.returncode == 0, done.stdout
+    assert json.loads(outcome.read_text())["code"] == 0
+    found = evaluations(along)
+    assert [line["iteration"] for line in found] == [0, 3, 5, 6]
+    ap = {one["iteration"]: one["AP"] for one in found}
+    best = load_checkpoint(along / "checkpoints" / "best.pt")["iteration"]
+    assert ap[best] == max(ap[3], ap[5], ap[6])
+    left = {path.name for path in (along / "checkpoints").iterdir()}
+    assert left == {"best.pt", "iteration_00000006.pt"}
+    assert (along / "detections.png").exists() and (along / "curves.png").exists()
+
     words = settings(tmp_path, "name=line", "evaluation.untrained=true", "pipeline.evaluators=0")
     done = run_ranks([*PIPELINE, *words], 2, launcher="mpirun", timeout_s=200)
     assert done.returncode == 0, done.stdout
     assert "0 pictures read, 46 unchanged" in done.stdout
-
-    found = evaluations(along)
-    assert found == evaluations(line), "the same numbers, in the same order"
-    assert [line["iteration"] for line in found] == [0, 3, 5]
+    assert found[:3] == evaluations(line), "the same numbers, in the same order"
     assert any(one["AP"] > 0 for one in found)
-    ap = {one["iteration"]: one["AP"] for one in found}
-    best = load_checkpoint(along / "checkpoints" / "best.pt")["iteration"]
-    assert ap[best] == max(ap[3], ap[5])
-    left = {path.name for path in (along / "checkpoints").iterdir()}
-    assert left == {"best.pt", "iteration_00000005.pt"}
-    assert (along / "detections.png").exists() and (along / "curves.png").exists()
-
-    # A run that was stopped before a result came: it is made up for when the run is carried on.
-    metrics = along / "metrics.jsonl"
-    kept = [one for one in metrics.read_text().splitlines() if '"iteration": 5' not in one]
-    metrics.write_text("".join(f"{one}\n" for one in kept))
-    shutil.rmtree(along / "tensorboard", ignore_errors=True)
-    words = ["--resume", str(along), f"learning.max_iterations={STEPS + 1}"]
-    done = run_ranks([*PIPELINE, *words], 3, launcher="mpirun", timeout_s=200)
-    assert done.returncode == 0, done.stdout
-    again = evaluations(along)
-    assert again[:3] == found and [one["iteration"] for one in again] == [0, 3, 5, 6]
 
 
 @pytest.mark.parametrize(
