@@ -35,13 +35,15 @@ class Plan:
     """Folder for a new run, which may hold one without any checkpoint; None: by its name."""
     words: tuple[str, ...] = ()
     """What was given of configuration and overrides, as words of a command line."""
+    program: str = "megdet_hvd.train"
+    """The module that was started."""
 
     def carry_on(self, path: Path) -> str:
         """The command that carries on the run in ``path``, launcher aside."""
         option = "--run" if self.folder is not None else "--resume"
         # What a new run was given is in its config.yaml; what a resumed one was, is not.
         words = self.words if self.resumed is not None else ()
-        return shlex.join(["python", "-m", "megdet_hvd.train", option, str(path), *words])
+        return shlex.join(["python", "-m", self.program, option, str(path), *words])
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 from megdet_hvd.cli import parse_train_arguments
 from megdet_hvd.cluster.rank_log import redirect_output
@@ -20,7 +21,9 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     from megdet_hvd.pipeline.program import run_pipeline
     from megdet_hvd.train import make_plan
 
-    return run_pipeline(lambda: make_plan(arguments), machine_of_rank)
+    return run_pipeline(
+        lambda: replace(make_plan(arguments), program="megdet_hvd.pipeline"), machine_of_rank
+    )
 
 
 if __name__ == "__main__":
