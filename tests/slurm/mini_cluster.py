@@ -92,6 +92,7 @@ PropagateResourceLimits=NONE
 SlurmdTimeout=20
 InactiveLimit=0
 KillWait=15
+MinJobAge=7200
 SchedulerParameters=batch_sched_delay=0,sched_interval=5,bf_interval=5,defer_batch
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
