@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-PACKAGES = "slurm-wlm munge libpmix2"
+PACKAGES = "slurm-wlm munge libpmix2 libpmix-dev"
 NODES = 16
 GPUS = 8
 CORES = 64
