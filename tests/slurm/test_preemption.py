@@ -71,28 +71,27 @@ def test_srun_a_more_urgent_job_takes_the_nodes(lab: Lab) -> None:
     assert_equal(whole, job)
 
 
-@scenario
-def test_mpirun_is_told_by_a_signal_to_the_batch_script(lab: Lab) -> None:
-    whole = uninterrupted(lab, "mpirun", ONE_EACH, "n[3-4]")
+def told_by_a_signal(lab: Lab, launcher: str, options: tuple[str, ...], hosts: set[str]) -> None:
+    """The batch script gets USR1, as before the end of the time."""
+    nodes = ",".join(sorted(hosts))
+    whole = uninterrupted(lab, launcher, options, nodes)
     assert whole.wait() == "COMPLETED", whole.log
-    job = uninterrupted(lab, "mpirun", ONE_EACH, "n[3-4]")
+    job = uninterrupted(lab, launcher, options, nodes)
     job.wait_for_step(4)
     lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
     assert job.wait() == "COMPLETED", job.log
-    assert_requeued_once(job, {"n3", "n4"})
+    assert_requeued_once(job, hosts)
     assert_equal(whole, job)
+
+
+@scenario
+def test_mpirun_on_two_nodes(lab: Lab) -> None:
+    told_by_a_signal(lab, "mpirun", ONE_EACH, {"n3", "n4"})
 
 
 @scenario
 def test_horovodrun_on_one_node(lab: Lab) -> None:
-    whole = uninterrupted(lab, "horovodrun", ONE_BY_TWO, "n5")
-    assert whole.wait() == "COMPLETED", whole.log
-    job = uninterrupted(lab, "horovodrun", ONE_BY_TWO, "n5")
-    job.wait_for_step(4)
-    lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
-    assert job.wait() == "COMPLETED", job.log
-    assert_requeued_once(job, {"n5"})
-    assert_equal(whole, job)
+    told_by_a_signal(lab, "horovodrun", ONE_BY_TWO, {"n5"})
 
 
 @scenario
