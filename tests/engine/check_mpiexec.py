@@ -62,7 +62,8 @@ def main() -> None:
         first, second = (losses(folder / "runs" / name) for name in ("program", "library"))
         assert len(first) == STEPS and first == second, (first, second)
         log = (folder / "runs" / "program" / "log.txt").read_text()
-        assert "2 machines, started by mpirun" in log and "over ranks 0-1 (one machine)" in log
+        assert "4 processes on 2 machines (" in log and "started by mpirun" in log
+        assert "over ranks 0-1 (one machine)" in log
         gloo = os.environ.get("HOROVOD_CPU_OPERATIONS") == "gloo"
         assert ("Gloo carries its messages" in log) == gloo
         print("losses", *(f"{loss:.4f}" for loss in first), flush=True)

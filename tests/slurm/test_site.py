@@ -1,6 +1,7 @@
 """The site file, ``submit`` and staging, on nodes that have disks of their own."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,9 @@ def test_submit_checks_submits_and_shows_where_a_run_stands(lab: Lab) -> None:
     log = f"--output={lab.folder}/placed.log"
     sent = submit(lab, log, "--nodes=2", template, *words, cwd=away)
     assert sent.returncode == 0, sent.stdout + sent.stderr
-    number = int(next(word for word in sent.stdout.split() if word.isdigit()))
+    told = re.search(r"submitted: job (\d+)", sent.stdout)
+    assert told is not None, sent.stdout
+    number = int(told[1])
     run = lab.runs / "placed"
     lab.wait_for(number)
     assert "on n" in (lab.folder / "placed.log").read_text()
