@@ -351,6 +351,21 @@ def test_it_answers_without_any_package(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1].startswith("Training cannot run:")
 
 
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        ("MEGDET_SUM 2 2\n", (2, 2)),
+        ("[1,0]<stdout>:MEGDET_SUM 2 2\n", (2, 2)),
+        ("[1,0]<stdout>:MEGDET_SUM [1,0]<stdout>:2 2\n", (2, 2)),
+        ("a warning\n[1,0]<stdout>:MEGDET_SUM 1 2[1,0]<stdout>:\n", (1, 2)),
+        ("MEGDET_SUM 2", None),
+        ("no sum\n", None),
+    ],
+)
+def test_the_sum_is_read_under_mpiruns_tags(output: str, told: tuple[int, int] | None) -> None:
+    assert probes.sum_told(output) == told
+
+
 def test_this_machine(tmp_path: Path) -> None:
     """The environment that runs these tests can train, and the doctor says so."""
     done = subprocess.run(

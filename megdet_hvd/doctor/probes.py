@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,13 +124,22 @@ def ask_launch(horovodrun: str, processes: int = 2, time_limit_s: float = 120) -
     command = [horovodrun, "-np", str(processes), sys.executable, "-c", SUM]
     status, output, errors = run(command, time_limit_s)
     seconds = time.monotonic() - start
-    for line in output.splitlines():
-        if "MEGDET_SUM" in line:
-            words = line.split("MEGDET_SUM", 1)[1].split()
-            if words[:2] == [str(processes)] * 2 and status == 0:
-                return Probe({"processes": processes, "seconds": round(seconds, 1)})
-            return Probe(error=f"{processes} processes gave the sum {words[0]} over {words[1]}")
-    return Probe(error=last_words(errors + "\n" + output))
+    told = sum_told(output)
+    if told is None:
+        return Probe(error=last_words(errors + "\n" + output))
+    if told == (processes, processes) and status == 0:
+        return Probe({"processes": processes, "seconds": round(seconds, 1)})
+    return Probe(error=f"{processes} processes gave the sum {told[0]} over {told[1]}")
+
+
+def sum_told(output: str) -> tuple[int, int] | None:
+    """The sum and the number of processes that :data:`SUM` printed; None: it did not.
+
+    mpirun puts ``[1,0]<stdout>:`` before what it reads, which on a busy machine may be half a line.
+    """
+    plain = re.sub(r"\[\d+,\d+\]<std(?:out|err)>:", "", output)
+    found = re.search(r"MEGDET_SUM\s+(-?\d+)\s+(\d+)\s", plain)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def find_program(name: str) -> str:
