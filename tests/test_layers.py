@@ -59,6 +59,7 @@ NO_TORCH_MODULES = (
     "checkpoint.atomic",
     "checkpoint.facts",
     "checkpoint.naming",
+    "checkpoint.recovery",
     "checkpoint.retention",
     "checkpoint.zip_check",
     "engine",

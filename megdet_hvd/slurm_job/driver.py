@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
-from megdet_hvd.checkpoint.zip_check import newest_sound_checkpoint, set_aside
+from megdet_hvd.checkpoint.recovery import bring_back_best, newest_sound_checkpoint, set_aside
 from megdet_hvd.cluster import handover
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.launchers import (
@@ -150,6 +150,8 @@ def set_damaged_aside(folder: Path) -> None:
         sound, damaged = newest_sound_checkpoint(folder)
         for path in set_aside(damaged):
             say(f"damaged, and set aside: {path}")
+        if damaged and sound is None:
+            sound = bring_back_best(damaged[0].parent)
         if damaged:
             say(
                 f"the run carries on from {sound.name}" if sound else "it starts anew: none is left"

@@ -18,15 +18,17 @@ def append(folder: Path, event: str, **values: Any) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """All whole lines, oldest first."""
     try:
-        lines = (folder / FILE).read_text().splitlines()
+        lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # not there yet, or a file system that fails for the moment
         return []
     found = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            one = json.loads(line)
         except ValueError:
             continue  # half a line, written when the power went
+        if isinstance(one, dict):
+            found.append(one)
     return found
 
 

@@ -1,6 +1,5 @@
 """``submit --status``: where a run stands, from its folder, and from Slurm where there is one."""
 
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -10,10 +9,10 @@ from typing import Any
 from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
 from megdet_hvd.errors import UserError
 from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.slurm_job import record
 from megdet_hvd.submit.queue import ask_ended, ask_log, ask_queue, queue_words
 from megdet_hvd.submit.standing import attempts, clock, progress
 
-_RECORD = "jobs.jsonl"
 _HEAD = 50_000
 _RUN_FOLDER = "job: run folder: "
 
@@ -32,15 +31,15 @@ def status(run: str, root: Path) -> list[str]:
     if not folder.is_dir() and (root / run).is_dir():
         folder = root / run
     if folder.is_dir():
-        records = read_records(folder)
-        jobs = [str(record["job"]) for record in records if "job" in record]
+        records = record.read(folder)
+        jobs = [str(one["job"]) for one in records if "job" in one]
         return [*_of_folder(folder, records), *(_of_job(jobs[-1]) if jobs else [])]
     if not run.isdecimal():
         raise UserError(f"{run}: no such folder, and no job's number; runs lie in {root}/runs")
     log = ask_log(run)
     found = folder_of(run, root) or (folder_in_log(Path(log)) if log else None)
     if found is not None:
-        return [*_of_folder(found, read_records(found)), *_of_job(run)]
+        return [*_of_folder(found, record.read(found)), *_of_job(run)]
     lines = _of_job(run)
     if log is None and "knows nothing" in lines[-1]:
         raise UserError(f"job {run}: no run of it below {root}/runs, and {lines[-1]}")
@@ -50,8 +49,8 @@ def status(run: str, root: Path) -> list[str]:
 
 def folder_of(job: str, root: Path) -> Path | None:
     """The run folder that a job worked in, below ``runs``; None: none did."""
-    for file in sorted(root.glob(f"runs/*/{_RECORD}")):
-        if any(str(record.get("job")) == job for record in read_records(file.parent)):
+    for file in sorted(root.glob(f"runs/*/{record.FILE}")):
+        if any(str(one.get("job")) == job for one in record.read(file.parent)):
             return file.parent
     return None
 
@@ -65,23 +64,6 @@ def folder_in_log(log: Path) -> Path | None:
         return None
     named = re.findall(rf"{_RUN_FOLDER}(.+)", head)
     return Path(named[-1]) if named and Path(named[-1]).is_dir() else None
-
-
-def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The attempts, oldest first; half a line, written when the power went, is left out."""
-    try:
-        lines = (folder / _RECORD).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            found.append(record)
-    return found
 
 
 def _of_folder(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,5 +1,7 @@
 """Told to stop, requeued, carried on: the same weights as without."""
 
+import json
+
 import torch
 
 from megdet_hvd.checkpoint.file import load_checkpoint
@@ -92,6 +94,24 @@ def test_mpirun_on_two_nodes(lab: Lab) -> None:
 @scenario
 def test_horovodrun_on_one_node(lab: Lab) -> None:
     told_by_a_signal(lab, "horovodrun", ONE_BY_TWO, {"n5"})
+
+
+@scenario
+def test_the_time_limit(lab: Lab) -> None:
+    """Slurm's own warning before the time is over, and a start that goes on from there."""
+    endless = settings(lab, "learning.max_iterations=100000")
+    options = (*ONE_BY_TWO, "--nodelist=n8", "--time=3", "--signal=B:USR1@120")
+    job = lab.sbatch("megdet_16gpu.sbatch", *endless, options=options)
+    job.wait_for_record("start", 2)
+    assert "Slurm sent USR1: the time limit" in job.log, job.log
+    stopped_at = load_checkpoint(job.folder)["iteration"]
+    job.wait_for_step(stopped_at + 2)
+    lab.cluster.run("scancel", "--batch", "--signal=USR2", str(job.number))
+    assert job.wait() == "FAILED" and job.state["ExitCode"] == "5:0", job.log
+    assert [r.get("requeued") for r in job.records()] == [None, True, None, False]
+    lines = (job.folder / "metrics.jsonl").read_text().splitlines()
+    steps = [one["iteration"] for one in map(json.loads, lines) if one["kind"] == "train"]
+    assert steps == list(range(1, load_checkpoint(job.folder)["iteration"] + 1))
 
 
 @scenario

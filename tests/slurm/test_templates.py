@@ -1,6 +1,8 @@
 """Every template through real ``sbatch``: the right number of processes in the right places."""
 
 import re
+import sys
+from pathlib import Path
 
 from tests.slurm.coco import write_coco
 from tests.slurm.lab import Lab, hosts_file_has, project_copy, scenario
@@ -32,11 +34,14 @@ def test_all_128_tasks_start_where_they_belong(lab: Lab) -> None:
 
 @scenario
 def test_placement_under_mpirun_from_a_folder_with_a_space(lab: Lab) -> None:
+    """And where jobs get none of the shell's variables, so that the site file says it all."""
     project = project_copy(lab.folder / "my project's copy")
-    site = {"SITE_LAUNCHER": "mpirun"}
+    (project / ".venv").symlink_to(Path(sys.executable).parents[1])
+    (project / "slurm" / "site.sh").write_text("SITE_LAUNCHER=mpirun\n")
     words = ("--placement", f"output={lab.folder / 'my runs'}")
-    job = lab.sbatch("megdet_16gpu.sbatch", *words, site=site, cwd=project)
+    job = lab.sbatch("megdet_16gpu.sbatch", *words, options=("--export=NONE",), cwd=project)
     assert job.wait() == "COMPLETED", job.log
+    assert "started by: mpirun" in job.log, job.log
     found = sorted((int(m[1]), m[3], int(m[4]), int(m[10])) for m in PLACE.finditer(job.log))
     assert found == [(rank, found[rank][1], rank % 8, rank % 8) for rank in range(16)]
     assert len({host for _, host, _, _ in found[:8]}) == 1

@@ -4,8 +4,8 @@ import pytest
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import latest_checkpoint, list_checkpoints
+from megdet_hvd.checkpoint.recovery import bring_back_best, newest_sound_checkpoint, set_aside
 from megdet_hvd.checkpoint.retention import mark_best
-from megdet_hvd.checkpoint.zip_check import newest_sound_checkpoint, set_aside
 from tests.checkpoint.test_file import flip_a_bit, write
 
 
@@ -52,3 +52,20 @@ def test_a_file_that_cannot_be_read_is_not_called_damaged(
     monkeypatch.setattr("zipfile.ZipFile", stale)
     with pytest.raises(OSError, match="Stale"):
         newest_sound_checkpoint(tmp_path)
+
+
+def test_the_best_one_takes_the_place_of_numbered_ones_that_are_all_damaged(
+    tmp_path: Path,
+) -> None:
+    old, newest = write(tmp_path, 10, 20)
+    assert bring_back_best(tmp_path) is None, "there is none"
+    best = mark_best(old)
+    old.unlink()
+    cut_off(newest)
+    set_aside([newest])
+    assert bring_back_best(tmp_path) == old
+    assert load_checkpoint(tmp_path)["iteration"] == 10 and best.exists()
+    old.unlink()
+    flip_a_bit(best)
+    assert bring_back_best(tmp_path) is None, "it is damaged too"
+    assert list_checkpoints(tmp_path) == []
