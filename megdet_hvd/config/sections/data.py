@@ -1,0 +1,60 @@
+"""Pictures: rendered scenes or COCO files, and how they are scaled."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from megdet_hvd.config.sections.section import Fraction, NotNegative, Positive, Section
+
+
+class AnnotationSource(Section):
+    """One COCO-format annotation file and the folder its pictures lie in."""
+
+    annotations: str
+    """The annotation file (JSON). ``~`` and ``${VARIABLE}`` are expanded."""
+    images: str
+    """The folder that the ``file_name`` entries are relative to. Expanded likewise."""
+
+
+class ScenesConfig(Section):
+    """The embedded default: rendered scenes, made on first use into a cache folder."""
+
+    train_images: Positive = 1200
+    """Number of training scenes."""
+    val_images: Positive = 200
+    """Number of validation scenes, drawn from seeds that training never uses."""
+    size: Annotated[int, Field(ge=64, le=1024)] = 160
+    """Longer side of a scene, in pixels."""
+    cache: str = "auto"
+    """Folder the scenes are kept in; ``auto``: ``$MEGDET_CACHE`` or ``~/.cache/megdet_hvd``."""
+
+
+class DataConfig(Section):
+    """Which pictures, and what is done to them on their way to the model."""
+
+    kind: Literal["scenes", "coco"] = "scenes"
+    """``scenes``: the embedded default. ``coco``: the annotation files named below."""
+    scenes: ScenesConfig = ScenesConfig()
+    """The rendered scenes, where ``kind`` is ``scenes``."""
+    train: tuple[AnnotationSource, ...] = ()
+    """Training annotation files; several are read as one data set."""
+    val: tuple[AnnotationSource, ...] = ()
+    """Validation annotation files. All files must declare the same categories."""
+    min_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (800,)
+    """Shorter side in training, pixels; with several, each picture draws one (multi-scale)."""
+    max_size: Positive = 1333
+    """Longer side at most, pixels."""
+    eval_min_size: Positive | Literal["auto"] = "auto"
+    """Shorter side in evaluation; ``auto``: the largest of ``min_sizes``."""
+    flip_probability: Fraction = 0.5
+    """Probability of a horizontal flip in training."""
+    keep_empty: bool = False
+    """Keep training pictures without boxes. Decides N, and with it every iteration number."""
+    invalid_boxes: Literal["stop", "drop"] = "stop"
+    """Boxes with NaN, no area, or wholly outside: ``stop`` before training, or ``drop`` them."""
+    unreadable_images: Literal["stop", "skip"] = "stop"
+    """A picture that can't be decoded in mid-run: ``stop`` all ranks, or ``skip`` and count it."""
+    aspect_grouping: NotNegative = 2
+    """Pictures of like orientation follow each other in chunks of this many; 0 or 1: off."""
+    workers: NotNegative | Literal["auto"] = "auto"
+    """Loader processes per rank; ``auto``: cores per rank less one, at most 4."""
