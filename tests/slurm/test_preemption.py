@@ -1,6 +1,8 @@
 """Told to stop, requeued, carried on: the same weights as without."""
 
 import json
+import math
+from typing import Any
 
 import torch
 
@@ -16,6 +18,12 @@ ONE_BY_TWO = ("--nodes=1", "--ntasks-per-node=2")
 
 def settings(lab: Lab, *more: str) -> list[str]:
     return lab.small(f"learning.max_iterations={STEPS}", "checkpoint.every_epochs=0", *more)
+
+
+def steps_of(job: Job) -> list[dict[str, Any]]:
+    """What the run's metrics say of each step."""
+    lines = (job.folder / "metrics.jsonl").read_text().splitlines()
+    return [one for one in map(json.loads, lines) if one["kind"] == "train"]
 
 
 def weights(job: Job) -> dict[str, torch.Tensor]:
@@ -47,9 +55,7 @@ def assert_requeued_once(job: Job, hosts: set[str]) -> None:
         told = ", ".join(f"{host}: rank {rank}" for rank, host in enumerate(sorted(hosts)))
         assert job.log.count(f"2 processes on 2 machines ({told})") == 2, job.log
     assert "carrying on after iteration" in job.log, job.log
-    lines = (job.folder / "metrics.jsonl").read_text().splitlines()
-    steps = [line for line in lines if '"kind": "train"' in line]
-    assert len(steps) == STEPS, "each step once"
+    assert len(steps_of(job)) == STEPS, "each step once"
 
 
 def uninterrupted(lab: Lab, launcher: str, options: tuple[str, ...], nodes: str) -> Job:
@@ -109,8 +115,7 @@ def test_the_time_limit(lab: Lab) -> None:
     lab.cluster.run("scancel", "--batch", "--signal=USR2", str(job.number))
     assert job.wait() == "FAILED" and job.state["ExitCode"] == "5:0", job.log
     assert [r.get("requeued") for r in job.records()] == [None, True, None, False]
-    lines = (job.folder / "metrics.jsonl").read_text().splitlines()
-    steps = [one["iteration"] for one in map(json.loads, lines) if one["kind"] == "train"]
+    steps = [step["iteration"] for step in steps_of(job)]
     assert steps == list(range(1, load_checkpoint(job.folder)["iteration"] + 1))
 
 
@@ -132,8 +137,16 @@ def test_four_processes_stop_and_two_carry_on(lab: Lab) -> None:
     half = lab.sbatch("megdet_8gpu.sbatch", *resume, options=small)
     assert half.wait() == "COMPLETED", half.log
     assert "resumed on 2 processes instead of 4" in half.log, half.log
-    first, second = weights(whole), weights(job)
-    for name, value in first.items():
-        if value.is_floating_point():
-            # Sums of the same numbers in another order, over some steps.
-            torch.testing.assert_close(second[name], value, rtol=5e-3, atol=5e-4, msg=name)
+    assert "BN size kept: 6 = 2 processes × 3 images" in half.log, half.log
+    first, second = steps_of(whole), steps_of(job)
+    assert [step["iteration"] for step in second] == list(range(1, STEPS + 1))
+    assert [step["rate"] for step in first] == [step["rate"] for step in second]
+    assert (
+        load_checkpoint(job.folder)["images_seen"] == load_checkpoint(whole.folder)["images_seen"]
+    )
+    # The weights it stopped with, and those after a step of its own. Later, sums in another order
+    # make it pick another proposal, and the two drift apart; tests/engine/test_refit.py compares
+    # weights, in float64.
+    for step in range(stopped_at, min(stopped_at + 2, STEPS)):
+        one, other = first[step]["loss"], second[step]["loss"]
+        assert math.isclose(one, other, rel_tol=1e-4), (step, one, other)
