@@ -139,8 +139,9 @@ class Job:
             return 0
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of ``jobs.jsonl``."""
-        return [json.loads(x) for x in (self.folder / "jobs.jsonl").read_text().splitlines()]
+        """The lines of ``jobs.jsonl``; none before the job's first start."""
+        file = self.folder / "jobs.jsonl"
+        return [json.loads(x) for x in file.read_text().splitlines()] if file.exists() else []
 
     def wait_for_record(self, event: str, count: int) -> None:
         """Until ``jobs.jsonl`` has so many lines of a kind."""
