@@ -27,8 +27,16 @@ from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
 from megdet_hvd.errors import RunError, UserError
-from megdet_hvd.slurm_job import record, slurm
-from megdet_hvd.slurm_job.decide import FAULT, FINISHED, STOPPED, USER_ERROR, decide
+from megdet_hvd.slurm_job import lost_nodes, record, slurm
+from megdet_hvd.slurm_job.decide import (
+    FAULT,
+    FINISHED,
+    NO_REQUEUE,
+    STOPPED,
+    USER_ERROR,
+    Decision,
+    decide,
+)
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.rank_logs import last_words
 from megdet_hvd.slurm_job.words import Wish, rank_words
@@ -96,16 +104,16 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
         words, full = _command(job, environ)
     except (UserError, RunError) as error:
         # Slurm's TERM ends what prepares the nodes, too.
-        if (note := _note(note_file)) is not None:
-            return _end(job, early, 0, note, before)
+        if _note(note_file) is not None:
+            return _end(job, early, 0, note_file, before)
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = USER_ERROR if isinstance(error, UserError) else FAULT
-        return _end(job, Outcome(code, str(error)), code, None, before)
-    if (note := _note(note_file)) is not None:
-        return _end(job, early, 0, note, before)
+        return _end(job, Outcome(code, str(error)), code, note_file, before)
+    if _note(note_file) is not None:
+        return _end(job, early, 0, note_file, before)
     say(f"started by: {shlex.join(words)}")
     code = _wait(slurm.start_program(words, full), note_file, job.stop_file)
-    return _end(job, read_outcome(job.outcome), code, _note(note_file), before)
+    return _end(job, read_outcome(job.outcome), code, note_file, before)
 
 
 def _command(job: Job, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
@@ -256,12 +264,13 @@ def _record(job: Job, event: str, **values: object) -> None:
         say(f"{job.wish.folder / record.FILE}: can't be written ({error.strerror})")
 
 
-def _end(job: Job, outcome: Outcome | None, code: int, note: str | None, before: int) -> int:
+def _end(job: Job, outcome: Outcome | None, code: int, note_file: Path, before: int) -> int:
     """Decide, say so, and requeue the job or return its exit code.
 
     ``before``: steps of the newest checkpoint that this attempt found.
     """
     records, number = record.read(job.wish.folder), job.allocation.job
+    note = _note(note_file)
     progressed = _newest(job) > before
     decision = decide(
         outcome,
@@ -287,15 +296,25 @@ def _end(job: Job, outcome: Outcome | None, code: int, note: str | None, before:
     said["progressed"] = progressed
     _record(job, "end", requeued=decision.requeue, **said)
     if decision.requeue:
-        # Slurm ends this script with TERM, which must be let in now.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        problem = slurm.requeue(number)
-        if problem is None:
-            time.sleep(_REQUEUED_S)
-            problem = "it was accepted, and nothing has happened"
-        say(
-            f"Slurm did not requeue the job ({problem}); carry on by hand: sbatch … --resume "
-            f"{shlex.quote(str(job.wish.folder))}"
-        )
+        say(_requeue(job, decision, note_file))
         _record(job, "end", requeued=False, **said)
     return decision.code
+
+
+def _requeue(job: Job, decision: Decision, note_file: Path) -> str:
+    """Put the job back into the queue; returns only where that failed, with words for the log."""
+    # Slurm ends this script with TERM, which must be let in now.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if decision.failure:
+        hosts = job.allocation.hosts
+        lost_nodes.wait_until_seen(hosts, say, enough=lambda: _note(note_file) is not None)
+        if (note := _note(note_file) or "").startswith(NO_REQUEUE):
+            return f"not requeued ({note})"
+    problem = slurm.requeue(job.allocation.job)
+    if problem is None:
+        time.sleep(_REQUEUED_S)
+        problem = "it was accepted, and nothing has happened"
+    return (
+        f"Slurm did not requeue the job ({problem}); carry on by hand: sbatch … --resume "
+        f"{shlex.quote(str(job.wish.folder))}"
+    )

@@ -35,6 +35,38 @@ def requeue(job: int) -> str | None:
     return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
 
 
+def silence(nodes: int) -> str | None:
+    """Why not every node of the job can be reached; None: each started a task, and it ended."""
+    words = ["srun", "--mpi=none", "--cpu-bind=none", f"--nodes={nodes}", f"--ntasks={nodes}"]
+    words += ["--ntasks-per-node=1", "--overlap", "--gres=none", "true"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ASK_S)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {ASK_S} s"
+    except OSError as error:
+        return str(error)
+    if done.returncode == 0:
+        return None
+    told = [line for line in done.stderr.splitlines() if "error:" in line]
+    return told[0].split("error:", 1)[1].strip() if told else f"srun: exit code {done.returncode}"
+
+
+def is_down(hosts: Sequence[str]) -> bool:
+    """Whether Slurm counts one of the nodes as down."""
+    text = _ask(["scontrol", "show", "node", "-o", ",".join(hosts)]) or ""
+    states = [word for word in text.split() if word.startswith("State=")]
+    return any("DOWN" in state for state in states)
+
+
+def node_timeout_s() -> float:
+    """After how long Slurm counts a node that does not answer as down; 0: never, or unknown."""
+    for line in (_ask(["scontrol", "show", "config"]) or "").splitlines():
+        name, _, value = line.partition("=")
+        if name.strip() == "SlurmdTimeout" and value.split():
+            return float(value.split()[0]) if value.split()[0].isdigit() else 0.0
+    return 0.0
+
+
 def mpi_list() -> str:
     """What ``srun --mpi=list`` says; empty where there is nothing to be had."""
     try:

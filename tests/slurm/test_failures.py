@@ -80,7 +80,11 @@ def test_a_failed_job_starts_again_as_often_as_the_site_allows(lab: Lab) -> None
 
 @scenario
 def test_a_node_goes_down(lab: Lab) -> None:
-    """Its processes vanish at once; the job goes on elsewhere."""
+    """Its processes vanish at once; the job goes on elsewhere.
+
+    The watchdog ends the ranks before Slurm knows of the node (``SlurmdTimeout``, which is longer):
+    a requeue by the job itself would lose it its GPUs, so it must wait for Slurm's.
+    """
     words = lab.small("learning.max_iterations=16", "checkpoint.every_iterations=4")
     options = (*ONE_EACH, "--exclude=n[1-13]")
     site = {"SITE_REQUEUE_ON_FAILURE": "1"}
@@ -94,6 +98,8 @@ def test_a_node_goes_down(lab: Lab) -> None:
     assert job.wait() == "COMPLETED", job.log
     gone = rf"rank 1 \({first[1]}\) has ended without a word.*: step \d+, "
     assert re.search(gone, job.log), job.log
+    assert "requeued after a failure, 1 of 1" in job.log, job.log
+    assert "a node does not answer" in job.log and "DUE TO NODE FAILURE" in job.log, job.log
     last = [record["nodes"] for record in job.records() if record["event"] == "start"][-1]
     assert first[1] not in last and int(job.state["Restarts"]) == 1
     assert job.steps() == 16
