@@ -19,7 +19,7 @@ from megdet_hvd.comm.abort import end_job
 from megdet_hvd.errors import MemberError
 from megdet_hvd.train import main as train_main
 from megdet_hvd.train import train
-from tests.engine.small import small_config, small_settings
+from tests.engine.small import nothing_drawn, small_config, small_settings
 
 MACHINES = [0, 0, 1, 1]
 STEPS = 2
@@ -72,7 +72,8 @@ def main() -> None:
 
 if __name__ == "__main__":
     try:
-        main()
+        with nothing_drawn():
+            main()
     except BaseException:
         print(traceback.format_exc(), flush=True)
         end_job(1)

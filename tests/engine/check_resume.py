@@ -21,7 +21,7 @@ from megdet_hvd.engine.log import start_log
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.run import execute
 from megdet_hvd.model.build import build_detector, local_norm
-from tests.engine.small import small_config
+from tests.engine.small import nothing_drawn, small_config
 
 STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
 
@@ -61,27 +61,24 @@ def main() -> None:
         shorter = override(config, [f"learning.max_iterations={steps}"])
         run = prepare_run(shorter, world, Path(config.output) / name, resume=resume)
         announce(run)
-        execute(run)
+        with nothing_drawn():
+            execute(run)
         barrier(world, "trained")
 
     check_start(world, small_config(folder), folder)
-    for case, more in enumerate(
-        (
-            ["global_batch=12", "learning.accumulation=1"],
-            ["global_batch=12", "learning.accumulation=1", "model.norm=bn"],
-        )
-    ):
-        config = small_config(folder, ["deterministic=true", *more])
+    # Plain BN: each rank's own statistics. More ranks would only take longer.
+    for case in ("cgbn", "bn") if world.size <= 2 else ("cgbn",):
+        config = small_config(folder, ["deterministic=true", f"model.norm={case}"])
         runs = Path(config.output)
-        train(config, f"whole{case}", STEPS)
-        train(config, f"parts{case}", STOPPED_AT)
-        train(config, f"parts{case}", STEPS, resume=True)
+        train(config, f"whole-{case}", STEPS)
+        train(config, f"parts-{case}", STOPPED_AT)
+        train(config, f"parts-{case}", STEPS, resume=True)
         if world.is_main:
-            whole, parts = weights_of(runs / f"whole{case}"), weights_of(runs / f"parts{case}")
+            whole, parts = weights_of(runs / f"whole-{case}"), weights_of(runs / f"parts-{case}")
             assert whole.keys() == parts.keys()
             different = [n for n in whole if not torch.equal(whole[n], parts[n])]
             assert not different, f"{len(different)} tensors differ, {different[:3]}"
-            lines = (runs / f"parts{case}" / "metrics.jsonl").read_text().splitlines()
+            lines = (runs / f"parts-{case}" / "metrics.jsonl").read_text().splitlines()
             assert len([n for n in lines if '"kind": "train"' in n]) == STEPS
     print(f"rank {world.rank} of {world.size}: resumed bit for bit", flush=True)
     stop()

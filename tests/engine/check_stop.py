@@ -24,7 +24,7 @@ from megdet_hvd.engine.loop import describe_images
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.evaluate import main as evaluate
 from megdet_hvd.train import main as train
-from tests.engine.small import small_settings
+from tests.engine.small import nothing_drawn, small_settings
 
 STEPS = 6  # 27 pictures, batch 12: an evaluation after steps 3 and 5, in mid-epoch
 RANK = read_launch(os.environ).rank or 0
@@ -137,7 +137,8 @@ def numbers(run: Path) -> list[Any]:
 
 if __name__ == "__main__":
     try:
-        main()
+        with nothing_drawn():
+            main()
     except BaseException:
         print(traceback.format_exc(), flush=True)
         end_job(1)

@@ -1,7 +1,9 @@
 """A detector and scenes small enough to train a few steps in seconds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
@@ -37,3 +39,13 @@ def small_settings(folder: Path, *more: str) -> list[str]:
 def small_config(folder: Path, more: Sequence[str] = ()) -> Config:
     """The same as a configuration."""
     return load_config(None, small_settings(folder, *more))
+
+
+@contextmanager
+def nothing_drawn() -> Iterator[None]:
+    """Within it, runs draw no pictures, which would take as long as such a training."""
+    with (
+        mock.patch("megdet_hvd.engine.run.RunPictures.draw"),
+        mock.patch("megdet_hvd.engine.run.RunPictures.draw_curves"),
+    ):
+        yield

@@ -11,8 +11,8 @@ CHECKS = Path(__file__).with_name("check_resume.py")
     ("launcher", "np", "machines"),
     [
         ("python", 1, "-"),
-        ("horovodrun", 2, "0,1"),
-        ("gloo", 3, "-"),
+        ("gloo", 2, "0,1"),
+        ("mpirun", 3, "-"),
         ("mpirun", 4, "0,0,1,1"),
     ],
 )

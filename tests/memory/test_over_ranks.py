@@ -11,8 +11,8 @@ CHECKS = Path(__file__).with_name("check_ranks.py")
     ("launcher", "np", "machines"),
     [
         ("python", 1, "-"),
-        ("horovodrun", 2, "-"),
-        ("gloo", 3, "-"),
+        ("gloo", 2, "-"),
+        ("horovodrun", 3, "-"),
         ("mpirun", 4, "0,0,1,1"),
     ],
 )
