@@ -12,7 +12,7 @@ endif
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
-	@echo "               settings of the run: make train NP=4 ARGS=\"global_batch=8 run.name=mine\""
+	@echo "               settings of the run: make train NP=4 ARGS=\"global_batch=8 name=mine\""
 	@echo "make test      set up if needed, then run the tests (some of them: ARGS=tests/bn)"
 	@echo "make test-cluster  the tests on a real Slurm of 16 nodes, brought up here (wants root)"
 	@echo "make check     set up if needed, then formatting, lint and types"

@@ -44,6 +44,7 @@ fi
 megdet_before=" $(compgen -e | tr '\n' ' ') "
 megdet_site=${MEGDET_SITE:-slurm/site.sh}
 if [ -f "$megdet_site" ]; then
+    bash -n "$megdet_site" || { echo "error: $megdet_site can't be read; see above" >&2; return 2; }
     set -a
     # shellcheck source=slurm/site.example.sh
     source "$megdet_site"

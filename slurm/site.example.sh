@@ -51,7 +51,8 @@ SITE_ENVIRONMENT=
 # --- Failures.
 
 # A job that fails (a rank dies or hangs) starts again by itself at most so often; never after a
-# mistake in its settings. A lost node is not counted: Slurm itself requeues the job. Default: 2
+# mistake in its settings. Where Slurm is the first to see that a node is lost, it requeues the job
+# itself, which is not counted. Default: 2
 SITE_REQUEUE_ON_FAILURE=2
 
 # --- Modules and network. The job runs this before anything else, on the first node; what it

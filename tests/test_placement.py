@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from megdet_hvd.cluster.outcome import read_outcome
+from megdet_hvd.engine.program import USER_ERROR
 from tests.ranks import ROOT, run_ranks
 
 TASK = {
@@ -53,7 +56,12 @@ def test_what_launchers_say(launcher: str) -> None:
     assert {(each["node"], each["nodes"], each["cross_rank"]) for each in found} == {(0, 1, 0)}
 
 
-def test_too_few_gpus_end_with_the_fix() -> None:
-    done = placement({**TASK, "CUDA_VISIBLE_DEVICES": "0,1"})
+def test_too_few_gpus_end_with_the_fix(tmp_path: Path) -> None:
+    """The job's driver hears of it too: a mistake of the user, which no requeue would mend."""
+    file = tmp_path / "outcome.json"
+    done = placement({**TASK, "CUDA_VISIBLE_DEVICES": "0,1", "MEGDET_OUTCOME": str(file)})
     assert done.returncode == 2
     assert "--ntasks-per-node=2" in done.stderr
+    outcome = read_outcome(file)
+    assert outcome is not None and outcome.code == USER_ERROR
+    assert "--ntasks-per-node=2" in outcome.message

@@ -35,13 +35,23 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     """The allocation of the job whose batch script has these variables.
 
     Raises:
-        UserError: not in a batch script, or nodes with unequal numbers of tasks.
+        UserError: not in a batch script, a job array or a heterogeneous job, or nodes with unequal
+            numbers of tasks.
     """
     missing = [n for n in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST") if not environ.get(n)]
     if missing:
         raise UserError(
             f"{' and '.join(missing)} not set: this runs inside a Slurm job; submit a template of "
             "slurm/ with sbatch"
+        )
+    if environ.get("SLURM_ARRAY_JOB_ID"):
+        raise UserError(
+            f"job array {environ['SLURM_ARRAY_JOB_ID']}: a requeue of one job of an array may "
+            "restart the others; submit the runs one by one, without --array"
+        )
+    if environ.get("SLURM_HET_SIZE"):
+        raise UserError(
+            "a heterogeneous job: every node must run as many processes; submit one component"
         )
     try:
         hosts = tuple(expand_hosts(environ["SLURM_JOB_NODELIST"]))

@@ -38,6 +38,7 @@ from megdet_hvd.engine.state import restore_state
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
+from megdet_hvd.model.pretrained import fetch_backbone_weights
 
 if TYPE_CHECKING:
     from megdet_hvd.engine.evaluations import Evaluations
@@ -106,6 +107,10 @@ def prepare_run(
         derived = derive(config, len(data.train), world.size, sizes)
     state: dict[str, Any] | None = None
     folder = RunFolder(path)
+    if not resume:  # not all at once
+        with together(world, "backbone weights"):
+            if world.local_rank == 0:
+                fetch_backbone_weights(config.model)
     with together(world, "model"):
         detector = build_detector(
             config.model,

@@ -49,6 +49,17 @@ def load_backbone_weights(body: nn.Module, config: ModelConfig) -> None:
     body.load_state_dict(state)
 
 
+def fetch_backbone_weights(config: ModelConfig) -> None:
+    """Have weights that are given by name in PyTorch's cache folder; one process of a machine does.
+
+    Raises:
+        UserError: unknown name, or no network.
+    """
+    wanted = config.backbone_weights
+    if wanted is not None and (entry := named_weights(config.backbone, wanted)) is not None:
+        _fetch(entry, f"model.backbone_weights={wanted}")
+
+
 def named_weights(backbone: str, wanted: str) -> WeightsEnum | None:
     """The entry of that name in torchvision; None where ``wanted`` is a path.
 

@@ -88,6 +88,7 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     """
     _make_folders(job)
     introduce(job)
+    refuse_company(job)
     set_damaged_aside(job.wish.folder)
     before = _newest(job)
     note_file = Path(environ[handover.NOTE])
@@ -101,7 +102,7 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     )
     early = Outcome(STOPPED, "told to stop before the ranks started")
     try:
-        words, full = _command(job, environ)
+        launcher, words, full = _command(job, environ)
     except (UserError, RunError) as error:
         # Slurm's TERM ends what prepares the nodes, too.
         if _note(note_file) is not None:
@@ -111,21 +112,22 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
         return _end(job, Outcome(code, str(error)), code, note_file, before)
     if _note(note_file) is not None:
         return _end(job, early, 0, note_file, before)
+    _record(job, "launch", launcher=launcher)
     say(f"started by: {shlex.join(words)}")
     code = _wait(slurm.start_program(words, full), note_file, job.stop_file)
     return _end(job, read_outcome(job.outcome), code, note_file, before)
 
 
-def _command(job: Job, environ: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """Prepare the nodes; the launcher's words, and what its environment is."""
+def _command(job: Job, environ: Mapping[str, str]) -> tuple[Launcher, list[str], dict[str, str]]:
+    """Prepare the nodes; the launcher, its words, and what its environment is."""
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
     if prepared.environment is not None:
         python = str(prepared.environment / "bin" / "python")
     interpreter = in_container(job.site.container, python)
     full = {**environ, **_variables(job, environ, prepared.data_root)}
-    _, words = _launcher(job, interpreter, full)
-    return [*words, *interpreter, *rank_words(job.wish)], full
+    launcher, words = _launcher(job, interpreter, full)
+    return launcher, [*words, *interpreter, *rank_words(job.wish)], full
 
 
 def _newest(job: Job) -> int:
@@ -150,6 +152,23 @@ def introduce(job: Job) -> None:
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
     say(f"run folder: {folder}")
+
+
+def refuse_company(job: Job) -> None:
+    """Two jobs that write one run would spoil it; one of them may be a requeue of long ago.
+
+    Raises:
+        UserError: the job that worked in this run last still waits or runs.
+    """
+    other = record.last_job(record.read(job.wish.folder))
+    if other is None or other == job.allocation.job:
+        return
+    state = slurm.standing(other)
+    if state is not None:
+        raise UserError(
+            f"{job.wish.folder}: job {other} works in this run too, and is {state.lower()}; wait "
+            f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
+        )
 
 
 def set_damaged_aside(folder: Path) -> None:
@@ -236,15 +255,20 @@ def _launcher(
 
 def _wait(running: "subprocess.Popen[bytes]", note_file: Path, stop_file: Path) -> int:
     """The launcher's exit code, once it has ended; a note is handed on to the ranks meanwhile."""
-    told = False
+    told = refused = False
     while (code := running.poll()) is None:
         if not told and (note := _note(note_file)) is not None:
             try:
                 stop_file.write_text(note)
-            except OSError as error:
-                say(f"{stop_file}: can't be written ({error.strerror}); the ranks hear of nothing")
-            say(f"{note}; the ranks finish their step and write a checkpoint")
-            told = True
+                say(f"{note}; the ranks finish their step and write a checkpoint")
+                told = True
+            except OSError as error:  # tried again
+                if not refused:
+                    say(
+                        f"{note}; {stop_file} can't be written ({error.strerror}) so far, so the "
+                        "ranks hear nothing of it"
+                    )
+                refused = True
         time.sleep(_LOOK_S)
     return code
 

@@ -1,4 +1,4 @@
-"""``jobs.jsonl`` of a run folder: one line when an attempt starts, one when it ends."""
+"""``jobs.jsonl`` of a run folder: a line when an attempt starts, launches its ranks, and ends."""
 
 import json
 import time
@@ -30,6 +30,12 @@ def read(folder: Path) -> list[dict[str, Any]]:
         if isinstance(one, dict):
             found.append(one)
     return found
+
+
+def last_job(records: list[dict[str, Any]]) -> int | None:
+    """The job that worked in the run last; None: none has."""
+    jobs = [one["job"] for one in records if isinstance(one.get("job"), int)]
+    return jobs[-1] if jobs else None
 
 
 def idle_starts_of(records: list[dict[str, Any]], job: int) -> int:

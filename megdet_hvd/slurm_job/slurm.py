@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 ASK_S = 60
 """For Slurm's controller to answer."""
 SSH_S = 10
+_UNDER_WAY = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED")
 
 _PROBE = (
     "from mpi4py import MPI; import sys; "
@@ -20,6 +21,15 @@ def job_runs(job: int) -> bool:
     """Whether Slurm counts the job as running; False once it is cancelled or out of time."""
     text = _ask(["scontrol", "show", "job", "-o", str(job)])
     return text is None or " JobState=RUNNING " in text
+
+
+def standing(job: int) -> str | None:
+    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, or is unknown."""
+    text = _ask(["scontrol", "show", "job", "-o", str(job)]) or ""
+    facts = dict(word.split("=", 1) for word in text.split() if "=" in word)
+    state = facts.get("JobState", "")
+    mine = f"({os.getuid()})" in facts.get("UserId", "")
+    return state if mine and state in _UNDER_WAY else None
 
 
 def requeue(job: int) -> str | None:

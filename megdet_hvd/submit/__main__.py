@@ -63,7 +63,8 @@ def _run(words: list[str]) -> int:
 
 
 def _submit(report: Report, job: Job, root: Path) -> int:
-    answer = ask(job.sbatch("--parsable"), environ=job_environment(root, os.environ), cwd=root)
+    environ = job_environment(root, os.environ)
+    answer = ask(job.sbatch("--parsable"), environ=environ, cwd=root, time_s=None)
     job_id = answer.out.strip().splitlines()[-1].partition(";")[0] if answer.out.strip() else ""
     if answer.code != 0 or not job_id.isdecimal():
         raise UserError(f"sbatch did not take the job: {explained(answer.text)}")

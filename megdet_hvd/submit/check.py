@@ -50,7 +50,8 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
     check_data_root(report, site)
     if job is None:
         return report, None
-    report.facts.insert(0, f"would run: MEGDET_ROOT={quoted([str(root)])} {quoted(job.sbatch())}")
+    report.facts.insert(0, f"would run: env {quoted([f'MEGDET_ROOT={root}', *job.sbatch()])}")
+    check_options(report, job, site, os.environ)
     report.facts.insert(1, f"job log: {job.log()} (paths start from {root})")
     try:
         nodes, tasks = shape(job.all_options, job.template.name)
@@ -62,6 +63,25 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
         check_launcher(report, site, nodes)
     check_slurm(report, job, root, job_environment(root, os.environ))
     return report, job
+
+
+def check_options(report: Report, job: Job, site: Site, environ: Mapping[str, str]) -> None:
+    """Options of sbatch that would make another job of it than the one that is checked."""
+    if "array" in job.all_options or environ.get("SBATCH_ARRAY_INX"):
+        report.problem(
+            "--array: a requeue of one job of an array may restart the others; submit the runs "
+            "one by one"
+        )
+    export = job.all_options.get("export", environ.get("SBATCH_EXPORT"))
+    if not export or "ALL" in export.split(","):
+        return
+    needed = ["MEGDET_SITE", "MEGDET_VENV", *([] if site.data_root else ["COCO_ROOT"])]
+    lost = [name for name in needed if environ.get(name) and name not in export.split(",")]
+    if lost:
+        report.problem(
+            f"--export={export} keeps {', '.join(lost)} from the job: leave it out, or put "
+            "everything into slurm/site.sh and .venv of the project"
+        )
 
 
 def job_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:

@@ -30,9 +30,16 @@ class Answer:
 
 
 def ask(
-    words: Sequence[str], *, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+    words: Sequence[str],
+    *,
+    environ: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    time_s: float | None = _TIME_S,
 ) -> Answer:
-    """Run a program to its end; never raises for what it does."""
+    """Run a program to its end; never raises for what it does.
+
+    ``time_s``: when it is given up; None: never, where it may have done its work all the same.
+    """
     try:
         done = subprocess.run(
             list(words),
@@ -40,14 +47,14 @@ def ask(
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_TIME_S,
+            timeout=time_s,
             env=None if environ is None else dict(environ),
             cwd=cwd,
         )
     except FileNotFoundError:
         return Answer(None, err=f"{words[0]} is not on PATH")
     except subprocess.TimeoutExpired:
-        return Answer(None, err=f"{words[0]} did not answer in {_TIME_S} s")
+        return Answer(None, err=f"{words[0]} did not answer in {time_s} s")
     except OSError as error:
         return Answer(None, err=f"{words[0]} can't be run ({error.strerror})")
     return Answer(done.returncode, done.stdout, done.stderr)

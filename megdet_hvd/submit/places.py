@@ -51,7 +51,7 @@ def check_environment(report: Report, root: Path, site: Site, environ: Mapping[s
     if not archive.is_file():
         if site.environment is not None:
             report.problem(
-                f"SITE_ENVIRONMENT={archive}: no such file: MEGDET_PACK={archive} make pack"
+                f"SITE_ENVIRONMENT={archive}: no such file: make pack MEGDET_PACK={archive}"
             )
         else:
             report.notes.append(

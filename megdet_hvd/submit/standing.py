@@ -60,6 +60,11 @@ def attempts(records: Sequence[Mapping[str, Any]]) -> list[str]:
         for record in records
         if record.get("event") == "end"
     }
+    launchers = {
+        (record.get("job"), record.get("restart")): record.get("launcher")
+        for record in records
+        if record.get("event") == "launch"
+    }
     lines = []
     if len(starts) > _SHOWN:
         lines.append(f"{len(starts)} attempts; the last {_SHOWN}:")
@@ -69,7 +74,8 @@ def attempts(records: Sequence[Mapping[str, Any]]) -> list[str]:
         count, tasks = len(start.get("nodes") or ()), start.get("tasks_per_node", "?")
         nodes = f"{count} {'node' if count == 1 else 'nodes'}"
         text = f"attempt: job {key[0]}{again}, {nodes} × {tasks}"
-        text += f" by {start.get('launcher', '?')}, {when(start.get('time'))}"
+        by = f" by {launchers[key]}" if launchers.get(key) else ""
+        text += f"{by}, {when(start.get('time'))}"
         lines.append(f"{text}: {_ending(ends.get(key))}")
     if starts and (log := starts[-1].get("log")):
         lines.append(f"log: {log}")

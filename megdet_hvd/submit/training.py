@@ -11,10 +11,14 @@ from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import Config
+from megdet_hvd.data.fetch.catalogue import backbone_download
+from megdet_hvd.data.fetch.run import torch_hub_folder
 from megdet_hvd.engine.resumption import resumption_of
 from megdet_hvd.errors import UserError
+from megdet_hvd.slurm_job import record
 from megdet_hvd.slurm_job.words import Wish, read_wish
 from megdet_hvd.submit.job import JOB_ID, Job
+from megdet_hvd.submit.queue import ask_queue
 from megdet_hvd.submit.report import Report
 
 _CHUNK = 1 << 24
@@ -35,6 +39,9 @@ def check_training(
     report.facts.append(f"run folder: {wish.folder.absolute()}")
     if not data_is_packed:
         check_data(report, wish.config)
+    if latest_checkpoint(wish.folder / "checkpoints") is None:
+        check_weights(report, wish.config)
+    check_company(report, wish.folder)
     machines = [list(range(n * tasks, (n + 1) * tasks)) for n in range(nodes)]
     config = wish.config
     try:
@@ -130,6 +137,54 @@ def check_data(report: Report, config: Config) -> None:
                     continue
                 if not is_there(path):
                     report.problem(f"{where}={text}: no such {kind}: {path}")
+
+
+def check_company(report: Report, folder: Path) -> None:
+    """Whether another job works in the run folder: one that starts meanwhile ends at once."""
+    other = record.last_job(record.read(folder))
+    queued = None if other is None else ask_queue(str(other))[0]
+    if queued is not None:
+        report.notes.append(
+            f"job {other} works in {folder}, and is {queued.state.lower()}: unless it has ended by "
+            f"then, this one will not start. scancel --batch --signal=USR2 {other} ends it with a "
+            "checkpoint; --dependency=afterany waits for it"
+        )
+
+
+def check_weights(report: Report, config: Config) -> None:
+    """The weights that a new run begins with."""
+    model = config.model
+    for key, wanted in (
+        ("backbone_weights", model.backbone_weights),
+        ("init_from", model.init_from),
+    ):
+        if wanted is None:
+            continue
+        setting = f"model.{key}"
+        if key == "backbone_weights" and not any(mark in wanted for mark in "/.~$"):
+            _check_named(report, model.backbone, wanted)
+            continue
+        try:
+            path = expand_path(wanted, setting)
+        except UserError as error:
+            report.problem(error)
+            continue
+        if not path.exists():
+            report.problem(f"{setting}={wanted}: no such file: {path}")
+
+
+def _check_named(report: Report, backbone: str, wanted: str) -> None:
+    """Weights of torchvision, which nodes without a way to the internet can't fetch."""
+    try:
+        file = torch_hub_folder() / backbone_download(backbone, wanted).name
+    except KeyError:
+        return  # torchvision may know more names; training says so
+    if not file.is_file():
+        report.notes.append(
+            f"model.backbone_weights={wanted}: {file} is not there, and nodes without a way to the "
+            f"internet can't fetch it: python -m megdet_hvd.data fetch backbone --name {backbone} "
+            f"--weights {wanted}"
+        )
 
 
 def images_per_epoch(config: Config) -> int | None:

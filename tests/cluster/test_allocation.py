@@ -51,3 +51,11 @@ def test_unequal_nodes_and_no_job_are_refused_with_the_fix() -> None:
         read_allocation({**job, "SLURM_TASKS_PER_NODE": "4,3"})
     with pytest.raises(UserError, match=r"SLURM_JOB_ID and SLURM_JOB_NODELIST not set.*sbatch"):
         read_allocation({})
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"), [("SLURM_ARRAY_JOB_ID", "--array"), ("SLURM_HET_SIZE", "heterogeneous")]
+)
+def test_jobs_of_several_parts_are_refused(variable: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        read_allocation({**JOB, variable: "2"})

@@ -11,6 +11,7 @@ from torchvision.models import ResNet18_Weights, resnet18, resnet50
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector, local_norm
+from megdet_hvd.model.pretrained import fetch_backbone_weights
 from tests.model.samples import build, slim
 
 
@@ -64,6 +65,17 @@ def test_by_name_from_the_cache(state: dict[str, Tensor], offline: Path) -> None
     torch.save(state, offline / Path(entry.url).name)
     for name in ("IMAGENET1K_V1", "DEFAULT", "ResNet18_Weights.IMAGENET1K_V1"):
         assert_loaded(name, state)
+
+
+def test_fetched_beforehand_by_name_alone(
+    state: dict[str, Tensor], offline: Path, tmp_path: Path
+) -> None:
+    fetch_backbone_weights(slim(backbone_weights=None))
+    fetch_backbone_weights(slim(backbone_weights=str(tmp_path / "not there yet.pth")))
+    with pytest.raises(UserError, match="fetch backbone"):
+        fetch_backbone_weights(slim(backbone_weights="IMAGENET1K_V1"))
+    torch.save(state, offline / Path(ResNet18_Weights.IMAGENET1K_V1.url).name)
+    fetch_backbone_weights(slim(backbone_weights="IMAGENET1K_V1"))
 
 
 def test_offline_names_both_ways(offline: Path) -> None:

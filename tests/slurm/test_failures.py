@@ -113,11 +113,13 @@ def test_a_mistake_of_the_user_is_told_at_once_and_not_repeated(lab: Lab) -> Non
     options = ("--nodes=1", "--ntasks-per-node=2")
     batch = lab.sbatch("megdet_8gpu.sbatch", *words, options=options, site=site)
     two = lab.sbatch("megdet_16gpu.sbatch", *lab.small(), site={"SITE_LAUNCHER": "horovodrun"})
-    for job in (typo, batch, two):
+    unread = lab.sbatch("megdet_8gpu.sbatch", site={"SITE_ACCOUNT": 'an open "quote'})
+    for job in (typo, batch, two, unread):
         assert job.wait() == "FAILED", job.log
         assert (job.state["ExitCode"], job.state["Restarts"]) == ("2:0", "0"), job.log
     assert "learning.rat" in typo.log and "learning.rate" in typo.log
     assert "global_batch=13 does not divide over 2 processes" in batch.log, batch.log
     assert "not requeued: a mistake in the input" in batch.log
+    assert "site-" in unread.log and "can't be read; see above" in unread.log, unread.log
     assert "SITE_LAUNCHER=horovodrun" in two.log and "set SITE_LAUNCHER=srun" in two.log, two.log
     assert all(state in ENDED for state in (typo.state["JobState"], two.state["JobState"]))

@@ -79,4 +79,4 @@ def test_submit_checks_submits_and_shows_where_a_run_stands(lab: Lab) -> None:
     status = submit(lab, "--status", str(run), cwd=away)
     assert status.returncode == 0 and f"job {number}" in status.stdout, status.stdout
     events = [json.loads(line)["event"] for line in (run / "jobs.jsonl").read_text().splitlines()]
-    assert events == ["start", "end"]
+    assert events == ["start", "launch", "end"]

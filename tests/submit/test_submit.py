@@ -100,7 +100,7 @@ def test_check_shows_what_would_run_and_submits_nothing(desk: Desk) -> None:
     done = desk.run("--check", "--nodes=4", TEMPLATE, "learning.policy=long", "name=a b")
     assert done.returncode == 0, done.stdout + done.stderr
     for line in (
-        f"would run: MEGDET_ROOT={ROOT} sbatch --partition=gpu --account=vision --nodes=4 "
+        f"would run: env MEGDET_ROOT={ROOT} sbatch --partition=gpu --account=vision --nodes=4 "
         f"{TEMPLATE} learning.policy=long 'name=a b'",
         "job log: megdet_16gpu-JOBID.log",
         f"environment: {desk.venv} (torch 9)",
@@ -163,6 +163,28 @@ def test_all_problems_at_once(desk: Desk) -> None:
     assert not desk.called("sbatch", "--parsable")
 
 
+def test_what_would_make_another_job_of_it(desk: Desk) -> None:
+    done = desk.run("--check", "--array=0-3", "--export=NONE", TEMPLATE)
+    assert done.returncode == 2
+    assert "PROBLEM: --array: a requeue of one job of an array" in done.stdout
+    assert "PROBLEM: --export=NONE keeps MEGDET_SITE, MEGDET_VENV from the job" in done.stdout
+    passed = desk.run("--check", "--export=ALL,X=1", TEMPLATE)
+    assert passed.returncode == 0, passed.stdout
+
+
+def test_a_run_in_which_another_job_works(desk: Desk) -> None:
+    run = desk.folder / "runs" / "mine"
+    run.mkdir(parents=True)
+    (run / "jobs.jsonl").write_text('{"event": "start", "job": 4711, "restart": 0}\n')
+    running = "RUNNING|None|2026-03-01T10:00:00|1:00|2|n[1-2]|big|/p"
+    words = ("--check", TEMPLATE, "--run", str(run))
+    done = desk.run(*words, answers={**ANSWERS, "squeue": (0, running)})
+    assert done.returncode == 0, done.stdout
+    assert "note: job 4711 works in" in done.stdout and "is running" in done.stdout
+    ended = desk.run(*words, answers={**ANSWERS, "squeue": (1, "Invalid job id specified")})
+    assert ended.returncode == 0 and "works in" not in ended.stdout, ended.stdout
+
+
 def test_a_wrong_site_file_and_a_missing_template(desk: Desk) -> None:
     desk.site("SITE_PARTITON=gpu\n")
     done = desk.run("--check", "slurm/megdet_12gpu.sbatch")
@@ -203,7 +225,9 @@ def test_status_of_a_run(desk: Desk) -> None:
     train |= {"images_per_s": 64.0, "step_s": 0.5, "rate": 0.04}
     (run / "metrics.jsonl").write_text(json.dumps(train) + '\n{"kind": "tra')
     start = {"event": "start", "job": 4711, "restart": 0, "time": 1, "nodes": ["n1", "n2"]}
-    (run / "jobs.jsonl").write_text(json.dumps({**start, "tasks_per_node": 8, "launcher": "srun"}))
+    launch = {"event": "launch", "job": 4711, "restart": 0, "launcher": "srun"}
+    record = f"{json.dumps({**start, 'tasks_per_node': 8})}\n{json.dumps(launch)}\n"
+    (run / "jobs.jsonl").write_text(record)
     queue = "PENDING|BeginTime|2026-03-01T10:00:00|1:00|2||big|/p"
     done = desk.run("--status", "a run", answers={"squeue": (0, queue)})
     assert done.returncode == 0, done.stderr

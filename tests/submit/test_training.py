@@ -85,3 +85,30 @@ def test_pictures_are_counted_over_the_borders_of_reads(
     words = ["data.kind=coco", f"data.train=[{source}]", "data.keep_empty=true"]
     assert training.images_per_epoch(load_config(None, words)) == 2
     assert training.images_per_epoch(load_config(None, [*words, "data.keep_empty=false"])) is None
+
+
+@pytest.mark.parametrize(
+    ("word", "note", "problem"),
+    [
+        ("model.backbone_weights=IMAGENET1K_V1", "data fetch backbone --name resnet50 --weig", ""),
+        ("model.backbone_weights=of my own.pth", "", "no such file: of my own.pth"),
+        ("model.init_from=/none/x.pth", "", "model.init_from=/none/x.pth: no such file"),
+    ],
+)
+def test_weights_of_a_new_run_are_looked_for(
+    word: str, note: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    report = Report()
+    words = ("data.kind=scenes", "model.backbone=resnet50", f"output={tmp_path}/runs", word)
+    job = Job({}, tmp_path / "t", {}, (), words, "job")
+    training.check_training(report, job, 1, 8, data_is_packed=False)
+    assert [problem in found for found in report.problems] == [True] * bool(problem)
+    assert [note in found for found in report.notes] == [True] * bool(note)
+    if note:
+        folder = tmp_path / "hub" / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / "resnet50-0676ba61.pth").touch()
+        report = Report()
+        training.check_training(report, job, 1, 8, data_is_packed=False)
+        assert (report.problems, report.notes) == ([], [])

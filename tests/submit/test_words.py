@@ -99,18 +99,19 @@ def test_progress() -> None:
 
 def test_attempts() -> None:
     start = {"event": "start", "job": 7, "nodes": ["n1", "n2"], "tasks_per_node": 8, "time": 0}
-    start |= {"launcher": "srun", "log": "/p q/big-7.log"}
+    start |= {"log": "/p q/big-7.log"}
     outcome = {"code": 5, "message": "stopped on request", "iteration": 40}
     lines = attempts(
         [
             {**start, "restart": 0},
+            {"event": "launch", "job": 7, "restart": 0, "launcher": "srun"},
             {"event": "end", "job": 7, "restart": 0, "outcome": outcome, "requeued": True},
             {**start, "restart": 1},
         ]
     )
     assert lines[0].startswith("attempt: job 7, 2 nodes × 8 by srun, 19")
     assert lines[0].endswith(": code 5, stopped on request (iteration 40); requeued")
-    assert lines[1].startswith("attempt: job 7 restart 1, ")
+    assert lines[1].startswith("attempt: job 7 restart 1, 2 nodes × 8, 19")
     assert lines[1].endswith(": no end noted (running, or killed)")
     assert lines[2] == "log: /p q/big-7.log"
     killed = [start, {"event": "end", "job": 7, "outcome": None, "reason": "killed"}]

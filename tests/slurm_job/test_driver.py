@@ -1,0 +1,67 @@
+"""Parts of a job's course that need neither Slurm nor ranks."""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.cluster.allocation import Allocation
+from megdet_hvd.cluster.site import Site
+from megdet_hvd.config.load import load_config
+from megdet_hvd.errors import UserError
+from megdet_hvd.slurm_job import driver, record, slurm
+from megdet_hvd.slurm_job.driver import Job, refuse_company
+from megdet_hvd.slurm_job.words import Wish
+
+WHY = "Slurm sent USR1: the time limit or a preemption is near"
+
+
+def job(folder: Path, number: int = 8) -> Job:
+    allocation = Allocation(number, "job", 0, ("n1",), 1, None)
+    return Job(
+        allocation,
+        Site(),
+        Wish("megdet_hvd.train", (), folder, load_config(None, ["data.kind=scenes"])),
+    )
+
+
+def test_a_run_that_another_job_is_still_in_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: dict[int, str | None] = {7: "RUNNING"}
+    monkeypatch.setattr(slurm, "standing", lambda number: states.get(number))
+    refuse_company(job(tmp_path))  # nobody was here
+    record.append(tmp_path, "start", job=7, restart=0)
+    with pytest.raises(UserError, match=r"job 7 works in this run too, and is running; .*USR2 7"):
+        refuse_company(job(tmp_path))
+    refuse_company(job(tmp_path, 7))  # itself, requeued
+    states[7] = None
+    refuse_company(job(tmp_path))
+
+
+def test_word_for_the_ranks_is_tried_again_where_it_can_not_be_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_LOOK_S", 0.02)
+    note, stop_file = tmp_path / "note", tmp_path / "logs" / "stop"
+    note.write_text(f"{WHY}\n")
+    ranks = (
+        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.02)"
+    )
+
+    def mend() -> None:
+        time.sleep(0.5)
+        stop_file.parent.mkdir()
+
+    thread = threading.Thread(target=mend)
+    with subprocess.Popen([sys.executable, "-c", ranks, str(stop_file)]) as running:
+        thread.start()
+        assert driver._wait(running, note, stop_file) == 0
+    thread.join()
+    assert stop_file.read_text() == WHY
+    said = capsys.readouterr().out
+    assert said.count("can't be written (No such file or directory) so far") == 1
+    assert said.count("the ranks finish their step") == 1
