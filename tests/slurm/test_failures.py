@@ -1,9 +1,10 @@
 """Ranks that die, hang or lose their node, and users who mistype."""
 
 import re
+import sys
 import time
 
-from tests.slurm.lab import ENDED, Job, Lab, is_alive, scenario
+from tests.slurm.lab import ENDED, ROOT, Job, Lab, is_alive, scenario
 
 ONE_EACH = ("--nodes=2", "--ntasks-per-node=1")
 """Two processes, as many as this machine has cores."""
@@ -16,6 +17,13 @@ def assert_nobody_survives(job: Job, pids: list[int]) -> None:
     while any(map(is_alive, pids)) and time.monotonic() < end:
         time.sleep(0.2)
     assert not any(map(is_alive, pids)), job.log
+
+
+def answer(lab: Lab, question: str) -> str:
+    """What the product reads out of Slurm's answers."""
+    program = f"from megdet_hvd.slurm_job.slurm import *; print(({question}))"
+    environ = {**lab.cluster.environ, "PYTHONPATH": str(ROOT)}
+    return lab.cluster.run(sys.executable, "-c", program, environ=environ).strip()
 
 
 def killed(lab: Lab, launcher: str) -> None:
@@ -56,8 +64,11 @@ def test_a_rank_is_stopped(lab: Lab) -> None:
     job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options)
     job.wait_for_step(3)
     ranks = lab.cluster.ranks(job.number)
+    question = f"standing({job.number}), is_down(['n10', 'n11']), node_timeout_s()"
+    assert answer(lab, question) == "('RUNNING', False, 40.0)"
     ranks[1].suspend()
     assert job.wait(150) == "FAILED", job.log
+    assert answer(lab, question) == "(None, False, 40.0)"
     assert job.state["ExitCode"] == "4:0", job.log
     assert "rank 1 (n11): no sign of life" in job.log, job.log
     assert re.search(r"rank 1 \(n11\): .*step \d+, ", job.log), job.log
