@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.cluster.launch import Launch, read_launch
+from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed, raise_first
@@ -62,6 +63,7 @@ def start(
     """
     global _store
     launch = read_launch(os.environ)
+    meet_once(launch, os.environ)
     if communicator is not None:
         # What the launcher says holds for all processes, of which these may be a few.
         launch = Launch("mpi", f"{launch.launcher}, mpi4py", None, None, None, None)

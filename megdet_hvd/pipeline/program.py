@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.launch import Launch, read_launch
+from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.engine.program import (
     HANG,
     RUN_ERROR,
@@ -82,6 +83,7 @@ def _run(
 
 def _mpi_launch() -> Launch:
     launch = read_launch(os.environ)
+    meet_once(launch, os.environ)
     if launch.controller != "mpi":
         raise UserError(
             f"python -m megdet_hvd.pipeline is an MPI program, and {launch.launcher} started it; "

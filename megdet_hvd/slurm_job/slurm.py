@@ -6,6 +6,8 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from megdet_hvd.cluster.mpi_start import VARIABLES
+
 ASK_S = 60
 """For Slurm's controller to answer."""
 SSH_S = 10
@@ -92,7 +94,8 @@ def srun_problem(mpi: str, nodes: int, python: Sequence[str], limit_s: float) ->
     words = ["srun", f"--mpi={mpi}", f"--nodes={across}", "--ntasks=2", "--overcommit"]
     words += ["--cpu-bind=none", *python, "-c", _PROBE, "2"]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s)
+        environ = {**VARIABLES, **os.environ}
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, env=environ)
     except OSError as error:
         return str(error)
     except subprocess.TimeoutExpired:
