@@ -161,8 +161,9 @@ def check_weights(report: Report, config: Config) -> None:
         if wanted is None:
             continue
         setting = f"model.{key}"
-        if key == "backbone_weights" and not any(mark in wanted for mark in "/.~$"):
-            _check_named(report, model.backbone, wanted)
+        name = wanted.rpartition("_Weights.")[2]  # ResNet50_Weights.IMAGENET1K_V1 is one, too
+        if key == "backbone_weights" and not any(mark in name for mark in "/.~$"):
+            _check_named(report, model.backbone, name)
             continue
         try:
             path = expand_path(wanted, setting)

@@ -91,6 +91,7 @@ def test_pictures_are_counted_over_the_borders_of_reads(
     ("word", "note", "problem"),
     [
         ("model.backbone_weights=IMAGENET1K_V1", "data fetch backbone --name resnet50 --weig", ""),
+        ("model.backbone_weights=ResNet50_Weights.IMAGENET1K_V1", "--weights IMAGENET1K_V1", ""),
         ("model.backbone_weights=of my own.pth", "", "no such file: of my own.pth"),
         ("model.init_from=/none/x.pth", "", "model.init_from=/none/x.pth: no such file"),
     ],
