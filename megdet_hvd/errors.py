@@ -13,6 +13,14 @@ class RunError(RuntimeError):
     """A run that cannot go on. The text names iteration, rank and reason. Exit code 3."""
 
 
+class StorageError(RuntimeError):
+    """Storage that fails for the moment (a stale handle, an I/O error, too many open files).
+
+    Neither the input nor the run is at fault, so the same may go well later: a job is requeued.
+    The text names the file and what failed. Exit code 6.
+    """
+
+
 class MemberError(RunError):
     """Another member of a training inside an MPI program failed; the text has its error's."""
 

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows"),
+    ("storage",),
     ("schedule",),
     ("config", "cluster", "staging"),
     ("comm",),
@@ -42,6 +43,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 NO_TORCH = (
     "megdet_hvd",
     "errors",
+    "storage",
     "draws",
     "schedule",
     "config",

@@ -38,6 +38,8 @@ HANG = 4
 """A job that hangs, ended by its watchdog."""
 STOPPED = 5
 """Stopped on request: nothing is wrong, and the run can be carried on."""
+STORAGE_ERROR = 6
+"""Storage that fails for the moment: the same may go well later."""
 
 _LET_RANK_0_SPEAK_S = 2.0
 _LET_WATCHDOG_SPEAK_S = 2.5

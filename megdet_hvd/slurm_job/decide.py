@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from megdet_hvd.cluster.outcome import Outcome
 
-FINISHED, FAULT, USER_ERROR, RUN_ERROR, HANG, STOPPED = range(6)
+FINISHED, FAULT, USER_ERROR, RUN_ERROR, HANG, STOPPED, STORAGE_ERROR = range(7)
 """The exit codes of :mod:`megdet_hvd.engine.program`."""
 
 NO_REQUEUE = "USR2"
