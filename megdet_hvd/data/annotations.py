@@ -432,7 +432,7 @@ def _roots(entries: Sequence[Mapping[str, Any]]) -> set[Id]:
         number
         for entry, own in zip(entries, above, strict=True)
         if (number := as_id(entry.get("id"))) is not None
-        and own == "none"
+        and own == "none" != entry.get("name")
         and any(
             other == entry.get("name") and as_id(e.get("id")) != number
             for e, other in zip(entries, above, strict=True)
