@@ -361,6 +361,20 @@ def test_an_empty_heading_is_no_class(tmp_path: Path, root: str) -> None:
     assert train(written(tmp_path / "c", with_none_above)).category_ids == (0, 1, 2)
 
 
+@pytest.mark.parametrize("root", ["fish", "underwater"])
+def test_what_is_written_again_is_read_the_same(tmp_path: Path, root: str) -> None:
+    content = roboflow(root)
+    content["annotations"][0]["ignore"] = 1
+    content["annotations"] += [box(9, 2, [1, 1, 0, 5], 2, area=0, iscrowd=0)]
+    index = train(written(tmp_path / "a", content), "drop", keep_empty=True)
+    again = train(written(tmp_path / "b", index.ground_truth()), "drop", keep_empty=True)
+    assert (again.categories, again.category_ids) == (index.categories, index.category_ids)
+    assert again.headings == index.headings == {0: "fish (id 0)" if root == "fish" else root}
+    for name in ("labels", "crowds", "learnable", "areas", "raw_boxes", "offsets"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(index, name))
+    assert int(index.learnable.sum()) == 2
+
+
 def test_a_test_set_has_no_annotations(tmp_path: Path) -> None:
     content: Any = plain()
     del content["annotations"]

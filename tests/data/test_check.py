@@ -58,7 +58,8 @@ def test_everything_wrong_is_listed(tmp_path: Path, capsys: pytest.CaptureFixtur
         f"  {file}, annotation 20 (image 1): bbox [0.0, 0.0, 0.0, 5.0], picture 40×30",
         "  … and 7 more",
         f"  {file}, image 4: {tmp_path / 'pictures' / '4.png'}",
-        "unreadable picture: 2",
+        "unreadable picture: 1",
+        "picture of another size than annotated: 1",
         f"  {tmp_path / 'pictures' / '3.png'}, image 3: it is 41×30 pixels, but annotated as 40×30",
         "note: 1 boxes reach outside their picture and are clipped, the first: annotation 3",
     ):
