@@ -1,7 +1,10 @@
 """What can be wrong with a data set, as values that can be counted and shown."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 @dataclass(frozen=True)
@@ -19,8 +22,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}, {self.where}" if self.where else self.file
-        text = f"{place}: {self.detail}" if self.detail else place
-        return text.encode("utf-8", "backslashreplace").decode()  # names may hold half a letter
+        return f"{place}: {self.detail}" if self.detail else place
 
 
 def grouped(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
@@ -44,3 +46,11 @@ def report_lines(problems: Sequence[Problem], first: int = 3) -> list[str]:
         if len(members) > first:
             lines.append(f"  … and {len(members) - first} more")
     return lines
+
+
+def printable(name: str) -> str:
+    """A name that any file and terminal can take on one line: no control signs, no half letters."""
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _UNPRINTABLE else c
+        for c in name
+    )

@@ -222,6 +222,14 @@ def test_by_the_rules_of_evaluation(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "note: the file has no annotations" in capsys.readouterr().out
 
 
+def test_drawing_leaves_out_what_has_no_size(tmp_path: Path) -> None:
+    bare = {"id": 1, "file_name": "gone.png"}
+    coco_folder(tmp_path, _content(images=[bare, image(2)]))
+    arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
+    assert main([*arguments, "--draw", "2", "--out", str(tmp_path / "drawn.png")]) == 1
+    assert Image.open(tmp_path / "drawn.png").size == (324, 324)
+
+
 def test_other_json_files_in_a_folder_are_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

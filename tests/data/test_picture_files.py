@@ -92,6 +92,21 @@ def test_names_are_mended_with_a_note(tmp_path: Path) -> None:
     )
 
 
+def test_a_folder_too_high_is_told(tmp_path: Path) -> None:
+    source = write_set(tmp_path, [image(1), image(2)], [box(1, 1, [0, 0, 5, 5])])
+    too_high = AnnotationSource(annotations=source.annotations, images=str(tmp_path))
+    with pytest.raises(UserError, match=r"missing picture file: 2, .*it is in .*/pictures; is"):
+        read_coco([too_high], keep_empty=True, invalid_boxes="stop")
+
+
+def test_names_for_no_file_stay_on_their_line(tmp_path: Path) -> None:
+    images = [{**image(1), "file_name": "a\nb\ud800.png"}]
+    source = write_set(tmp_path, images, [box(1, 1, [0, 0, 5, 5])], pictures=False)
+    with pytest.raises(UserError) as stopped:
+        read_coco([source], keep_empty=True, invalid_boxes="stop")
+    assert "a\\nb\\ud800.png" in str(stopped.value).splitlines()[0]
+
+
 def test_two_names_are_not_mended_to_one_file(tmp_path: Path) -> None:
     images = [image(1, "p1.png"), image(2, "P1.png")]
     write_set(tmp_path, images, [box(1, 1, [0, 0, 5, 5])], pictures=False)
