@@ -233,7 +233,10 @@ def combine(
                 else []
             ),
         ),
-        doubts=tuple(f"{d.kind}: {d}" for one in located for d in one.doubts),
+        doubts=(
+            *(f"{d.kind}: {d}" for one in located for d in one.doubts),
+            *((_nothing(located).detail,) if purpose == "train" and not learnable.any() else ()),
+        ),
     )
 
 

@@ -119,6 +119,7 @@ def _look_up(
                 names[k] = None
         mended = [k for k in mended if names[k] is not None]
     problems = []
+    below = None if any(names) or not names else pictures.below(file.file_names[0])
     for k, name in enumerate(names):
         if name is not None:
             continue
@@ -129,7 +130,7 @@ def _look_up(
             detail += f" (the folder {parent} does not exist or cannot be read)"
         elif shared and pictures.find(own) in shared:
             detail += f" (like another picture's it would be {pictures.find(own)}: two for one)"
-        elif not any(names) and (below := pictures.below(own)) is not None:
+        elif below is not None:
             detail += f" (it is in {folder / below}; is that the folder of the pictures?)"
         problems.append(
             Problem(MISSING_PICTURE, str(file.path), f"image {file.image(k)!r}", detail)

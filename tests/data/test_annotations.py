@@ -402,6 +402,9 @@ def test_why_nothing_is_left(tmp_path: Path, change: dict[str, Any], cause: str)
         entry.update(change)
     with pytest.raises(UserError, match=f"no picture with boxes is left of .*{cause}"):
         train(written(tmp_path, content), "drop")
+    index = train(written(tmp_path, content), "drop", keep_empty=True)
+    assert len(index) == 3
+    assert cause in " ".join(index.doubts)  # as asked for, but with a warning
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
