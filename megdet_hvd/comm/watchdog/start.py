@@ -9,6 +9,7 @@ from typing import Any
 
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.watchdog import channel
+from megdet_hvd.comm.watchdog.greeting import new_secret
 from megdet_hvd.comm.watchdog.hub import Hub
 from megdet_hvd.comm.watchdog.identity import own_identity
 from megdet_hvd.comm.watchdog.judge import STUCK_OUTSIDE
@@ -92,7 +93,7 @@ def start_watchdog(
         server = _listen(loopback, write) if seconds > 0 else None
         where = [] if server is None else channel.addresses(loopback=loopback)
         port = 0 if server is None else server.getsockname()[1]
-        meeting = _Meeting(seconds, tuple(where), port, channel.new_secret())
+        meeting = _Meeting(seconds, tuple(where), port, new_secret())
     own = (own_identity(socket.gethostname()), meeting)
     found = gather_objects(own, world, "watchdog") if gather is None else gather(own)
     meeting = found[0][1]
