@@ -13,6 +13,7 @@ from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from megdet_hvd.engine.run import Measure
 
 
+@serializable
 @dataclass(frozen=True)
 class Plan:
     """What the command line asks for."""

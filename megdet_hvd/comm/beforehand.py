@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from megdet_hvd.cluster.launch import Launch
+from megdet_hvd.comm.mpi_exchange import broadcast_value
 from megdet_hvd.comm.rendezvous import meet
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ def rank_0_decides(make: Callable[[], T], launch: Launch) -> T:
         from mpi4py import MPI
 
         world = MPI.COMM_WORLD
-        decided: T = world.bcast(make() if world.Get_rank() == 0 else None, root=0)
+        decided: T = broadcast_value(world, make() if world.Get_rank() == 0 else None)
         return decided
     own = (None if launch.rank else make(),)
     found: T = meet(own, launch.rank or 0, launch.size or 1, os.environ)[0][0]

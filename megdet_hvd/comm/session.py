@@ -17,6 +17,8 @@ from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.agree import mark_agreed, raise_first
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.mpi_exchange import allgather_values
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
@@ -24,6 +26,7 @@ from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
 
 
 def machine_key() -> tuple[str, str]:
@@ -102,16 +105,14 @@ def start(
         hosts=tuple(found[ranks[0]].machine[0] for ranks in machines),
     )
     if machine_of_rank is None:
-        problems = [
-            p
-            for p in hvd.allgather_object(_local_size_problem(launch, world), name="megdet.local")
-            if p
-        ]
+        own_problem = _local_size_problem(launch, world)
+        problems = [p for p in gather_objects(own_problem, world, "local") if p]
         if problems:
             raise mark_agreed(UserError(problems[0]))
     return world
 
 
+@serializable
 @dataclass(frozen=True)
 class _Told:
     """What a rank tells the others before Horovod runs."""
@@ -137,7 +138,7 @@ def _everyone(launch: Launch, communicator: Any, facts: Any, problem: str | None
     own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, problem)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        return list((communicator or _world_communicator()).allgather(own))
+        return allgather_values(communicator or _world_communicator(), own)
     return meet(own, launch.rank or 0, launch.size or 1, os.environ)
 
 

@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from megdet_hvd.serialize import serializable
 
+
+@serializable
 @dataclass(frozen=True)
 class Before:
     """How a run's batch lay on its processes when a checkpoint was written."""

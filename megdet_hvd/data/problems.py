@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from megdet_hvd.serialize import serializable
 
+
+@serializable
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a data set."""

@@ -71,7 +71,8 @@ def train_as_member(
                 job.watchdog_s,
                 write=log_urgent,
                 exit_code=HANG,
-                gather=partial(meeting.gather, name="watchdog"),
+                # Its secret travels along.
+                gather=partial(meeting.gather, name="watchdog") if meeting.private else None,
             )
             refit = _refit(config, resumption, world.machines)
             run = prepare_run(refit.config, world, path, resume=resume)

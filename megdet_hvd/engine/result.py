@@ -7,8 +7,10 @@ from typing import Any
 from megdet_hvd.checkpoint.naming import BEST, latest_checkpoint
 from megdet_hvd.engine.run_folder import RunFolder
 from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.serialize import serializable
 
 
+@serializable
 @dataclass(frozen=True)
 class TrainResult:
     """A finished training; the same on every member."""

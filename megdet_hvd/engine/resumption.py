@@ -15,8 +15,10 @@ from megdet_hvd.config.load import config_to_dict, sets
 from megdet_hvd.config.refit import MAY_STAND, Refit, refit
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
 
 
+@serializable
 class Resumption:
     """What is known of a run that is carried on."""
 

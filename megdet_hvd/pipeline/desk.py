@@ -13,12 +13,15 @@ from typing import Any
 
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.meeting import wait_for
+from megdet_hvd.comm.mpi_exchange import receive_value, send_value
 from megdet_hvd.comm.position import go_outside, waiting
+from megdet_hvd.serialize import serializable
 
 _ORDER, _ANSWER = 1, 2
 _LOOK_EVERY_S = 0.05
 
 
+@serializable
 @dataclass(frozen=True)
 class Order:
     """A checkpoint to be evaluated."""
@@ -28,6 +31,7 @@ class Order:
     epoch: float
 
 
+@serializable
 @dataclass(frozen=True)
 class Result:
     """What an evaluation found."""
@@ -60,7 +64,7 @@ class TrainersDesk:
     def _send(self, order: Order | None) -> None:
         self._sent = [request for request in self._sent if not request.Test()]
         for rank in self.evaluators:
-            self._sent.append(self._communicator.isend(order, dest=rank, tag=_ORDER))
+            self._sent.append(send_value(self._communicator, order, rank, _ORDER))
 
     def results(self) -> list[Result]:
         """The results that have come. Does not wait.
@@ -70,7 +74,7 @@ class TrainersDesk:
         found = []
         first = self.evaluators[0]
         while self.unanswered and self._communicator.Iprobe(source=first, tag=_ANSWER):
-            answer: Result | None = self._communicator.recv(source=first, tag=_ANSWER)
+            answer: Result | None = receive_value(self._communicator, first, _ANSWER)
             self.unanswered -= 1
             if answer is None:
                 stopping.request("an evaluation alongside was broken off")
@@ -114,7 +118,7 @@ class EvaluatorsDesk:
         go_outside("waiting for a checkpoint")
         while not self._communicator.Iprobe(source=0, tag=_ORDER):
             time.sleep(_LOOK_EVERY_S)
-        order: Order | None = self._communicator.recv(source=0, tag=_ORDER)
+        order: Order | None = receive_value(self._communicator, 0, _ORDER)
         return order
 
     def answer(self, result: Result | None) -> None:
@@ -122,4 +126,4 @@ class EvaluatorsDesk:
 
         It is taken between two steps, or when training has ended.
         """
-        wait_for(self._communicator.isend(result, dest=0, tag=_ANSWER))
+        wait_for(send_value(self._communicator, result, 0, _ANSWER))

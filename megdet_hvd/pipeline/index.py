@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
+from megdet_hvd.serialize import serializable
+
 VERSION = 1
 """Raised when pictures prepared by a former version must be prepared again."""
 
 
+@serializable
 @dataclass(frozen=True)
 class Entry:
     """A picture that was found to be sound."""

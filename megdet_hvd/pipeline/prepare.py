@@ -27,8 +27,10 @@ from megdet_hvd.errors import UserError
 from megdet_hvd.pipeline.index import Entry, read_index, write_index
 from megdet_hvd.pipeline.picture import prepare_picture
 from megdet_hvd.pipeline.rewrite import rewrite
+from megdet_hvd.serialize import serializable
 
 
+@serializable
 @dataclass
 class _Found:
     """What a rank has found out about its pictures of one source."""

@@ -16,11 +16,13 @@ from megdet_hvd.cluster.wheels import built_kernels, driver_problem, misfit
 from megdet_hvd.config.load import to_yaml
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
 
 PACKAGES = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pillow")
 """Whose versions must be equal on all ranks."""
 
 
+@serializable
 @dataclass(frozen=True)
 class Facts:
     """One rank, as plain values; they travel to all others."""

@@ -16,12 +16,14 @@ from megdet_hvd.comm.watchdog.judge import STUCK_OUTSIDE
 from megdet_hvd.comm.watchdog.member import Job, Member
 from megdet_hvd.comm.watchdog.spoke import Spoke
 from megdet_hvd.comm.world import World, describe_ranks
+from megdet_hvd.serialize import serializable
 
 DEFAULT_LIMIT_S = 60.0
 MEET_S = 10.0
 """For all ranks to connect; on a network that works it takes milliseconds."""
 
 
+@serializable
 @dataclass(frozen=True)
 class _Meeting:
     """Where rank 0 is met, and what it has decided."""
