@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.source import THREADS
 
 MARK = ".megdet_staged.json"
@@ -22,18 +23,19 @@ MARK = ".megdet_staged.json"
 
 
 @contextmanager
-def locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the copy against other jobs on this node; waits for one that is at work on it.
+def locked(
+    shared: Path, inside: tuple[str, ...], name: str, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold the copy ``name`` against other jobs on this node; waits for one at work on it.
 
-    The system lets go of it when the process ends, however that happens.
+    It lies in the folders ``inside`` of ``shared``, which are made where they aren't there. The
+    system lets go of it when the process ends, however that happens.
 
     Raises:
-        UserError: the staging folder can't be written.
+        UserError: the staging folder can't be written, or is not ours alone.
     """
-    lock = place.parent / f".{place.name}.lock"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        file = (own_folders(shared, *inside) / f".{name}.lock").open("a")
     except OSError as error:
         raise UserError(
             f"{error.filename}: can't be written ({error.strerror}); the staging folder must be "
@@ -43,7 +45,7 @@ def locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another job is copying {place.name}; waiting for it")
+            say(f"another job is copying {name}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

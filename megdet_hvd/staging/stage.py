@@ -11,6 +11,7 @@ from pathlib import Path
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.staging.copy_folder import copy_folder
+from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.place import (
     check_room,
     is_whole,
@@ -49,22 +50,24 @@ def stage_data(folder: Path, source: Path, say: Callable[[str], None], **options
         options: ``remove_older`` removes older copies, also those that other jobs may be using.
 
     Raises:
-        UserError: the source is no folder or archive, or the disk is too small.
+        UserError: the source is no folder or archive, the disk is too small, or what lies on it
+            under these names is not ours alone.
         RunError: the source changes while it is copied.
         OSError: reading or writing failed.
     """
-    return _stage(folder / "megdet_hvd" / "data", source, None, say, **options)
+    return _stage(folder, ("megdet_hvd", "data"), source, None, say, **options)
 
 
 def stage_environment(
     folder: Path, archive: Path, say: Callable[[str], None], **options: bool
 ) -> Staged:
     """The archive of ``make pack`` into ``folder/megdet_hvd/env-IDENTITY``; as ``stage_data``."""
-    return _stage(folder / "megdet_hvd", archive, "env", say, **options)
+    return _stage(folder, ("megdet_hvd",), archive, "env", say, **options)
 
 
 def _stage(
-    parent: Path,
+    shared: Path,
+    inside: tuple[str, ...],
     path: Path,
     name: str | None,
     say: Callable[[str], None],
@@ -74,8 +77,9 @@ def _stage(
     start = time.monotonic()
     source = look_at(path)
     name = name or source.name
-    place = parent / f"{name}-{source.identity}"
-    with locked(place, say):
+    place = shared.joinpath(*inside) / f"{name}-{source.identity}"
+    with locked(shared, inside, place.name, say):
+        own_folders(shared, *inside, place.name)
         older = older_copies(place, name)
         if remove_older:
             for other in older:

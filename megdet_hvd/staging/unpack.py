@@ -27,7 +27,7 @@ def unpack(source: Source, place: Path) -> dict[str, int]:
         OSError: reading or writing failed.
     """
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    place.mkdir(mode=0o700)
     files: dict[str, int] = {}
     try:
         with tarfile.open(source.path, "r|*", bufsize=1 << 20) as tar:
