@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from megdet_hvd.data.formats import open_picture
 from megdet_hvd.draws import draw_key
 
 Pixels = NDArray[np.uint8]
@@ -35,7 +36,7 @@ def decode(file: Path, annotated_size: tuple[int, int] | None = None) -> Image.I
         UnreadablePicture: it cannot be decoded, or neither way of holding it has that size.
     """
     try:
-        with Image.open(file) as opened:
+        with open_picture(file) as opened:
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             picture = upright
