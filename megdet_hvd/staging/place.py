@@ -16,6 +16,7 @@ from pathlib import Path
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.staging.source import THREADS
+from megdet_hvd.storage import cannot_keep
 
 MARK = ".megdet_staged.json"
 """In the copy's folder: the size of every file, by path."""
@@ -29,15 +30,18 @@ def locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
 
     Raises:
         UserError: the staging folder can't be written.
+        StorageError: its disk is full, or fails for the moment.
     """
     lock = place.parent / f".{place.name}.lock"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("a")
     except OSError as error:
-        raise UserError(
-            f"{error.filename}: can't be written ({error.strerror}); the staging folder must be "
-            "one of your own on every node, such as SITE_STAGING=/local/$USER"
+        raise cannot_keep(
+            f"{error.filename or lock}: can't be written",
+            error,
+            "the staging folder must be one of your own on every node, such as "
+            "SITE_STAGING=/local/$USER",
         ) from None
     with file:
         try:
