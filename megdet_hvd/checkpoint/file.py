@@ -23,7 +23,8 @@ from megdet_hvd.checkpoint.naming import (
     list_checkpoints,
 )
 from megdet_hvd.checkpoint.zip_check import DamagedFileError, check_sums
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import ReadFile, cannot_read, retried
 
 VERSION = 1
 """Raised when a reader of the former version could no longer make sense of the file."""
@@ -46,6 +47,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: the file can't be written; an earlier file of that name is as it was.
+        StorageError: so it is, and the storage fails for the moment.
         TypeError: ``state`` holds something that ``weights_only=True`` would not read back.
     """
     content = {"format": FORMAT, "version": VERSION, **state}
@@ -110,10 +112,13 @@ def check_content(content: Any, path: Path) -> dict[str, Any]:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a file is a checkpoint of ours whose every byte is as it was written."""
+    """Whether a file is a checkpoint of ours whose every byte is as it was written.
+
+    One that can't be read at the moment is not known to be.
+    """
     try:
         check_content(read_torch_file(path), path)
-    except UserError:
+    except (UserError, StorageError):
         return False
     return True
 
@@ -124,28 +129,33 @@ def read_torch_file(path: Path) -> Any:
     Raises:
         DamagedFileError: cut off, empty, or a checksum doesn't fit.
         UserError: not there, not readable, or not tensors and plain values.
+        StorageError: it can't be read at the moment, which is no proof of damage.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, and a checkpoint file is needed")
     try:
-        if path.stat().st_size == 0:
-            raise DamagedFileError(f"{path} is damaged: the file is empty")
-        with path.open("rb") as file:
-            head = file.read(4)
-        if head == b"PK\x03\x04":
-            check_sums(path)
-        return _torch_load(path, is_zip=head == b"PK\x03\x04")
+        return retried(lambda: _read(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise cannot_read(path, error) from error
+
+
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a checkpoint file is needed")
+    if path.stat().st_size == 0:
+        raise DamagedFileError(f"{path} is damaged: the file is empty")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head == b"PK\x03\x04":
+        check_sums(path)
+    return _torch_load(path, is_zip=head == b"PK\x03\x04")
 
 
 def _torch_load(path: Path, *, is_zip: bool) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ReadFile(path) as file:
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
     except pickle.UnpicklingError as error:
         if is_zip or "Unsupported" in str(error) or "GLOBAL" in str(error):
             reason = "it holds objects other than tensors and plain values, which are not loaded"

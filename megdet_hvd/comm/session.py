@@ -16,7 +16,7 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.agree import mark_agreed, raise_first
+from megdet_hvd.comm.agree import Told, as_told, mark_agreed, raise_first
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.mpi_exchange import allgather_values
 from megdet_hvd.comm.mpi_sums import MpiSums
@@ -25,7 +25,7 @@ from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
 from megdet_hvd.comm.world import Machines, World, machines_of
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.serialize import serializable
 
 
@@ -44,7 +44,7 @@ def start(
     bn_groups: Callable[[Machines], Machines] | None = None,
     facts: Callable[[], Any] | None = None,
     check: Callable[[list[Any], Machines], str | None] | None = None,
-    problem: str | None = None,
+    problem: UserError | StorageError | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
@@ -63,6 +63,7 @@ def start(
     Raises:
         UserError: the launcher's local size contradicts what the machines say, or what ``check``
             says, or a rank has a ``problem``; on all ranks alike.
+        StorageError: a rank's ``problem`` is one.
     """
     global _store
     launch = read_launch(os.environ)
@@ -120,7 +121,7 @@ class _Told:
     machine: tuple[str, str]
     cores: frozenset[int]
     facts: Any
-    problem: str | None
+    problem: Told | None
 
 
 _store: OwnStore | None = None
@@ -133,9 +134,11 @@ def _world_communicator() -> Any:
     return MPI.COMM_WORLD
 
 
-def _everyone(launch: Launch, communicator: Any, facts: Any, problem: str | None) -> list[_Told]:
+def _everyone(
+    launch: Launch, communicator: Any, facts: Any, problem: UserError | StorageError | None
+) -> list[_Told]:
     """What every rank tells, in rank order."""
-    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, problem)
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, as_told(problem))
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         return allgather_values(communicator or _world_communicator(), own)

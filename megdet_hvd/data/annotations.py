@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_read, retried
 
 INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
 _LISTS = ("images", "annotations", "categories")
@@ -61,6 +62,7 @@ def read_annotation_file(path: Path) -> AnnotationFile:
 
     Raises:
         UserError: it is missing, not JSON, or not COCO format.
+        StorageError: it can't be read at the moment.
     """
     content = _load(path)
     problems: list[Problem] = []
@@ -129,16 +131,14 @@ def _load(path: Path) -> dict[str, list[Any]]:
         return entry
 
     try:
-        text = path.read_bytes()
+        text = retried(path.read_bytes)
     except FileNotFoundError:
         raise UserError(
             f"annotation file {path} does not exist; give the path of a COCO-format JSON file "
             f"(data.train / data.val, key annotations)"
         ) from None
     except OSError as error:
-        raise UserError(
-            f"annotation file {path} cannot be read: {error.strerror or error}"
-        ) from None
+        raise cannot_read(f"annotation file {path}", error) from None
     try:
         content = json.loads(text, object_hook=lighten)
     except (ValueError, RecursionError) as error:

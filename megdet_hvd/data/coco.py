@@ -17,6 +17,7 @@ from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 MISSING_PICTURE = "missing picture file"
 
@@ -44,6 +45,7 @@ def read_sources(
 
     Raises:
         UserError: whatever is wrong with the files, their categories or their pictures.
+        StorageError: a file or folder can't be read at the moment.
     """
     if not sources:
         raise UserError("no annotation files were given; name at least one (data.train, data.val)")
@@ -184,8 +186,14 @@ def _stop_on_problems(files: Sequence[AnnotationFile], invalid_boxes: str) -> No
 
 
 def _listing(folder: Path) -> set[str] | None:
+    """Names in a folder; None: it isn't there, or may not be read.
+
+    Raises:
+        StorageError: it can't be read at the moment, which says nothing of its files.
+    """
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
-    except OSError:
+        return set(retried(lambda: os.listdir(folder)))
+    except OSError as error:
+        if is_transient(error):
+            raise cannot_read(folder, error) from error
         return None

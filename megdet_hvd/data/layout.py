@@ -8,6 +8,7 @@ from typing import Any
 
 from megdet_hvd.data.source import Source
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import retried
 
 
 def find_sources(paths: Sequence[Path], images: Sequence[Path]) -> list[Source]:
@@ -80,7 +81,7 @@ def _picture_folder(file: Path) -> Path:
 
 def _first_picture(file: Path) -> str | None:
     try:
-        content: Any = json.loads(file.read_bytes())
+        content: Any = json.loads(retried(file.read_bytes))
         return str(content["images"][0]["file_name"])
     except (OSError, ValueError, LookupError, TypeError):
         return None  # what is wrong with the file is for its reader to say

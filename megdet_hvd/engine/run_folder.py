@@ -9,7 +9,8 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.checkpoint.naming import list_checkpoints
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import as_storage_error, exists, retried
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def create_run_folder(path: Path, config_text: str, *, anew: bool = False) -> Ru
 
     Raises:
         UserError: the folder can't be written, or holds another run already.
+        StorageError: it can't be written at the moment.
     """
     folder = RunFolder(path)
-    if folder.config.exists() and not (anew and not list_checkpoints(folder.checkpoints)):
+    if exists(folder.config) and not (anew and not list_checkpoints(folder.checkpoints)):
         raise UserError(
             f"{path} already holds a run; carry it on with --resume {path}, or choose another "
             "name=…"
@@ -81,11 +83,19 @@ def create_run_folder(path: Path, config_text: str, *, anew: bool = False) -> Ru
         # Whole or not at all: a job that is killed here is started anew from this file.
         write_bytes(folder.config, config_text.encode())
     except OSError as error:
-        raise UserError(
-            f"{path}: the run folder can't be written ({error.strerror}); choose another place "
-            "with output=FOLDER"
-        ) from None
+        raise cannot_make(path, error) from None
     return folder
+
+
+def cannot_make(path: Path, error: OSError) -> UserError | StorageError:
+    """What to raise for a run folder that can't be written."""
+    known = as_storage_error(error)
+    if isinstance(known, StorageError):
+        return known
+    return UserError(
+        f"{path}: the run folder can't be written ({error.strerror}); choose another place "
+        "with output=FOLDER"
+    )
 
 
 def check_writable(folder: RunFolder) -> None:
@@ -123,7 +133,7 @@ def forget_after(metrics: Path, iteration: int, *, evaluation_due: bool = False)
     if not metrics.exists():
         return
     kept = []
-    for line in metrics.read_text().splitlines():
+    for line in retried(metrics.read_text).splitlines():
         try:
             record = json.loads(line)
             again = evaluation_due and record["kind"] == "eval"

@@ -3,14 +3,15 @@
 from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
 from megdet_hvd.checkpoint.naming import checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
-from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.agree import Told, as_told, mark_agreed
 from megdet_hvd.comm.exchange import broadcast_object
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.state import capture_state
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.storage import as_storage_error
 
 
 def checkpoint_due(run: Run, iteration: int) -> bool:
@@ -33,6 +34,7 @@ def save(run: Run, *, last: bool = False) -> None:
 
     Raises:
         RunError: on all ranks alike; names the newest good checkpoint.
+        StorageError: so, where the storage fails for the moment: the run may be tried again.
     """
     go_outside("checkpoint")
     due = checkpoint_due(run, run.iteration) and not run.evaluation_due
@@ -53,7 +55,7 @@ def save(run: Run, *, last: bool = False) -> None:
         shared_statistics=run.shared_statistics,
         evaluation_due=run.evaluation_due,
     )
-    problem: str | None = None
+    problem: Told | None = None
     if run.world.is_main:
         path = run.folder.checkpoints / checkpoint_name(run.iteration)
         try:
@@ -62,8 +64,9 @@ def save(run: Run, *, last: bool = False) -> None:
                 mark_best(path)
             protected = () if run.evaluations is None else run.evaluations.protected
             prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
-        except (UserError, OSError) as error:
-            problem = str(error)
+        except (UserError, StorageError, OSError) as error:
+            known = as_storage_error(error)
+            problem = as_told(known if isinstance(known, StorageError) else UserError(str(known)))
     problem = broadcast_object(problem, run.world, "checkpoint.problem")
     if run.evaluations is not None:
         file = run.folder.checkpoints / checkpoint_name(run.iteration)
@@ -73,11 +76,13 @@ def save(run: Run, *, last: bool = False) -> None:
         _failed(run, problem, last or run.iteration == run.derived.end_iteration)
 
 
-def _failed(run: Run, problem: str, last: bool) -> None:
-    text = f"iteration {run.iteration}: the checkpoint could not be written: {problem}"
+def _failed(run: Run, problem: Told, last: bool) -> None:
+    kind, reason = problem
+    text = f"iteration {run.iteration}: the checkpoint could not be written: {reason}"
     if last or run.config.checkpoint.on_error == "stop":
         good = _newest_good(run) if run.world.is_main else ""
-        raise mark_agreed(RunError(f"{text}. {good}"))
+        raised = StorageError if kind == "StorageError" else RunError
+        raise mark_agreed(raised(f"{text}. {good}"))
     if run.world.is_main:
         end = run.derived.end_iteration
         later = range(run.iteration + 1, end + 1)

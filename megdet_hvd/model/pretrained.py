@@ -15,6 +15,7 @@ from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.fit import align_counters, find_misfit, refuse
 from megdet_hvd.model.weights_file import read_weights
+from megdet_hvd.storage import FULL, as_storage_error, cannot_keep
 
 CONNECT_TIMEOUT_S = 30.0
 """A cluster node without network often drops packets silently; give up after this long."""
@@ -94,6 +95,11 @@ def _fetch(entry: WeightsEnum, source: str) -> Mapping[str, Tensor]:
             return state
     except (URLError, OSError, RuntimeError) as e:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
+        if isinstance(e, OSError) and e.errno in FULL:
+            fix = "point TORCH_HOME at another place"
+            raise cannot_keep(f"{folder}: {source} can't be kept there", e, fix) from e
+        if (known := as_storage_error(e)) is not e:
+            raise known from e
         raise UserError(
             f"{source}: {Path(entry.url).name} is not in {folder} and could not be downloaded "
             f"({e}). Either run `python -m megdet_hvd.data fetch backbone` where there is a "

@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from megdet_hvd.serialize import serializable
+from megdet_hvd.storage import temporary_beside
 
 VERSION = 1
 """Raised when pictures prepared by a former version must be prepared again."""
@@ -37,7 +38,7 @@ class Entry:
 def write_index(path: Path, entries: Mapping[str, Entry]) -> None:
     """By file name, as the annotation file has it. Raises OSError."""
     content = {"version": VERSION, "pictures": {n: astuple(e) for n, e in entries.items()}}
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_beside(path)
     temporary.write_text(json.dumps(content), encoding="utf-8")
     temporary.replace(path)
 

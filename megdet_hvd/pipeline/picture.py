@@ -1,6 +1,5 @@
 """One picture: read, checked, and scaled down where it is larger than training wants."""
 
-import os
 from pathlib import Path
 
 from PIL import Image
@@ -8,6 +7,7 @@ from PIL import Image
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.pipeline.index import Entry
+from megdet_hvd.storage import cannot_read, is_transient, retried, temporary_beside
 
 _JPEG_QUALITY = 95
 _JPEG = (".jpg", ".jpeg")
@@ -49,8 +49,10 @@ def prepare_picture(
         OSError: a smaller copy can't be written.
     """
     try:
-        status = file.stat()
+        status = retried(file.stat)
     except OSError as error:
+        if is_transient(error):
+            raise cannot_read(file, error) from error
         return Problem("missing picture file", str(file), "", error.strerror or str(error))
     entry = Entry(status.st_size, status.st_mtime_ns, *size, *kept_size(*size, max_side))
     copy = folder / scaled_name(name)
@@ -67,7 +69,7 @@ def prepare_picture(
 
 def _save(picture: Image.Image, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = temporary_beside(file)
     with temporary.open("wb") as opened:
         if file.suffix.lower() in _JPEG:
             picture.save(opened, "JPEG", quality=_JPEG_QUALITY)

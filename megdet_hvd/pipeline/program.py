@@ -15,14 +15,15 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.engine.program import (
     HANG,
-    RUN_ERROR,
-    USER_ERROR,
+    attempted,
+    code_of,
     end_on_fault,
     listen,
     refused,
     tell_of_hang,
 )
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.meeting import Meeting
@@ -65,8 +66,12 @@ def _run(
         if not launch.rank:
             ending.tell(code)
         return code
-    except (UserError, RunError) as error:
-        code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+    except BaseException as raised:
+        error = as_storage_error(raised)
+        if not isinstance(error, UserError | RunError | StorageError):
+            watched = program.watchdog is not None and program.watchdog.watches
+            end_on_fault(launch.rank or 0, raised, watched=watched)
+        code = code_of(error)
         if not program.speaks:
             time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
         if program.speaks or not is_agreed(error):
@@ -75,9 +80,6 @@ def _run(
         if program.together and is_agreed(error):
             return code
         end_job(code)
-    except BaseException as fault:
-        watched = program.watchdog is not None and program.watchdog.watches
-        end_on_fault(launch.rank or 0, fault, watched=watched)
     raise AssertionError("end_job does not return")
 
 
@@ -117,11 +119,8 @@ class Program:
         from megdet_hvd.pipeline.prepare import prepare_data
         from megdet_hvd.pipeline.roles import describe_roles, share_roles
 
-        def attempt() -> "tuple[Plan | None, UserError | None]":
-            try:
-                return configure(), None
-            except UserError as error:
-                return None, error
+        def attempt() -> "tuple[Plan | None, UserError | StorageError | None]":
+            return attempted(configure)
 
         # Files may look different from other machines, a run to carry on above all.
         plan, problem = rank_0_decides(attempt, self.launch)
@@ -152,27 +151,29 @@ class Program:
         meeting.close()
         return code
 
-    def _world(self, meeting: "Meeting", plan: "Plan | None", problem: UserError | None) -> "World":
+    def _world(
+        self,
+        meeting: "Meeting",
+        plan: "Plan | None",
+        problem: UserError | StorageError | None,
+    ) -> "World":
         """Who takes part, told before Horovod runs.
 
         Raises:
             UserError: a rank could not be configured, or the ranks don't fit together.
         """
         from megdet_hvd.cluster.threads import cores_per_process
-        from megdet_hvd.comm.agree import mark_agreed
+        from megdet_hvd.comm.agree import as_told, mark_agreed, raise_first
         from megdet_hvd.comm.session import machine_key
         from megdet_hvd.comm.world import World, machines_of
         from megdet_hvd.engine.job import Job, training_job
 
         cores = frozenset(os.sched_getaffinity(0))
-        text = None if problem is None else str(problem)
         job = Job() if plan is None else training_job(plan.config)
         facts = None if job.facts is None else job.facts()
-        found = meeting.gather((machine_key(), cores, text, facts), "start")
-        texts, all_facts = [one[2] for one in found], [one[3] for one in found]
-        for rank, told in enumerate(texts):
-            if told is not None:
-                raise mark_agreed(UserError(f"rank {rank}: {told}" if None in texts else told))
+        found = meeting.gather((machine_key(), cores, as_told(problem), facts), "start")
+        raise_first([one[2] for one in found])
+        all_facts = [one[3] for one in found]
         keys = self.machine_of_rank or [one[0] for one in found]
         machines = machines_of(keys)
         # Of all ranks: trainers and evaluators share machines, and read what the others write.

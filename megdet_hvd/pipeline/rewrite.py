@@ -8,6 +8,7 @@ from typing import Any
 from megdet_hvd.data.source import Source
 from megdet_hvd.pipeline.index import Entry
 from megdet_hvd.pipeline.picture import scaled_name
+from megdet_hvd.storage import retried, temporary_beside
 
 
 def rewrite(source: Source, entries: Mapping[str, Entry], out: Path) -> None:
@@ -19,7 +20,7 @@ def rewrite(source: Source, entries: Mapping[str, Entry], out: Path) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    content: dict[str, Any] = json.loads(source.annotations.read_bytes())
+    content: dict[str, Any] = json.loads(retried(source.annotations.read_bytes))
     factors: dict[Any, tuple[float, float]] = {}
     for image in content["images"]:
         entry = entries.get(str(image.get("file_name")))
@@ -37,6 +38,6 @@ def rewrite(source: Source, entries: Mapping[str, Entry], out: Path) -> None:
             annotation["bbox"] = [left * x, top * y, width * x, height * y]
             if isinstance(annotation.get("area"), int | float):
                 annotation["area"] *= x * y
-    temporary = out.with_name(f".{out.name}.tmp")
+    temporary = temporary_beside(out)
     temporary.write_text(json.dumps(content), encoding="utf-8")
     temporary.replace(out)

@@ -10,6 +10,7 @@ from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 PICTURES = 2
 """Pictures that each rank opens of each annotation file."""
@@ -34,7 +35,11 @@ def file_names(annotations: Path, most: int = _FIRST) -> list[str]:
 
 
 def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | None]:
-    """Pictures that this rank has read, and the first thing that it could not read."""
+    """Pictures that this rank has read, and the first thing that it could not read.
+
+    Raises:
+        StorageError: storage fails at the moment, which says nothing of the data.
+    """
     if config.kind != "coco":
         return 0, None
     read = 0
@@ -52,8 +57,10 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
 
 def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
     try:
-        names = file_names(source.annotations)
+        names = retried(lambda: file_names(source.annotations))
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and is_transient(error):
+            raise cannot_read(source.annotations, error) from error
         return 0, f"{source.annotations}: {getattr(error, 'strerror', None) or error}"
     if not names:
         return 0, f"{source.annotations}: no picture is named in it"
@@ -62,7 +69,7 @@ def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
     step = max(1, len(share) // PICTURES)
     for count, name in enumerate(share[::step][:PICTURES]):
         file = source.images / name
-        if not file.is_file():
+        if not retried(file.is_file):
             return count, f"{file}: no such file"
         try:
             decode(file)

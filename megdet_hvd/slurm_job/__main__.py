@@ -8,10 +8,11 @@ from pathlib import Path
 from megdet_hvd.cluster.allocation import read_allocation
 from megdet_hvd.cluster.handover import NOTE
 from megdet_hvd.cluster.site import site_from_variables
-from megdet_hvd.errors import UserError
-from megdet_hvd.slurm_job.decide import USER_ERROR
-from megdet_hvd.slurm_job.driver import Job, run_job
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.slurm_job.decide import STORAGE_ERROR, USER_ERROR
+from megdet_hvd.slurm_job.driver import Job, again_before_start, run_job
 from megdet_hvd.slurm_job.words import read_wish
+from megdet_hvd.storage import as_storage_error
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -30,6 +31,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
+    except (StorageError, OSError) as raised:
+        failing = as_storage_error(raised)
+        if not isinstance(failing, StorageError):
+            raise
+        print(f"error: {failing}", file=sys.stderr, flush=True)
+        again_before_start(os.environ)
+        return STORAGE_ERROR
 
 
 if __name__ == "__main__":

@@ -75,4 +75,5 @@ def decide(
     if failures >= allowed:
         used = f"{failures} of {allowed} requeues after failures are used"
         return Decision(False, code, f"not requeued: {used}")
-    return Decision(True, code, f"requeued after a failure, {failures + 1} of {allowed}", True)
+    what = "a failure of the storage" if code == STORAGE_ERROR else "a failure"
+    return Decision(True, code, f"requeued after {what}, {failures + 1} of {allowed}", True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.recovery import bring_back_best, newest_sound_checkpoint, set_aside
 from megdet_hvd.cluster import handover
-from megdet_hvd.cluster.allocation import Allocation
+from megdet_hvd.cluster.allocation import Allocation, read_allocation
 from megdet_hvd.cluster.launchers import (
     Launcher,
     choose_launcher,
@@ -24,15 +24,16 @@ from megdet_hvd.cluster.launchers import (
     srun_words,
 )
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
-from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.site import Site, site_from_variables
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.slurm_job import lost_nodes, record, slurm
 from megdet_hvd.slurm_job.decide import (
     FAULT,
     FINISHED,
     NO_REQUEUE,
     STOPPED,
+    STORAGE_ERROR,
     USER_ERROR,
     Decision,
     decide,
@@ -40,6 +41,7 @@ from megdet_hvd.slurm_job.decide import (
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.rank_logs import last_words
 from megdet_hvd.slurm_job.words import Wish, rank_words
+from megdet_hvd.storage import as_storage_error, cannot_read, is_transient
 
 _LOOK_S = 0.5
 """Between two looks at the launcher and the stop file."""
@@ -86,12 +88,19 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     Raises:
         UserError: the run folder can't be used.
     """
-    _make_folders(job)
-    introduce(job)
-    refuse_company(job)
-    set_damaged_aside(job.wish.folder)
-    before = _newest(job)
     note_file = Path(environ[handover.NOTE])
+    try:
+        _make_folders(job)
+        introduce(job)
+        refuse_company(job)
+        set_damaged_aside(job.wish.folder)
+        before = _newest(job)
+    except (StorageError, OSError) as raised:
+        error = as_storage_error(raised)
+        if not isinstance(error, StorageError):
+            raise
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return _end(job, Outcome(STORAGE_ERROR, str(error)), STORAGE_ERROR, note_file, None)
     _record(
         job,
         "start",
@@ -184,6 +193,8 @@ def set_damaged_aside(folder: Path) -> None:
                 f"the run carries on from {sound.name}" if sound else "it starts anew: none is left"
             )
     except OSError as error:
+        if is_transient(error):
+            raise cannot_read(f"{folder}: its checkpoints", error) from None
         raise UserError(
             f"{folder}: its checkpoints can't be read ({error.strerror}); mend that first"
         ) from None
@@ -193,6 +204,8 @@ def _make_folders(job: Job) -> None:
     try:
         job.logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if is_transient(error):
+            raise
         raise UserError(
             f"{job.logs}: the run folder can't be written ({error.strerror}); choose another "
             "place with output=FOLDER"
@@ -288,14 +301,17 @@ def _record(job: Job, event: str, **values: object) -> None:
         say(f"{job.wish.folder / record.FILE}: can't be written ({error.strerror})")
 
 
-def _end(job: Job, outcome: Outcome | None, code: int, note_file: Path, before: int) -> int:
+def _end(job: Job, outcome: Outcome | None, code: int, note_file: Path, before: int | None) -> int:
     """Decide, say so, and requeue the job or return its exit code.
 
-    ``before``: steps of the newest checkpoint that this attempt found.
+    ``before``: steps of the newest checkpoint that this attempt found; None: it could not look.
     """
     records, number = record.read(job.wish.folder), job.allocation.job
     note = _note(note_file)
-    progressed = _newest(job) > before
+    try:
+        progressed = before is not None and _newest(job) > before
+    except OSError:  # told of elsewhere, if it matters
+        progressed = False
     decision = decide(
         outcome,
         code,
@@ -323,6 +339,22 @@ def _end(job: Job, outcome: Outcome | None, code: int, note_file: Path, before: 
         say(_requeue(job, decision, note_file))
         _record(job, "end", requeued=False, **said)
     return decision.code
+
+
+def again_before_start(environ: Mapping[str, str]) -> None:
+    """Requeue a job whose configuration storage did not give up, as often as after a failure.
+
+    Returns only where that is not to be, or failed.
+    """
+    allocation, site = read_allocation(environ), site_from_variables(environ)
+    if allocation.restarts >= site.requeue_on_failure:
+        return
+    say(f"requeued after a failure of the storage ({allocation.restarts + 1} starts so far)")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    problem = slurm.requeue(allocation.job)
+    if problem is None:
+        time.sleep(_REQUEUED_S)
+    say(f"Slurm did not requeue the job ({problem or 'nothing has happened'})")
 
 
 def _requeue(job: Job, decision: Decision, note_file: Path) -> str:

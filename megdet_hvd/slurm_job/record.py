@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.storage import retried
+
 FILE = "jobs.jsonl"
 
 
@@ -18,8 +20,9 @@ def append(folder: Path, event: str, **values: Any) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """All whole lines, oldest first."""
     try:
-        lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not there yet, or a file system that fails for the moment
+        text = retried(lambda: (folder / FILE).read_text(encoding="utf-8", errors="replace"))
+        lines = text.splitlines()
+    except OSError:  # not there yet, or a file system that fails for more than a moment
         return []
     found = []
     for line in lines:

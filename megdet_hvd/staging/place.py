@@ -17,6 +17,7 @@ from pathlib import Path
 from megdet_hvd.errors import UserError
 from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.source import THREADS
+from megdet_hvd.storage import cannot_keep
 
 MARK = ".megdet_staged.json"
 """In the copy's folder: the size of every file, by path."""
@@ -33,13 +34,16 @@ def locked(
 
     Raises:
         UserError: the staging folder can't be written, or is not ours alone.
+        StorageError: its disk is full, or fails for the moment.
     """
     try:
         file = (own_folders(shared, *inside) / f".{name}.lock").open("a")
     except OSError as error:
-        raise UserError(
-            f"{error.filename}: can't be written ({error.strerror}); the staging folder must be "
-            "one of your own on every node, such as SITE_STAGING=/local/$USER"
+        raise cannot_keep(
+            f"{error.filename or shared}: can't be written",
+            error,
+            "the staging folder must be one of your own on every node, such as "
+            "SITE_STAGING=/local/$USER",
         ) from None
     with file:
         try:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from megdet_hvd.errors import UserError
 from megdet_hvd.staging.copy_folder import copy_folder
 from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.place import (
@@ -23,6 +22,7 @@ from megdet_hvd.staging.place import (
 )
 from megdet_hvd.staging.source import Source, look_at
 from megdet_hvd.staging.unpack import only_folder, unpack
+from megdet_hvd.storage import FULL, cannot_keep
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def stage_data(folder: Path, source: Path, say: Callable[[str], None], **options
     Raises:
         UserError: the source is no folder or archive, the disk is too small, or what lies on it
             under these names is not ours alone.
+        StorageError: the disk has become full, or the source can't be read at the moment.
         RunError: the source changes while it is copied.
         OSError: reading or writing failed.
     """
@@ -91,11 +92,9 @@ def _stage(
             try:
                 copied = _copy(source, place, [] if remove_older else older)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise UserError(
-                        f"{place}: the disk is full ({error.strerror}); choose another "
-                        "SITE_STAGING, or remove what lies there"
-                    ) from None
+                if error.errno in FULL or error.errno == errno.EFBIG:
+                    fix = "choose another SITE_STAGING, or remove what lies there"
+                    raise cannot_keep(f"{place}: the disk is full", error, fix) from None
                 raise
         root = only_folder(place) if source.is_archive and name != "env" else place
         return Staged(root, source.identity, copied, time.monotonic() - start, tuple(older))

@@ -4,8 +4,10 @@ Argument: a folder. Each rank prints the exit code of each case; rank 0's messag
 """
 
 import contextlib
+import errno
 import io
 import json
+import math
 import sys
 import traceback
 from pathlib import Path
@@ -17,6 +19,7 @@ from PIL import Image
 from megdet_hvd.comm.abort import end_job
 from megdet_hvd.train import main as train
 from tests.engine.small import small_settings
+from tests.failing_storage import failing
 
 
 def coco_set(folder: Path, pictures: int = 12) -> list[str]:
@@ -88,7 +91,18 @@ def cases(folder: Path) -> None:
     case("damaged", ["--resume", str(folder / "runs" / "taken")])
     with mock.patch("megdet_hvd.model.detector.Detector._losses", poisoned_losses):
         case("nonfinite", [*small, *own, "name=nan"])
+    stale = failing("train.json", errno.ESTALE, math.inf)
+    with contextlib.nullcontext() if rank_is_first() else stale:
+        case("annotations", [*small, *own, "name=annotations"])
     if rank_is_first():
+        stored = folder / "set" / "p3.png"
+        stored.unlink()
+        stored.symlink_to("/proc/self/mem")  # which answers EIO
+    for workers in (0, 1):
+        words = [f"name=eio{workers}", f"data.workers={workers}", "data.unreadable_images=skip"]
+        case(f"picture{workers}", [*small, *own, *words])
+    if rank_is_first():
+        (folder / "set" / "p3.png").unlink()
         (folder / "set" / "p3.png").write_bytes(b"no picture at all")
     case("unreadable", [*small, *own, "name=unreadable"])
     case("skipped", [*small, *own, "name=skipped", "data.unreadable_images=skip"])

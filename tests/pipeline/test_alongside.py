@@ -104,7 +104,7 @@ def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: Told
     along.begin()
     best = run.folder.checkpoints / BEST
     full = OSError(28, "No space left on device")
-    with mock.patch("megdet_hvd.checkpoint.retention.os.replace", side_effect=full):
+    with mock.patch("megdet_hvd.checkpoint.atomic.os.replace", side_effect=full):
         desk.answers = [0.5]
         along.look()
     assert len(errors) == 1 and "No space left" in errors[0]

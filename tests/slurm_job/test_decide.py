@@ -55,11 +55,29 @@ def test_what_becomes_of_a_job(
     assert (found.requeue, found.code, found.failure) == (requeue, code, False), found
 
 
+def test_a_failure_of_the_storage_is_called_so() -> None:
+    found = decide(
+        Outcome(6, "stale", STEP),
+        1,
+        note=None,
+        job_runs=True,
+        progressed=False,
+        idle=0,
+        failures=1,
+        allowed=2,
+    )
+    assert (found.requeue, found.failure, found.code) == (True, True, program.STORAGE_ERROR)
+    assert found.words == "requeued after a failure of the storage, 2 of 2"
+
+
 @pytest.mark.parametrize(
     ("outcome", "launcher"),
     [
         (Outcome(1), 1),
         (Outcome(4), 4),
+        (Outcome(6), 6),
+        (Outcome(6, iteration=STEP), 6),  # in mid-run
+        (None, 6),  # the outcome could not be written either
         (Outcome(3), 3),  # ranks that did not find each other at the start
         (None, 137),
     ],

@@ -1,5 +1,7 @@
 """Parts of a job's course that need neither Slurm nor ranks."""
 
+import errno
+import math
 import subprocess
 import sys
 import threading
@@ -8,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from megdet_hvd import storage
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import UserError
 from megdet_hvd.slurm_job import driver, record, slurm
-from megdet_hvd.slurm_job.driver import Job, refuse_company
+from megdet_hvd.slurm_job.decide import STORAGE_ERROR
+from megdet_hvd.slurm_job.driver import Job, refuse_company, run_job
 from megdet_hvd.slurm_job.words import Wish
+from tests.failing_storage import failing
 
 WHY = "Slurm sent USR1: the time limit or a preemption is near"
 
@@ -40,6 +45,31 @@ def test_a_run_that_another_job_is_still_in_is_left_alone(
     refuse_company(job(tmp_path, 7))  # itself, requeued
     states[7] = None
     refuse_company(job(tmp_path))
+
+
+def test_storage_that_fails_before_the_launch_requeues_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checkpoints can't be read just now: neither damage nor a mistake in the input."""
+    requeued: list[int] = []
+    monkeypatch.setattr(storage, "PAUSES_S", ())
+    monkeypatch.setattr(slurm, "job_runs", lambda number: True)
+    monkeypatch.setattr(slurm, "requeue", lambda number: requeued.append(number) or "not today")
+    monkeypatch.setattr(driver.lost_nodes, "wait_until_seen", lambda *_, **__: None)
+    monkeypatch.setattr(driver.signal, "signal", lambda *_: None)
+    checkpoint = tmp_path / "checkpoints" / "iteration_00000001.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"PK")
+    environ = {"MEGDET_NOTE": str(tmp_path / "note")}
+    with failing(checkpoint.name, errno.ESTALE, math.inf):
+        assert run_job(job(tmp_path), environ) == STORAGE_ERROR
+    assert requeued == [8] and checkpoint.exists(), "not set aside"
+    end = record.read(tmp_path)[0]
+    assert end["event"] == "end" and end["failure"] and end["outcome"]["code"] == STORAGE_ERROR
+    assert "Stale file handle" in capsys.readouterr().err
+    with failing("checkpoints", errno.EIO, math.inf, "list"):
+        assert run_job(job(tmp_path), environ) == STORAGE_ERROR
+    assert requeued == [8, 8]
 
 
 def test_word_for_the_ranks_is_tried_again_where_it_can_not_be_written(
