@@ -15,7 +15,7 @@ from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import to_yaml
-from megdet_hvd.config.schema import Config
+from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.device import prepare_device
@@ -83,12 +83,19 @@ class Run:
 
 
 def prepare_run(
-    config: Config, world: World, path: Path, *, resume: bool, anew: bool = False
+    config: Config,
+    world: World,
+    path: Path,
+    *,
+    resume: bool,
+    anew: bool = False,
+    prepared: DataConfig | None = None,
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
     ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up, and with
-    ``anew`` it may hold a run without any checkpoint, whose place this one takes.
+    ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
+    files to read instead of those that ``config`` names, made from them.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
@@ -98,7 +105,7 @@ def prepare_run(
         device = prepare_device(config, world)
     with together(world, "data"):
         data = open_datasets(
-            config.data,
+            prepared or config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "data"),
         )
