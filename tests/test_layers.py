@@ -59,6 +59,7 @@ NO_TORCH = (
 NO_TORCH_MODULES = (
     "checkpoint",
     "checkpoint.atomic",
+    "checkpoint.copying",
     "checkpoint.facts",
     "checkpoint.naming",
     "checkpoint.recovery",

@@ -6,7 +6,8 @@ from pathlib import Path
 from megdet_hvd.errors import UserError
 
 BEST = "best.pt"
-"""The checkpoint with the highest mmAP so far; another name of one of the numbered files."""
+"""The checkpoint with the highest mmAP so far: another name of one of the numbered files, or a file
+of its own where none was due after that iteration."""
 
 FORMAT = "megdet_hvd checkpoint"
 """What a checkpoint says of itself, under the key ``format``."""

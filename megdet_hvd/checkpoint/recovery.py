@@ -4,11 +4,11 @@ Needs no torch, so that the driver of a batch job can look before it starts a ru
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.checkpoint.atomic import TEMPORARY, sync_folder
+from megdet_hvd.checkpoint.copying import copy_durably
 from megdet_hvd.checkpoint.facts import read_facts
 from megdet_hvd.checkpoint.naming import BEST, DAMAGED, checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.zip_check import DamagedFileError, check_sums
@@ -92,7 +92,7 @@ def bring_back_best(folder: Path) -> Path | None:
     try:
         os.link(best, temporary)
     except OSError:
-        shutil.copyfile(best, temporary)
+        copy_durably(best, temporary)
     os.replace(temporary, numbered)
     sync_folder(folder)
     return numbered

@@ -1,11 +1,11 @@
 """Which checkpoints stay: the newest few, and the best."""
 
 import os
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
 from megdet_hvd.checkpoint.atomic import TEMPORARY, cannot_write, sync_folder
+from megdet_hvd.checkpoint.copying import copy_durably
 from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
 
 
@@ -26,7 +26,7 @@ def mark_best(path: Path) -> Path:
         try:
             os.link(path, temporary)
         except OSError:
-            shutil.copyfile(path, temporary)
+            copy_durably(path, temporary)
         os.replace(temporary, best)
     except OSError as error:
         temporary.unlink(missing_ok=True)

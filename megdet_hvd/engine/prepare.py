@@ -18,6 +18,7 @@ from megdet_hvd.config.load import to_yaml
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
+from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
@@ -67,6 +68,8 @@ class Run:
     """Optimizer steps done."""
     ap: float | None = None
     """Newest mmAP on the validation pictures."""
+    measured_at: int | None = None
+    """The iteration that ``ap`` was measured at."""
     best_ap: float | None = None
     """Highest so far."""
     evaluation_due: bool = False
@@ -75,6 +78,11 @@ class Run:
     """Why the run ended before its end, on request."""
     evaluations: "Evaluations | None" = None
     """Who measures the detector; None: nobody, or not yet."""
+
+    @property
+    def own_ap(self) -> float | None:
+        """The mmAP of the detector as it is now; None: it was not measured."""
+        return self.ap if self.measured_at == self.iteration else None
 
     @property
     def epoch(self) -> float:
@@ -132,6 +140,7 @@ def prepare_run(
         if resume and world.is_main:
             check_writable(folder)
             state = load_checkpoint(path)
+            state["best_ap"] = best_ap_of(folder, state["best_ap"])
         elif world.is_main:
             create_run_folder(path, to_yaml(config), anew=anew)
     name_layers(detector)
@@ -179,6 +188,7 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
             state, run.detector, run.optimizer, run.scaler, run.config, run.data.train, run.world
         )
     run.ap, run.best_ap = state["ap"], state["best_ap"]
+    run.measured_at = None if run.ap is None else run.iteration
     run.evaluation_due = state.get("evaluation_due", False)
     if run.world.is_main:
         forget_after(run.folder.metrics, run.iteration, evaluation_due=run.evaluation_due)
