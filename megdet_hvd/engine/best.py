@@ -5,9 +5,9 @@ import math
 from megdet_hvd.checkpoint.facts import read_facts
 from megdet_hvd.checkpoint.naming import BEST
 from megdet_hvd.checkpoint.zip_check import DamagedFileError
+from megdet_hvd.engine.metrics import lines_so_far
 from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.errors import UserError
-from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.errors import StorageError, UserError
 
 
 def is_better(ap: float | None, best: float | None) -> bool:
@@ -23,14 +23,14 @@ def best_ap_of(folder: RunFolder, recorded: float | None) -> float | None:
     may have been written just before ``best.pt`` could not be.
     """
     best = folder.checkpoints / BEST
-    if not best.exists():
-        return None
     try:
+        if not best.exists():
+            return None
         facts = read_facts(best)
-    except (UserError, DamagedFileError, OSError):
+    except (UserError, StorageError, DamagedFileError, OSError):
         return recorded
     if isinstance(facts.get("ap"), float):
         return float(facts["ap"])
-    measured = {line["iteration"]: line.get("AP") for line in read_metrics(folder.metrics).eval}
+    measured = {line["iteration"]: line.get("AP") for line in lines_so_far(folder.metrics).eval}
     found = measured.get(facts.get("iteration"))
     return recorded if found is None else float(found)

@@ -18,6 +18,7 @@ from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
 from megdet_hvd.engine.saving import checkpoint_due, save, save_best
+from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.summary import summary
 
 Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
@@ -102,8 +103,9 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     if metrics is not None:
         metrics.close()
     if run.world.is_main and run.stopped is None:
-        for words in summary(folder, run.iteration):
-            LOGGER.info(words)
+        with Spare("the summary").writing():
+            for words in summary(folder, run.iteration):
+                LOGGER.info(words)
     return run
 
 

@@ -1,5 +1,7 @@
 """Checkpoints of a run: when they are due, and what follows where one can't be written."""
 
+from pathlib import Path
+
 from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
 from megdet_hvd.checkpoint.naming import BEST, checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
@@ -10,6 +12,7 @@ from megdet_hvd.engine.best import is_better
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
+from megdet_hvd.engine.spare import reason_of
 from megdet_hvd.engine.state import capture_state
 from megdet_hvd.errors import RunError, UserError
 
@@ -49,7 +52,7 @@ def save_best(run: Run) -> None:
     Every process calls it together, after the detector as it is now was measured. Errors as in
     :func:`save`.
     """
-    if _is_best(run):
+    if broadcast_object(_is_best(run), run.world, "checkpoint.best"):  # rank 0's files count
         problem = _write(run, BEST)
         if problem is not None:
             _failed(run, problem, last=False)
@@ -84,17 +87,33 @@ def _write(run: Run, name: str) -> str | None:
         path = run.folder.checkpoints / name
         try:
             save_checkpoint(path, state)
-            if name != BEST:
-                if best:
-                    mark_best(path)
-                protected = () if run.evaluations is None else run.evaluations.protected
-                prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
         except (UserError, OSError) as error:
             problem = str(error)
+        if problem is None and name != BEST and not _after(run, path, best):
+            run.best_ap = best_before
     problem = broadcast_object(problem, run.world, "checkpoint.problem")
     if problem is not None:
         run.best_ap = best_before
     return problem
+
+
+def _after(run: Run, path: Path, best: bool) -> bool:
+    """Mark a checkpoint that was written, and clear others away; whether it could be marked.
+
+    Training goes on where that fails: the checkpoint is there.
+    """
+    marked = True
+    try:
+        if best:
+            marked = False
+            mark_best(path)
+            marked = True
+        protected = () if run.evaluations is None else run.evaluations.protected
+        prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
+    except Exception as error:
+        reason = reason_of(error)
+        LOGGER.warning(f"warning: checkpoints after iteration {run.iteration}: {reason}")
+    return marked
 
 
 def _failed(run: Run, problem: str, last: bool) -> None:

@@ -11,12 +11,11 @@ from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.engine.best import is_better
 from megdet_hvd.engine.evaluations import Evaluations, evaluation_due
 from megdet_hvd.engine.log import LOGGER
-from megdet_hvd.engine.metrics import Metrics
+from megdet_hvd.engine.metrics import Metrics, lines_so_far
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
-from megdet_hvd.errors import UserError
+from megdet_hvd.engine.spare import reason_of
 from megdet_hvd.pipeline.desk import Order, Result, TrainersDesk
-from megdet_hvd.report.metrics_file import read_metrics
 
 _ROUND_S = 1.0
 """At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
@@ -59,7 +58,7 @@ class Alongside(Evaluations):
 
     def _catch_up(self) -> bool:
         run = self._run
-        lines = read_metrics(run.folder.metrics).eval
+        lines = lines_so_far(run.folder.metrics).eval
         measured = {line["iteration"]: line.get("AP") for line in lines}
         end = run.derived.end_iteration
         for path in list_checkpoints(run.folder.checkpoints):
@@ -171,8 +170,8 @@ class Alongside(Evaluations):
         """What goes wrong with files is said: rank 0 alone knows it, and the others go on."""
         try:
             yield
-        except (UserError, OSError) as error:
-            LOGGER.error(f"error: checkpoints after iteration {iteration}: {error}")
+        except Exception as error:
+            LOGGER.error(f"error: checkpoints after iteration {iteration}: {reason_of(error)}")
 
 
 def alongside(desk: TrainersDesk | None) -> Callable[..., Evaluations]:

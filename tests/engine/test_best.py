@@ -1,154 +1,23 @@
-"""``best.pt`` is the state that was measured, whatever falls due when: runs without a detector.
-
-Steps, weights and measurements are made up; periods, files and metrics are those of a real run.
-"""
+"""``best.pt`` is the state that was measured, whatever falls due when."""
 
 import errno
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import pytest
 
-from megdet_hvd.checkpoint.atomic import write_atomically
 from megdet_hvd.checkpoint.copying import copy_durably
 from megdet_hvd.checkpoint.file import load_checkpoint, save_checkpoint
-from megdet_hvd.checkpoint.naming import BEST, checkpoint_name, iteration_of, list_checkpoints
+from megdet_hvd.checkpoint.naming import BEST, checkpoint_name
 from megdet_hvd.checkpoint.recovery import bring_back_best
 from megdet_hvd.checkpoint.retention import mark_best
-from megdet_hvd.comm import stopping
-from megdet_hvd.comm.world import World
 from megdet_hvd.engine.best import best_ap_of, is_better
-from megdet_hvd.engine.loop import Step
-from megdet_hvd.engine.prepare import Run, _take_up
-from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.engine.status import StepStatus
 from megdet_hvd.errors import RunError
 from megdet_hvd.report.metrics_file import read_metrics
-from tests.engine.small import small_config
-
-ALONE = World(0, 1, ((0,),), 1, "plain python")
-STATUS = StepStatus({}, 4, 0, {})
-FULL = OSError(errno.ENOSPC, "No space left on device")
-
-
-@dataclass
-class Tale:
-    """A run of 24 pictures in batches of 4: an epoch is 6 steps."""
-
-    folder: Path
-    aps: Mapping[int, float]
-    """What a measurement after an iteration finds."""
-    settings: tuple[str, ...]
-    end: int = 12
-    unwritable: frozenset[str] = frozenset()
-    """Files that the disk has no room for."""
-    stop_at: int | None = None
-    """Somebody wants it to stop while it is measured after this step."""
-    crash_at: int | None = None
-    """It is killed in this step."""
-    measured: list[int] = field(default_factory=list)
-
-    @property
-    def files(self) -> RunFolder:
-        return RunFolder(self.folder / "run")
-
-    def run(self, **changes: Any) -> "Tale":
-        """From the beginning, or carried on from the newest checkpoint."""
-        for name, value in changes.items():
-            setattr(self, name, value)
-        self.files.checkpoints.mkdir(parents=True, exist_ok=True)
-        more = ["global_batch=4", f"learning.max_iterations={self.end}", *self.settings]
-        config = small_config(self.folder, more)
-        run = Run(
-            config=config,
-            world=ALONE,
-            folder=self.files,
-            device=mock.Mock(),
-            data=SimpleNamespace(train=range(24), val=object()),  # type: ignore[arg-type]
-            derived=SimpleNamespace(end_iteration=self.end),  # type: ignore[arg-type]
-            detector=mock.Mock(),
-            optimizer=None,
-            scaler=None,
-            shared_statistics=True,
-            recomputation="",
-        )
-        with ExitStack() as patched:
-            for name, value in {
-                "run.TrainLoader": mock.Mock(),
-                "run._steps": self._steps,
-                "run.Progress": mock.MagicMock(),
-                "run._count": mock.Mock(),
-                "run.RunPictures": mock.Mock(),
-                "evaluations.Validation": self._validation,
-                "saving.capture_state": self._state,
-                "prepare.restore_state": lambda state, *_: state["iteration"],
-            }.items():
-                patched.enter_context(mock.patch(f"megdet_hvd.engine.{name}", value))
-            patched.enter_context(
-                mock.patch("megdet_hvd.checkpoint.file.write_atomically", self._write)
-            )
-            if list_checkpoints(self.files.checkpoints):
-                state = load_checkpoint(self.files.path)
-                state["best_ap"] = best_ap_of(self.files, state["best_ap"])
-                _take_up(run, state)
-            try:
-                execute(run)
-            except InterruptedError:
-                assert self.crash_at is not None
-            finally:
-                stopping.forget()
-        return self
-
-    def _steps(self, run: Run, loader: Any) -> Iterator[Step]:
-        for iteration in range(run.iteration + 1, self.end + 1):
-            if iteration == self.crash_at:
-                raise InterruptedError("killed")
-            yield Step(iteration, STATUS, 0.1, 0.0)
-
-    def _validation(self, *arguments: Any) -> Any:
-        metrics = arguments[4]
-
-        def measure(detector: Any, iteration: int, epoch: float) -> Any:
-            if iteration == self.stop_at:
-                stopping.request("enough")
-                raise stopping.StopRequested("enough")
-            self.measured.append(iteration)
-            ap = self.aps[iteration]
-            metrics.write("eval", iteration, epoch=epoch, AP=ap, AP50=ap)
-            return SimpleNamespace(result=SimpleNamespace(ap=ap))
-
-        return SimpleNamespace(run=measure)
-
-    def _state(self, *_: Any, **facts: Any) -> dict[str, Any]:
-        needed = {"config": {}, "categories": [], "category_ids": [], "images_seen": 0}
-        return {**needed, "model": {}, "weights": facts["iteration"], **facts}
-
-    def _write(self, path: Path, write: Any) -> None:
-        if path.name in self.unwritable:
-            raise FULL
-        write_atomically(path, write)
-
-    def kept(self) -> dict[str | int, tuple[int, float | None]]:
-        """Of each checkpoint: which weights it holds, and the mmAP that it says of them."""
-        found: dict[str | int, tuple[int, float | None]] = {}
-        for path in [*list_checkpoints(self.files.checkpoints), self.files.checkpoints / BEST]:
-            if path.exists():
-                state = load_checkpoint(path)
-                assert state["weights"] == state["iteration"]
-                found[iteration_of(path) or BEST] = state["iteration"], state["ap"]
-        for name, (iteration, ap) in found.items():
-            assert ap is None or repr(self.aps[iteration]) == repr(ap), (
-                f"{name} says another one's mmAP"
-            )
-        return found
-
+from tests.engine.tale import FULL, Tale
 
 UNEQUAL = (
     "evaluation.every_epochs=0.5",  # after 3, 6, 9, 12
