@@ -11,7 +11,7 @@ from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.config.load import load_config, override
-from megdet_hvd.config.schema import Config
+from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.serialize import serializable
 
@@ -39,6 +39,8 @@ class Plan:
     """What was given of configuration and overrides, as words of a command line."""
     program: str = "megdet_hvd.train"
     """The module that was started."""
+    prepared: DataConfig | None = None
+    """Files to read instead of those of ``config``, which the run keeps: prepared from them."""
 
     def carry_on(self, path: Path) -> str:
         """The command that carries on the run in ``path``, launcher aside."""
@@ -185,7 +187,8 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
             name = broadcast_object(new_run_name(plan.config_file), world, "name")
         path = Path(plan.config.output) / name
     resume = plan.resumed is not None
-    run = prepare_run(refit.config, world, path, resume=resume, anew=plan.folder is not None)
+    anew = plan.folder is not None
+    run = prepare_run(refit.config, world, path, resume=resume, anew=anew, prepared=plan.prepared)
     announce(run)
     log_refit(refit, world)
     execute(run, measure or InLine)

@@ -8,7 +8,8 @@ from megdet_hvd.errors import UserError
 from megdet_hvd.storage import exists, retried
 
 BEST = "best.pt"
-"""The checkpoint with the highest mmAP so far; another name of one of the numbered files."""
+"""The checkpoint with the highest mmAP so far: another name of one of the numbered files, or a file
+of its own where none was due after that iteration."""
 
 FORMAT = "megdet_hvd checkpoint"
 """What a checkpoint says of itself, under the key ``format``."""

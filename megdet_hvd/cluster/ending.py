@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +43,8 @@ def tell(code: int, message: str | None = None) -> None:
     said = _known.message if message is None else message
     try:
         write_outcome(Path(path), replace(_known, code=code, message=said))
-    except OSError as error:
-        text = f"warning: {path}: the outcome can't be written ({error.strerror or error})\n"
-        sys.stderr.write(text)
-        sys.stderr.flush()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        with suppress(OSError, ValueError):  # nobody may read it any more
+            sys.stderr.write(f"warning: {path}: the outcome can't be written ({reason})\n")
+            sys.stderr.flush()

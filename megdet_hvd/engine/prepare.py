@@ -15,9 +15,10 @@ from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import to_yaml
-from megdet_hvd.config.schema import Config
+from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
+from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
@@ -67,6 +68,8 @@ class Run:
     """Optimizer steps done."""
     ap: float | None = None
     """Newest mmAP on the validation pictures."""
+    measured_at: int | None = None
+    """The iteration that ``ap`` was measured at."""
     best_ap: float | None = None
     """Highest so far."""
     evaluation_due: bool = False
@@ -77,18 +80,30 @@ class Run:
     """Who measures the detector; None: nobody, or not yet."""
 
     @property
+    def own_ap(self) -> float | None:
+        """The mmAP of the detector as it is now; None: it was not measured."""
+        return self.ap if self.measured_at == self.iteration else None
+
+    @property
     def epoch(self) -> float:
         """Passes over the training pictures so far."""
         return self.iteration * self.config.global_batch / len(self.data.train)
 
 
 def prepare_run(
-    config: Config, world: World, path: Path, *, resume: bool, anew: bool = False
+    config: Config,
+    world: World,
+    path: Path,
+    *,
+    resume: bool,
+    anew: bool = False,
+    prepared: DataConfig | None = None,
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
     ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up, and with
-    ``anew`` it may hold a run without any checkpoint, whose place this one takes.
+    ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
+    files to read instead of those that ``config`` names, made from them.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
@@ -98,7 +113,7 @@ def prepare_run(
         device = prepare_device(config, world)
     with together(world, "data"):
         data = open_datasets(
-            config.data,
+            prepared or config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "data"),
         )
@@ -125,6 +140,7 @@ def prepare_run(
         if resume and world.is_main:
             check_writable(folder)
             state = load_checkpoint(path)
+            state["best_ap"] = best_ap_of(folder, state["best_ap"])
         elif world.is_main:
             create_run_folder(path, to_yaml(config), anew=anew)
     name_layers(detector)
@@ -172,6 +188,7 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
             state, run.detector, run.optimizer, run.scaler, run.config, run.data.train, run.world
         )
     run.ap, run.best_ap = state["ap"], state["best_ap"]
+    run.measured_at = None if run.ap is None else run.iteration
     run.evaluation_due = state.get("evaluation_due", False)
     if run.world.is_main:
         forget_after(run.folder.metrics, run.iteration, evaluation_due=run.evaluation_due)

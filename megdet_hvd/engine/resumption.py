@@ -13,7 +13,7 @@ from megdet_hvd.config.before import Before
 from megdet_hvd.config.bn_groups import Machines
 from megdet_hvd.config.load import config_to_dict, sets
 from megdet_hvd.config.refit import MAY_STAND, Refit, refit
-from megdet_hvd.config.schema import Config, DataConfig
+from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.serialize import serializable
 
@@ -25,11 +25,6 @@ class Resumption:
     def __init__(self, config: Config, given: Collection[str], before: Before | None) -> None:
         """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
         self._config, self._given, self.before = config, frozenset(given), before
-
-    def with_data(self, data: DataConfig) -> "Resumption":
-        """The same run, carried on with other files of its data: those that were prepared."""
-        config = self._config.model_copy(update={"data": data})
-        return Resumption(config, self._given, self.before)
 
     def refit(self, machines: Machines) -> Refit:
         """How the run goes on, given the ranks of each machine.

@@ -17,7 +17,8 @@ from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
-from megdet_hvd.engine.saving import checkpoint_due, save
+from megdet_hvd.engine.saving import checkpoint_due, save, save_best
+from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.summary import summary
 
 Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
@@ -87,6 +88,8 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             needed = evaluations is not None and evaluations.needs_checkpoint
             if checkpoint_due(run, run.iteration) or (measured and needed):
                 save(run)
+            elif measured:
+                save_best(run)
             if evaluations is not None:
                 evaluations.look()
             progress.outside(time.monotonic() - began)
@@ -100,8 +103,9 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     if metrics is not None:
         metrics.close()
     if run.world.is_main and run.stopped is None:
-        for words in summary(folder, run.iteration):
-            LOGGER.info(words)
+        with Spare("the summary").writing():
+            for words in summary(folder, run.iteration):
+                LOGGER.info(words)
     return run
 
 
@@ -117,6 +121,8 @@ def _before_steps(run: Run, evaluations: Evaluations) -> None:
     measured = made_up and not evaluations.needs_checkpoint and run.stopped is None
     if measured and checkpoint_due(run, run.iteration):
         save(run)
+    elif measured:
+        save_best(run)
 
 
 def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:

@@ -130,16 +130,18 @@ def forget_after(metrics: Path, iteration: int, *, evaluation_due: bool = False)
     Where the file can't be written it stays as it is; readers let the later of two lines count.
     ``evaluation_due``: so does the evaluation after ``iteration`` itself.
     """
-    if not metrics.exists():
-        return
-    kept = []
-    for line in retried(metrics.read_text).splitlines():
-        try:
-            record = json.loads(line)
-            again = evaluation_due and record["kind"] == "eval"
-            if record["iteration"] < iteration + (0 if again else 1):
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line, written when the power went
     with suppress(OSError):
+        if not metrics.exists():
+            return
+        kept = []
+        for line in retried(
+            lambda: metrics.read_text(encoding="utf-8", errors="replace")
+        ).splitlines():
+            try:
+                record = json.loads(line)
+                again = evaluation_due and record["kind"] == "eval"
+                if record["iteration"] < iteration + (0 if again else 1):
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # half a line, written when the power went
         write_bytes(metrics, "".join(f"{line}\n" for line in kept).encode())

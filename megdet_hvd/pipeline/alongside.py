@@ -1,20 +1,21 @@
 """A run's evaluations by other ranks: training goes on, and results come when they are ready."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import broadcast_object, gather_objects
+from megdet_hvd.engine.best import is_better
 from megdet_hvd.engine.evaluations import Evaluations, evaluation_due
 from megdet_hvd.engine.log import LOGGER
-from megdet_hvd.engine.metrics import Metrics
+from megdet_hvd.engine.metrics import Metrics, lines_so_far
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
-from megdet_hvd.errors import UserError
+from megdet_hvd.engine.spare import reason_of
 from megdet_hvd.pipeline.desk import Order, Result, TrainersDesk
-from megdet_hvd.report.metrics_file import read_metrics
 
 _ROUND_S = 1.0
 """At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
@@ -41,7 +42,7 @@ class Alongside(Evaluations):
         self._run, self._metrics, self._pictures, self._desk = run, metrics, pictures, desk
         self._due = False
         self._outstanding: dict[int, Order] = {}
-        run.ap = None
+        run.ap = run.measured_at = None
 
     @property
     def protected(self) -> Collection[Path]:
@@ -57,14 +58,15 @@ class Alongside(Evaluations):
 
     def _catch_up(self) -> bool:
         run = self._run
-        lines = read_metrics(run.folder.metrics).eval
-        known = [line["AP"] for line in lines if line["iteration"] and line.get("AP") is not None]
-        run.best_ap = max([*known, *([] if run.best_ap is None else [run.best_ap])], default=None)
-        measured = {line["iteration"] for line in lines}
+        lines = lines_so_far(run.folder.metrics).eval
+        measured = {line["iteration"]: line.get("AP") for line in lines}
         end = run.derived.end_iteration
         for path in list_checkpoints(run.folder.checkpoints):
             iteration = iteration_of(path)
-            if iteration is None or iteration > run.iteration or iteration in measured:
+            if iteration is None or iteration > run.iteration:
+                continue
+            if iteration in measured:
+                self._keep_if_best(path, iteration, measured[iteration])
                 continue
             untrained = iteration == 0 and run.config.evaluation.untrained
             if untrained or evaluation_due(run, iteration, end):
@@ -139,6 +141,8 @@ class Alongside(Evaluations):
     def _take_in(self, result: Result) -> None:
         assert self._metrics is not None, "rank 0 has them"
         run, order = self._run, result.order
+        # Marked first: where this process is killed in between, the result is asked for again.
+        self._keep_if_best(order.path, order.iteration, result.ap)
         self._metrics.write("eval", order.iteration, epoch=order.epoch, **result.metrics)
         LOGGER.info(
             f"validation after iteration {order.iteration} (epoch {order.epoch:.2f}): mmAP "
@@ -146,15 +150,28 @@ class Alongside(Evaluations):
             f"at iteration {run.iteration}"
         )
         del self._outstanding[order.iteration]
-        try:
-            # The untrained model is measured for comparison, not to be kept.
-            if order.iteration and (run.best_ap is None or result.ap > run.best_ap):
-                mark_best(order.path)
-                run.best_ap = result.ap
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
-        except (UserError, OSError) as error:  # rank 0 alone has it, and the others go on
-            LOGGER.error(f"error: checkpoints after iteration {order.iteration}: {error}")
+        self._prune(order.iteration)
         self._pictures.draw_curves()
+
+    def _keep_if_best(self, path: Path, iteration: int, ap: float | None) -> None:
+        """The untrained model is measured for comparison, not to be kept."""
+        if iteration and is_better(ap, self._run.best_ap):
+            with self._told(iteration):
+                mark_best(path)
+                self._run.best_ap = ap
+
+    def _prune(self, iteration: int) -> None:
+        run = self._run
+        with self._told(iteration):
+            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
+
+    @contextmanager
+    def _told(self, iteration: int) -> Iterator[None]:
+        """What goes wrong with files is said: rank 0 alone knows it, and the others go on."""
+        try:
+            yield
+        except Exception as error:
+            LOGGER.error(f"error: checkpoints after iteration {iteration}: {reason_of(error)}")
 
 
 def alongside(desk: TrainersDesk | None) -> Callable[..., Evaluations]:

@@ -59,7 +59,7 @@ def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Orde
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
-    spare = Spare("pictures of detections")
+    spare = Spare("the picture of detections")
 
     def evaluate(order: Order) -> Result:
         go_outside("evaluation")

@@ -141,10 +141,7 @@ class Program:
             gather=partial(meeting.gather, name="watchdog"),
             at_end=tell_of_hang,
         )
-        config, resumption = prepare_data(plan.config, meeting, world), plan.resumption
-        if resumption is not None:
-            resumption = resumption.with_data(config.data)
-        plan = replace(plan, config=config, resumption=resumption)
+        plan = replace(plan, prepared=prepare_data(plan.config, meeting, world).data)
         code = self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
         code = int(meeting.gather(code, "end")[0])
         self.watchdog.stop()

@@ -113,6 +113,33 @@ def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: Told
     along.look()
     assert run.best_ap == 0.4 and best.read_text() == "5"
     assert [line["AP"] for line in read_metrics(run.folder.metrics).eval] == [0.5, 0.4]
+    # Carried on: what was measured best is still there, and its link is made up for.
+    along, run = evaluations(tmp_path, Desk(), 5, 3, 5)
+    run.best_ap = 0.4
+    along.begin()
+    assert run.best_ap == 0.5 and best.read_text() == "3"
+
+
+def test_a_result_is_asked_for_again_where_its_checkpoint_was_not_marked(tmp_path: Path) -> None:
+    """The process is killed as it marks, or between the mark and the metrics."""
+    for at in (
+        "megdet_hvd.pipeline.alongside.mark_best",
+        "megdet_hvd.engine.metrics.Metrics.write",
+    ):
+        desk = Desk()
+        along, run = evaluations(tmp_path / at, desk, 5, 3)
+        along.begin()
+        desk.answers = [0.5]
+        with mock.patch(at, side_effect=KeyboardInterrupt), pytest.raises(KeyboardInterrupt):
+            along.look()
+        desk = Desk()
+        along, run = evaluations(tmp_path / at, desk, 5, 3)
+        along.begin()
+        assert ordered(desk) == [3]
+        desk.answers = [0.5]
+        along.look()
+        assert (run.folder.checkpoints / BEST).read_text() == "3"
+        assert [line["AP"] for line in read_metrics(run.folder.metrics).eval] == [0.5]
 
 
 def test_an_evaluation_without_a_checkpoint_is_told(tmp_path: Path, errors: Told) -> None:
