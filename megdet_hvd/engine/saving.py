@@ -6,6 +6,7 @@ from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.exchange import broadcast_object
 from megdet_hvd.comm.position import go_outside
+from megdet_hvd.engine.fingerprints import measure
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
@@ -53,6 +54,11 @@ def save(run: Run, *, last: bool = False) -> None:
         shared_statistics=run.shared_statistics,
         evaluation_due=run.evaluation_due,
     )
+    state |= {
+        "filed": run.filed,
+        "measure": measure(run.config, run.data.val),
+        "compared_after": run.compared_after,
+    }
     problem: str | None = None
     if run.world.is_main:
         path = run.folder.checkpoints / checkpoint_name(run.iteration)

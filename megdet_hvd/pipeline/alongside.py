@@ -58,7 +58,8 @@ class Alongside(Evaluations):
     def _catch_up(self) -> bool:
         run = self._run
         lines = read_metrics(run.folder.metrics).eval
-        known = [line["AP"] for line in lines if line["iteration"] and line.get("AP") is not None]
+        comparable = [line for line in lines if line["iteration"] > run.compared_after]
+        known = [line["AP"] for line in comparable if line.get("AP") is not None]
         run.best_ap = max([*known, *([] if run.best_ap is None else [run.best_ap])], default=None)
         measured = {line["iteration"] for line in lines}
         end = run.derived.end_iteration
