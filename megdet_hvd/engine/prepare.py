@@ -1,6 +1,6 @@
 """What a run works with: data opened, detector built, run folder made, checkpoint taken up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,14 @@ from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
-from megdet_hvd.config.load import to_yaml
+from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
+from megdet_hvd.engine.fingerprints import measure
 from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
@@ -29,6 +31,7 @@ from megdet_hvd.engine.norms import (
     shares_statistics_with_all,
 )
 from megdet_hvd.engine.optimizer import build_optimizer
+from megdet_hvd.engine.resumption import filed
 from megdet_hvd.engine.run_folder import (
     RunFolder,
     check_writable,
@@ -36,6 +39,7 @@ from megdet_hvd.engine.run_folder import (
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
+from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
@@ -78,6 +82,14 @@ class Run:
     """Why the run ended before its end, on request."""
     evaluations: "Evaluations | None" = None
     """Who measures the detector; None: nobody, or not yet."""
+    changes: tuple[Change, ...] = ()
+    """Settings that are other ones than in the checkpoint that was taken up."""
+    compared_after: int = 0
+    """An mmAP of this iteration or an earlier one was measured otherwise than it is now."""
+    measured_anew: bool = False
+    """Whether that is so since this resume."""
+    filed: dict[str, object] = field(default_factory=dict)
+    """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
 
     @property
     def own_ap(self) -> float | None:
@@ -143,6 +155,7 @@ def prepare_run(
             state["best_ap"] = best_ap_of(folder, state["best_ap"])
         elif world.is_main:
             create_run_folder(path, to_yaml(config), anew=anew)
+        own = filed(load_config(folder.config)) if world.is_main and folder.config.exists() else {}
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
@@ -161,6 +174,7 @@ def prepare_run(
         scaler,
         shares_statistics_with_all(config, world),
         recomputation,
+        filed=own,
     )
     if resume:
         _take_up(run, broadcast_object(state, world, "checkpoint"))
@@ -187,11 +201,28 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
         run.iteration = restore_state(
             state, run.detector, run.optimizer, run.scaler, run.config, run.data.train, run.world
         )
+        _check_end(run)
+    run.changes = tuple(changes(state["config"], run.config))
     run.ap, run.best_ap = state["ap"], state["best_ap"]
-    run.measured_at = None if run.ap is None else run.iteration
     run.evaluation_due = state.get("evaluation_due", False)
+    run.compared_after = state.get("compared_after", 0)
+    way = measure(run.config, run.data.val)
+    if state.get("measure", way) != way:
+        run.ap = run.best_ap = None
+        run.compared_after, run.measured_anew = run.iteration - run.evaluation_due, True
+    run.measured_at = None if run.ap is None else run.iteration
     if run.world.is_main:
         forget_after(run.folder.metrics, run.iteration, evaluation_due=run.evaluation_due)
+
+
+def _check_end(run: Run) -> None:
+    end = run.derived.end_iteration
+    if end < run.iteration:
+        raise UserError(
+            f"resume: the run would end after iteration {end}, and the checkpoint is of iteration "
+            f"{run.iteration}; raise learning.max_iterations={run.config.learning.max_iterations}, "
+            f"or let the policy ({run.config.learning.policy}) end later"
+        )
 
 
 def _where(world: World) -> str:
@@ -231,5 +262,20 @@ def announce(run: Run) -> None:
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
     LOGGER.info(run.recomputation)
+    for change in run.changes if world.is_main else ():
+        _tell(change)
+    if run.measured_anew:
+        LOGGER.info(
+            f"mmAP was measured otherwise up to iteration {run.compared_after}: best.pt is chosen "
+            "among later ones"
+        )
     if run.iteration:
         LOGGER.info(f"carrying on after iteration {run.iteration} (epoch {run.epoch:.2f})")
+
+
+def _tell(change: Change) -> None:
+    """What becomes of a setting that was changed for this resume."""
+    if change.rule.answer == "no effect":
+        LOGGER.warning(f"warning: {change}, which has no effect: {change.rule.words}")
+    else:
+        LOGGER.info(f"{change}: {change.rule.words}")

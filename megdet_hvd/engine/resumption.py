@@ -13,6 +13,7 @@ from megdet_hvd.config.before import Before
 from megdet_hvd.config.bn_groups import Machines
 from megdet_hvd.config.load import config_to_dict, sets
 from megdet_hvd.config.refit import MAY_STAND, Refit, refit
+from megdet_hvd.config.resume_rules import at_path, refuse_changes
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.serialize import serializable
@@ -61,18 +62,28 @@ def resumption_of(
         own: the run's own configuration, from its folder.
         overrides: words of this resume's own command line; the words of a job that is requeued
             are no wish for another layout and don't belong here.
+
+    Raises:
+        UserError: a setting was changed that a resumed run keeps.
     """
-    asked, had = config_to_dict(config), config_to_dict(own)
-    given = [
-        key for key in MAY_STAND if sets(overrides, key, config) or _at(asked, key) != _at(had, key)
-    ]
     try:
         before = read_before(folder)
     except UserError:
         before = None
+    if before is not None and before.config:
+        refuse_changes(before.config, config)
+    asked, had = config_to_dict(config), config_to_dict(own)
+    then = None if before is None else before.filed
+    given = [
+        key
+        for key in MAY_STAND
+        if sets(overrides, key, config)
+        or at_path(asked, key) != at_path(had, key)
+        or (then is not None and at_path(had, key) != then.get(key))  # the file was edited
+    ]
     return Resumption(config, given, before)
 
 
-def _at(tree: dict[str, dict[str, object]], key: str) -> object:
-    section, _, name = key.partition(".")
-    return tree[section][name]
+def filed(own: Config) -> dict[str, object]:
+    """What ``own``, the run folder's file, says of the settings that a resume fits."""
+    return {key: at_path(config_to_dict(own), key) for key in MAY_STAND}

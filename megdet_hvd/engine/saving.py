@@ -9,6 +9,7 @@ from megdet_hvd.comm.agree import Told, as_told, mark_agreed
 from megdet_hvd.comm.exchange import broadcast_object
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.engine.best import is_better
+from megdet_hvd.engine.fingerprints import measure
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
@@ -84,6 +85,11 @@ def _write(run: Run, name: str) -> Told | None:
         shared_statistics=run.shared_statistics,
         evaluation_due=run.evaluation_due,
     )
+    state |= {
+        "filed": run.filed,
+        "measure": measure(run.config, run.data.val),
+        "compared_after": run.compared_after,
+    }
     problem: Told | None = None
     if run.world.is_main:
         path = run.folder.checkpoints / name

@@ -66,7 +66,8 @@ class Alongside(Evaluations):
             if iteration is None or iteration > run.iteration:
                 continue
             if iteration in measured:
-                self._keep_if_best(path, iteration, measured[iteration])
+                if iteration > run.compared_after:
+                    self._keep_if_best(path, iteration, measured[iteration])
                 continue
             untrained = iteration == 0 and run.config.evaluation.untrained
             if untrained or evaluation_due(run, iteration, end):

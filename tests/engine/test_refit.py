@@ -143,7 +143,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
     stopped(folder, "passes", "2to4", "2to4-one")
     said["4"] = launch(folder, 4, f"0,0,1,1 {RESUME}2to4", f"0,0,0,0 {RESUME}2to4-one")
     said["refused"] = launch(
-        folder, 2, f"0,1 {RESUME}4to2-refused", launcher="gloo", MEGDET_BLIND="1"
+        folder,
+        2,
+        f"0,1 {RESUME}4to2-refused",
+        f"0,1 {RESUME}4to2-refused learning.decay_bn=false learning.weight_decay=0.1",
+        launcher="gloo",
+        MEGDET_BLIND="1",
     )
     return folder, said
 
@@ -181,7 +186,9 @@ def test_two_go_on_as_four(runs: tuple[Path, dict[str, str]], run: str) -> None:
 def test_another_bn_size_is_refused(runs: tuple[Path, dict[str, str]]) -> None:
     """By all ranks alike, though only rank 0 sees the checkpoint."""
     folder, said = runs
-    assert said["refused"].count("4to2-refused ended with 2") == 2
+    assert said["refused"].count("4to2-refused ended with 2") == 4
+    assert said["refused"].count("error: resume: learning.decay_bn was true in the checkpoint") == 1
+    assert "Traceback" not in said["refused"]
     assert (
         "error: resumed on 2 processes instead of 4: global batch 8 = 2 × 2 images × 2 passes "
         "(was 4 × 2 × 1); BN size changes from 8 to 2, each process its own 2 images "

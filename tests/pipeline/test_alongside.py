@@ -71,6 +71,7 @@ def evaluations(folder: Path, desk: Desk, iteration: int, *saved: int) -> tuple[
         derived=SimpleNamespace(end_iteration=END),
         iteration=iteration,
         best_ap=None,
+        compared_after=0,
         evaluation_due=False,
         stopped=None,
     )
@@ -96,6 +97,19 @@ def test_what_has_no_result_is_handed_over_once(tmp_path: Path) -> None:
     assert along.begin() is True and ordered(desk) == [], "it was measured before"
     along, run = evaluations(tmp_path, desk, 4, 2, 3, 4, 5)
     assert along.begin() is False and ordered(desk) == [3], "2 and 4 are not due, 5 is not yet"
+
+
+def test_results_that_were_measured_otherwise_are_no_rivals(tmp_path: Path) -> None:
+    desk = Desk()
+    along, run = evaluations(tmp_path, desk, 5, 3, 5)
+    along.begin()
+    desk.answers = [0.5, 0.3]
+    along.look()
+    for compared_after, best in ((0, 0.5), (3, 0.3), (5, None)):
+        along, run = evaluations(tmp_path, Desk(), 5)
+        run.compared_after = compared_after
+        along.begin()
+        assert run.best_ap == best
 
 
 def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: Told) -> None:
