@@ -57,6 +57,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         end_iteration=end,
         local_size=world.local_size,
         cores=world.cores,
+        limit_s=config.watchdog.seconds,
     )
     skipped = 0
     with closing(progress):

@@ -75,6 +75,7 @@ def detect(
             images_per_batch,
             local_size=local_size,
             cores=cores,
+            limit_s=config.watchdog.seconds,
         ):
             for picture in batch.unreadable:
                 if config.data.unreadable_images == "stop":
