@@ -65,6 +65,8 @@ class Run:
     """What of the detector is recomputed, in words."""
     iteration: int = 0
     """Optimizer steps done."""
+    saved: int = 0
+    """Of these, those that a checkpoint holds."""
     ap: float | None = None
     """Newest mmAP on the validation pictures."""
     best_ap: float | None = None
@@ -171,6 +173,7 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
         run.iteration = restore_state(
             state, run.detector, run.optimizer, run.scaler, run.config, run.data.train, run.world
         )
+    run.saved = run.iteration
     run.ap, run.best_ap = state["ap"], state["best_ap"]
     run.evaluation_due = state.get("evaluation_due", False)
     if run.world.is_main:

@@ -68,7 +68,9 @@ def save(run: Run, *, last: bool = False) -> None:
     if run.evaluations is not None:
         file = run.folder.checkpoints / checkpoint_name(run.iteration)
         run.evaluations.saved(file if problem is None else None)
-    if problem is not None:
+    if problem is None:
+        run.saved = run.iteration
+    else:
         run.best_ap = best_before
         _failed(run, problem, last or run.iteration == run.derived.end_iteration)
 
