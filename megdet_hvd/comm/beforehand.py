@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from megdet_hvd.cluster.launch import Launch
 from megdet_hvd.comm.mpi_exchange import broadcast_value
+from megdet_hvd.comm.promise import check_mpi
 from megdet_hvd.comm.rendezvous import meet
 
 T = TypeVar("T")
@@ -19,9 +20,11 @@ def rank_0_decides(make: Callable[[], T], launch: Launch) -> T:
 
     Raises:
         RunError: under Gloo, a process did not come.
+        UserError: MPI does not find the processes that the launcher started.
     """
     if launch.controller == "single":
         return make()
+    check_mpi(launch)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         from mpi4py import MPI

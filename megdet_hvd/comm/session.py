@@ -22,6 +22,7 @@ from megdet_hvd.comm.mpi_exchange import allgather_values
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
+from megdet_hvd.comm.promise import broken_promise, check_mpi
 from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
 from megdet_hvd.comm.world import Machines, World, machines_of
@@ -62,7 +63,8 @@ def start(
 
     Raises:
         UserError: the launcher's local size contradicts what the machines say, or what ``check``
-            says, or a rank has a ``problem``; on all ranks alike.
+            says, or a rank has a ``problem``; on all ranks alike. MPI or Horovod does not find the
+            processes that the launcher started: on each that finds it out.
         StorageError: a rank's ``problem`` is one.
     """
     global _store
@@ -71,6 +73,8 @@ def start(
     if communicator is not None:
         # What the launcher says holds for all processes, of which these may be a few.
         launch = Launch("mpi", f"{launch.launcher}, mpi4py", None, None, None, None)
+    else:
+        check_mpi(launch)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
     if launch.controller == "single":
         # Horovod would start MPI, which needs a daemon that plain python may not find.
@@ -91,6 +95,9 @@ def start(
     sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
+    broken = broken_promise(launch, hvd.size(), hvd.rank(), "Horovod")
+    if broken is not None:
+        raise UserError(broken)
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
     own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
     process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)

@@ -70,6 +70,8 @@ class Run:
     """What of the detector is recomputed, in words."""
     iteration: int = 0
     """Optimizer steps done."""
+    saved: int = 0
+    """Of these, those that a checkpoint holds."""
     ap: float | None = None
     """Newest mmAP on the validation pictures."""
     measured_at: int | None = None
@@ -203,6 +205,7 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
         )
         _check_end(run)
     run.changes = tuple(changes(state["config"], run.config))
+    run.saved = run.iteration
     run.ap, run.best_ap = state["ap"], state["best_ap"]
     run.evaluation_due = state.get("evaluation_due", False)
     run.compared_after = state.get("compared_after", 0)

@@ -150,6 +150,8 @@ def _configured(
 
     try:
         value, problem = rank_0_decides(attempt, launch) if rank_0_configures else attempt()
+    except UserError as error:
+        return refused(error)
     except RunError as error:
         return refused(error)
     except Exception as fault:

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
+from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.cluster import ending
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import gather_objects
@@ -58,9 +59,10 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         end_iteration=end,
         local_size=world.local_size,
         cores=world.cores,
+        limit_s=config.watchdog.seconds,
     )
     skipped = 0
-    with closing(progress):
+    with closing(progress), _at_stake(run):
         if evaluations is not None:
             began = time.monotonic()
             _before_steps(run, evaluations)
@@ -107,6 +109,23 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             for words in summary(folder, run.iteration):
                 LOGGER.info(words)
     return run
+
+
+@contextmanager
+def _at_stake(run: Run) -> Iterator[None]:
+    """Inside, whoever ends rank 0's process is told what that costs."""
+
+    def lost() -> str:
+        count = run.iteration - run.saved
+        since = f"since {checkpoint_name(run.saved)}" if run.saved else "so far"
+        return f"{count} iteration{'' if count == 1 else 's'} {since}"
+
+    if run.world.is_main:
+        stopping.stake(lost)
+    try:
+        yield
+    finally:
+        stopping.stake(None)
 
 
 def _before_steps(run: Run, evaluations: Evaluations) -> None:

@@ -101,7 +101,9 @@ def _write(run: Run, name: str) -> Told | None:
         if problem is None and name != BEST and not _after(run, path, best):
             run.best_ap = best_before
     problem = broadcast_object(problem, run.world, "checkpoint.problem")
-    if problem is not None:
+    if problem is None:
+        run.saved = run.saved if name == BEST else run.iteration
+    else:
         run.best_ap = best_before
     return problem
 

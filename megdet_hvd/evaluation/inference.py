@@ -76,6 +76,7 @@ def detect(
             images_per_batch,
             local_size=local_size,
             cores=cores,
+            limit_s=config.watchdog.seconds,
         ):
             if batch.failed:
                 raise StorageError(batch.failed[0])
