@@ -124,6 +124,10 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
         steps = plan.trained.iteration
         print(f"{plan.trained.path}" + (f", iteration {steps}" if steps is not None else ""))
         print(f"on {', '.join(str(file) for file in index.annotation_files)}")
+        for note in index.notes:
+            print(f"note: {note}")
+        for doubt in index.doubts:
+            print(f"warning: {doubt}")
         print("\n".join(found.result.lines()), flush=True)
     with together(world, "evaluate.write"):
         if plan.out is not None and world.is_main:

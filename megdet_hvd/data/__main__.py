@@ -45,8 +45,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser(
         "check",
         help="read a COCO-format data set through and say what is wrong with it",
-        description="Exit code 0: nothing wrong. 1: problems found. 2: bad usage. 6: the storage "
-        "fails at the moment.",
+        description="By the rules of training, which reads the files as one data set. Exit code "
+        "0: nothing wrong. 1: problems found: training would stop, or is warned. 2: bad usage. "
+        "6: the storage fails at the moment.",
     )
     check.add_argument(
         "paths", nargs="+", metavar="PATH", help="annotation files, or a COCO-format folder"
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="FOLDER",
         help="picture folder, once for all files or once per file; left out, it is looked for",
+    )
+    check.add_argument(
+        "--val",
+        action="store_true",
+        help="by the rules of evaluation (data.val): pictures and files without boxes are fine",
     )
     check.add_argument("--no-decode", action="store_true", help="don't open the pictures")
     check.add_argument("--threads", type=_positive, default=None, help="pictures read at a time")
@@ -105,36 +111,42 @@ def _positive(text: str) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from megdet_hvd.data.check import check_sources, numbers
+    from megdet_hvd.data.coco import Purpose
     from megdet_hvd.data.draw import contact_sheet
     from megdet_hvd.data.layout import find_sources
     from megdet_hvd.data.problems import report_lines
 
     sources = find_sources(
-        [expand_path(path) for path in options.paths], [expand_path(p) for p in options.images]
+        [expand_path(path) for path in options.paths],
+        [expand_path(p) for p in options.images],
+        say=lambda line: print(f"note: {line}"),
     )
-    reports = check_sources(
+    purpose: Purpose = "val" if options.val else "train"
+    report = check_sources(
         sources,
+        purpose=purpose,
         decode_pictures=not options.no_decode,
         threads=options.threads or len(os.sched_getaffinity(0)),
         progress=_Progress(),
     )
-    for report in reports:
-        print(f"\n{report.source.annotations}\n  pictures in {report.source.images}")
-        if report.index is not None:
-            decoded = "not opened" if options.no_decode else f"{report.decoded} decoded"
-            lines = [*numbers(report.index), f"pictures {decoded}"]
-            print("\n".join(f"  {line}" for line in lines))
-        for note in report.notes:
+    for source in report.sources:
+        print(f"\n{source.annotations}\n  pictures in {source.images}")
+        decoded = "not opened" if options.no_decode else f"{source.decoded} decoded"
+        lines = [*numbers(source.index), f"pictures {decoded}"]
+        print("\n".join(f"  {line}" for line in lines))
+        for note in source.notes:
             print(f"  note: {note}")
-    problems = [problem for report in reports for problem in report.problems]
+    problems = [*report.problems, *report.doubts]
     if problems:
         print(f"\n{len(problems)} problems")
         print("\n".join(report_lines(problems, options.first)))
+        if not report.problems:
+            print("training and evaluation would go on all the same, with a warning")
     else:
         print("\nnothing wrong was found")
     if options.draw:
         out = expand_path(options.out)
-        indexes = [report.index for report in reports if report.index is not None]
+        indexes = [source.index for source in report.sources]
         try:
             contact_sheet(indexes, options.draw).save(out, "PNG")
         except OSError as error:

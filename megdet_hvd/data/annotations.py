@@ -1,60 +1,94 @@
-"""One COCO-format annotation file, as arrays.
+"""One COCO-format annotation file, as arrays: what pycocotools reads, with the same values.
 
 Whatever is wrong with single entries is collected, not raised: training stops on it
 (:mod:`megdet_hvd.data.coco`), the checker lists it (:mod:`megdet_hvd.data.check`).
 Only a file that cannot be understood at all raises.
 """
 
-import json
 import math
-from dataclasses import dataclass
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from megdet_hvd.data.annotation_json import load
+from megdet_hvd.data.ids import Id, as_id, in_order, loosely, numbers, whole_number
 from megdet_hvd.data.problems import Problem
-from megdet_hvd.errors import UserError
-from megdet_hvd.storage import cannot_read, retried
 
-INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
-_LISTS = ("images", "annotations", "categories")
-_HEAVY = ("segmentation", "keypoints", "caption")
+NO_IMAGE_ID = "image needs an id (a number or a text)"
+NO_FILE_NAME = "image needs a file_name (or a coco_url)"
+TWO_IMAGES = "duplicate image id (one id for two pictures)"
+NO_CATEGORY_ID = "category needs an id (a number or a text)"
+TWO_CATEGORIES = "duplicate category id (one id for two names)"
+TWO_ANNOTATIONS = "duplicate annotation id (pycocotools takes the last one twice)"
+NO_BOX = "annotation needs a bbox of four numbers"
+ODD_CROWD = "iscrowd must be 0 or 1"
+_INT32 = 2**31 - 1
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_LEFT_OUT_KEYS = ("ignore", "difficult")
+_YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
 
 @dataclass(frozen=True)
 class AnnotationFile:
-    """An annotation file with n pictures and m usable boxes, crowds among them."""
+    """An annotation file with n pictures, m boxes (crowds among them) and K categories."""
 
     path: Path
     """The file."""
-    categories: dict[int, str]
-    """Name of each category id, ascending by id."""
+    categories: dict[Id, str]
+    """Name of each of the K category ids, in COCOeval's order."""
+    roots: frozenset[Id]
+    """Categories without boxes of which others are kinds, as Roboflow's first is."""
     image_ids: NDArray[np.int64]
-    """(n,) ids, in the order of the file."""
+    """(n,) the ids; where they are no whole numbers, numbers in the ids' order."""
+    original_ids: tuple[Id, ...] | None
+    """n ids; None where they are ``image_ids``."""
     file_names: list[str]
-    """n names, as written in the file."""
+    """n names, as written in the file; of those with a web address only, the address."""
     widths: NDArray[np.int32]
-    """(n,) pixels."""
+    """(n,) pixels; 0 where the file doesn't say."""
     heights: NDArray[np.int32]
-    """(n,) pixels."""
-    annotation_ids: NDArray[np.int64]
-    """(m,) ids."""
+    """(n,) pixels; 0 where the file doesn't say."""
+    annotation_ids: Sequence[Any]
+    """m ids, whatever the file has for them; None where it has none."""
     owners: NDArray[np.int64]
     """(m,) position of each box's picture."""
-    category_ids: NDArray[np.int64]
-    """(m,) the file's own category ids."""
+    classes: NDArray[np.int64]
+    """(m,) position of each box's category in ``categories``."""
     crowds: NDArray[np.bool_]
     """(m,) whether the box is a crowd (``iscrowd``)."""
+    ignored: NDArray[np.bool_]
+    """(m,) whether the file asks not to learn from it (``ignore``, ``difficult``)."""
     areas: NDArray[np.float64]
     """(m,) the ``area`` of the file, which decides small, medium and large; w·h where absent."""
+    with_area: NDArray[np.bool_]
+    """(m,) whether the file has it."""
     raw_boxes: NDArray[np.float64]
     """(m, 4) x y w h as in the file: what the COCO evaluation compares with."""
-    boxes: NDArray[np.float32]
-    """(m, 4) x1 y1 x2 y2, clipped to the picture: what training learns from."""
-    problems: list[Problem]
-    """Everything wrong with single entries; boxes named here are not in the arrays."""
+    annotated: bool
+    """Whether there is a list of annotations at all; test sets have none."""
+    problems: list[Problem] = field(default_factory=list)
+    """Everything wrong with single entries, which are not in the arrays."""
+    notes: list[str] = field(default_factory=list)
+    """What was read otherwise than it is written, or left out, in words for the log."""
+    truth_notes: list[str] = field(default_factory=list)
+    """Where pycocotools would measure otherwise on the same file."""
+
+    def image(self, position: int) -> Id:
+        """The id of a picture, as the file has it."""
+        if self.original_ids is None:
+            return int(self.image_ids[position])
+        return self.original_ids[position]
+
+    def place(self, box: int) -> str:
+        """Which entry a box is, in words."""
+        image = self.image(int(self.owners[box]))
+        return f"annotation {_shown_id(self.annotation_ids[box])} (image {_shown_id(image)})"
 
 
 def read_annotation_file(path: Path) -> AnnotationFile:
@@ -64,42 +98,41 @@ def read_annotation_file(path: Path) -> AnnotationFile:
         UserError: it is missing, not JSON, or not COCO format.
         StorageError: it can't be read at the moment.
     """
-    content = _load(path)
-    problems: list[Problem] = []
-    categories = _categories(path, content["categories"], problems)
-    ids, names, widths, heights = _images(path, content["images"], problems)
-    position = {image_id: i for i, image_id in enumerate(ids)}
-    columns = _annotations(path, content["annotations"], position, categories, problems)
-    annotation_ids, owners, category_ids, crowds, areas, raw = columns
-    width_array = np.asarray(widths, np.int32)
-    height_array = np.asarray(heights, np.int32)
-    raw_boxes = np.asarray(raw, np.float64).reshape(-1, 4)
-    owner_array = np.asarray(owners, np.int64)
-    boxes, usable = clip_boxes(raw_boxes, width_array[owner_array], height_array[owner_array])
-    for k in np.flatnonzero(~usable):
-        image = ids[owners[k]]
-        size = f"picture {widths[owners[k]]}×{heights[owners[k]]}"
-        where = f"annotation {annotation_ids[k]} (image {image})"
-        shown = [float(v) for v in raw_boxes[k]]
-        problems.append(Problem(INVALID_BOX, str(path), where, f"bbox {shown}, {size}"))
-    raw_areas = raw_boxes[:, 2] * raw_boxes[:, 3]
-    area_array = np.asarray(areas, np.float64)
-    area_array = np.where(np.isfinite(area_array), area_array, raw_areas)
+    content = load(path)
+    reader = _Reader(str(path))
+    categories = reader.categories(content["categories"])
+    images = reader.images(content["images"])
+    entries = content.get("annotations", [])
+    boxes = reader.boxes(entries, images.positions, categories)
+    roots = _roots(content["categories"]) & categories.keys()
+    used = {list(categories)[k] for k in set(boxes.classes.tolist())}
+    image_ids, original_ids = numbers(images.ids)
+    if any("neg_category_ids" in entry for entry in content["images"][:1]):
+        reader.truth_notes.append(
+            "an LVIS file: the numbers are COCO's own, without LVIS's rules for classes that were "
+            "not searched for (neg_category_ids, not_exhaustive_category_ids)"
+        )
     return AnnotationFile(
         path=path,
         categories=categories,
-        image_ids=np.asarray(ids, np.int64),
-        file_names=names,
-        widths=width_array,
-        heights=height_array,
-        annotation_ids=np.asarray(annotation_ids, np.int64)[usable],
-        owners=owner_array[usable],
-        category_ids=np.asarray(category_ids, np.int64)[usable],
-        crowds=np.asarray(crowds, np.bool_)[usable],
-        areas=area_array[usable],
-        raw_boxes=raw_boxes[usable],
-        boxes=boxes[usable],
-        problems=problems,
+        roots=frozenset(roots - used),
+        image_ids=image_ids,
+        original_ids=original_ids,
+        file_names=images.names,
+        widths=np.asarray(images.widths, np.int32),
+        heights=np.asarray(images.heights, np.int32),
+        annotation_ids=boxes.ids,
+        owners=boxes.owners,
+        classes=boxes.classes,
+        crowds=boxes.crowds,
+        ignored=boxes.ignored,
+        areas=boxes.areas,
+        with_area=boxes.with_area,
+        raw_boxes=boxes.boxes,
+        annotated="annotations" in content,
+        problems=reader.problems,
+        notes=reader.notes,
+        truth_notes=reader.truth_notes,
     )
 
 
@@ -122,159 +155,374 @@ def clip_boxes(
     return boxes, valid
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
-    def lighten(entry: dict[str, Any]) -> dict[str, Any]:
-        # Polygons are nine tenths of COCO's file: letting go of each as it is parsed keeps
-        # the peak near the size of the text.
-        for key in _HEAVY:
-            entry.pop(key, None)
-        return entry
+@dataclass
+class _Images:
+    """n usable picture entries."""
 
-    try:
-        text = retried(path.read_bytes)
-    except FileNotFoundError:
-        raise UserError(
-            f"annotation file {path} does not exist; give the path of a COCO-format JSON file "
-            f"(data.train / data.val, key annotations)"
-        ) from None
-    except OSError as error:
-        raise cannot_read(f"annotation file {path}", error) from None
-    try:
-        content = json.loads(text, object_hook=lighten)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"annotation file {path} is not JSON: {error}; a COCO-format JSON file is needed"
-        ) from None
-    if not isinstance(content, dict):
-        raise UserError(
-            f"annotation file {path} is not COCO format: its top level is "
-            f"{'a list' if isinstance(content, list) else type(content).__name__}, and must be an "
-            f"object with the keys {', '.join(_LISTS)}"
-        )
-    missing = [key for key in _LISTS if key not in content]
-    if missing:
-        found = ", ".join(sorted(map(str, content))) or "none"
-        raise UserError(
-            f"annotation file {path} is not COCO format: missing {', '.join(missing)} "
-            f"(keys found: {found}); it needs {', '.join(_LISTS)}"
-        )
-    for key in _LISTS:
-        if not isinstance(content[key], list) or any(not isinstance(e, dict) for e in content[key]):
-            raise UserError(
-                f"annotation file {path} is not COCO format: {key} must be a list of objects"
+    ids: list[Id] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    widths: list[int] = field(default_factory=list)
+    heights: list[int] = field(default_factory=list)
+    positions: dict[Any, int | None] = field(default_factory=dict)
+    """Position by id; None of those that were refused."""
+
+
+@dataclass(frozen=True)
+class _Boxes:
+    """m usable annotation entries; see `AnnotationFile`."""
+
+    ids: list[Any]
+    owners: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    crowds: NDArray[np.bool_]
+    ignored: NDArray[np.bool_]
+    areas: NDArray[np.float64]
+    with_area: NDArray[np.bool_]
+    boxes: NDArray[np.float64]
+
+
+class _Reader:
+    """The entries of one file, and what is to be said of them."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self.notes: list[str] = []
+        self.truth_notes: list[str] = []
+        self._refused_categories: set[Id] = set()
+
+    def _problem(self, kind: str, where: str, detail: str = "") -> None:
+        self.problems.append(Problem(kind, self.path, where, detail))
+
+    def categories(self, entries: Sequence[Mapping[str, Any]]) -> dict[Id, str]:
+        """Names by id."""
+        found: dict[Id, str] = {}
+        nameless = 0
+        for position, entry in enumerate(entries):
+            number, name = as_id(entry.get("id")), entry.get("name")
+            where = f"category {_shown_id(entry.get('id'))} (entry {position})"
+            if number is None:
+                self._problem(NO_CATEGORY_ID, where, f"name {name!r}")
+                continue
+            if not isinstance(name, str) or not name:
+                nameless += 1
+                name = f"class {number}" if name is None or name == "" else str(name)
+            name = _printable(name)
+            if found.get(number, name) != name:
+                self._problem(TWO_CATEGORIES, where, f"{found[number]!r} and {name!r}")
+            else:
+                found[number] = name
+        if nameless:
+            self.notes.append(f"{nameless} categories have no name in letters and go by their id")
+        return {number: found[number] for number in in_order(found)}
+
+    def images(self, entries: Sequence[Mapping[str, Any]]) -> _Images:
+        """The picture entries, an entry that is there twice once."""
+        found = _Images()
+        twice = sizeless = 0
+        for position, entry in enumerate(entries):
+            number = as_id(entry.get("id"))
+            name = entry.get("file_name")
+            if name is None:
+                name = entry.get("coco_url")
+            if number is None:
+                where = f"image {_shown_id(entry.get('id'))} (entry {position})"
+                self._problem(NO_IMAGE_ID, where, f"file_name {name!r}")
+                continue
+            if not isinstance(name, str) or not name:
+                where = f"image {_shown_id(number)} (entry {position})"
+                self._problem(NO_FILE_NAME, where, f"file_name {name!r}")
+                found.positions.setdefault(number, None)
+                continue
+            width, height = _side(entry.get("width")), _side(entry.get("height"))
+            if not (width and height):
+                width = height = 0
+            before = found.positions.get(number)
+            if before is not None:
+                same = (found.names[before], found.widths[before], found.heights[before])
+                if same == (name, width, height):
+                    twice += 1
+                else:
+                    where = f"image {_shown_id(number)} (entry {position})"
+                    self._problem(TWO_IMAGES, where, f"{same[0]!r} and {name!r}")
+                continue
+            sizeless += not width
+            found.positions[number] = len(found.ids)
+            found.ids.append(number)
+            found.names.append(name)
+            found.widths.append(width)
+            found.heights.append(height)
+        if twice:
+            self.notes.append(f"{twice} pictures are listed twice with one id and are read once")
+        if sizeless:
+            self.notes.append(
+                f"{sizeless} pictures have no usable width and height here; the size is read from "
+                "the picture itself"
             )
-    if not content["categories"]:
-        raise UserError(f"annotation file {path} declares no categories; at least one is needed")
-    return content
+        return found
 
+    def boxes(
+        self,
+        entries: Sequence[Mapping[str, Any]],
+        positions: dict[Any, int | None],
+        categories: dict[Id, str],
+    ) -> _Boxes:
+        """The annotation entries."""
+        classes = {number: position for position, number in enumerate(categories)}
+        image_of = _Lookup(positions)
+        class_of = _Lookup(classes)
+        ids: list[Any] = []
+        kept: list[tuple[int, int]] = []
+        crowds: list[bool] = []
+        ignored: list[bool] = []
+        areas: list[Any] = []
+        boxes: list[Any] = []
+        counts: Counter[str] = Counter()
+        first: dict[str, str] = {}
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+        def count(what: str, entry: Mapping[str, Any]) -> None:
+            if not counts[what]:
+                first[what] = _where(entry)
+            counts[what] += 1
 
-
-def _categories(path: Path, entries: list[Any], problems: list[Problem]) -> dict[int, str]:
-    categories: dict[int, str] = {}
-    for position, entry in enumerate(entries):
-        number, name = entry.get("id"), entry.get("name")
-        where = f"category {number!r} (entry {position})"
-        if not _is_int(number) or not isinstance(name, str):
-            detail = f"id {number!r}, name {name!r}"
-            problems.append(
-                Problem("category needs a whole-number id and a name", str(path), where, detail)
-            )
-        elif number in categories:
-            problems.append(Problem("duplicate category id", str(path), where, f"name {name!r}"))
-        elif name in categories.values():
-            problems.append(Problem("duplicate category name", str(path), where, f"name {name!r}"))
-        else:
-            categories[number] = name
-    return dict(sorted(categories.items()))
-
-
-def _images(
-    path: Path, entries: list[Any], problems: list[Problem]
-) -> tuple[list[int], list[str], list[int], list[int]]:
-    ids: list[int] = []
-    names: list[str] = []
-    widths: list[int] = []
-    heights: list[int] = []
-    seen: set[int] = set()
-    for position, entry in enumerate(entries):
-        number, name = entry.get("id"), entry.get("file_name")
-        width, height = entry.get("width"), entry.get("height")
-        where = f"image {number!r} (entry {position})"
-        if not _is_int(number) or not isinstance(name, str) or not name:
-            detail = f"id {number!r}, file_name {name!r}"
-            problems.append(
-                Problem("image needs a whole-number id and a file_name", str(path), where, detail)
-            )
-        elif not (_is_int(width) and _is_int(height) and width > 0 and height > 0):
-            detail = f"width {width!r}, height {height!r}"
-            problems.append(
-                Problem("image needs width and height above 0", str(path), where, detail)
-            )
-        elif number in seen:
-            problems.append(Problem("duplicate image id", str(path), where, f"file_name {name!r}"))
-        else:
-            seen.add(number)
+        self._duplicates(entries)
+        nothing: Any = object()
+        for entry in entries:
+            image = entry.get("image_id", nothing)
+            category = entry.get("category_id", nothing)
+            try:
+                owner = positions.get(image, nothing)
+                label = classes.get(category, nothing)
+            except TypeError:
+                owner = label = nothing
+            if owner is nothing:
+                owner = self._reference(image_of, "image", image, entry, nothing, count)
+            if label is nothing and owner is not None:
+                label = self._reference(class_of, "category", category, entry, nothing, count)
+            if owner is None or label is None:
+                continue
+            box = entry.get("bbox")
+            if type(box) is not list or len(box) != 4:
+                detail = repr(box)
+                if box is None and entry.get("segmentation"):
+                    detail = "it has a segmentation only; compute the boxes from the outlines"
+                self._problem(NO_BOX, _where(entry), detail)
+                continue
+            crowd = entry.get("iscrowd", 0)
+            if crowd is not False and crowd is not True and crowd not in (0, 1):
+                if isinstance(crowd, str):
+                    count("crowd", entry)
+                crowd = _flag(crowd)
+                if crowd is None:
+                    self._problem(ODD_CROWD, _where(entry), repr(entry["iscrowd"]))
+                    continue
+            left_out = False
+            for key in _LEFT_OUT_KEYS:
+                if key in entry and _flag(entry[key]) is not False:
+                    left_out = True
+            number = entry.get("id")
+            if number is None:
+                count("no id", entry)
+            elif number == 0 and not isinstance(number, str):
+                count("id 0", entry)
             ids.append(number)
-            names.append(name)
-            widths.append(width)
-            heights.append(height)
-    return ids, names, widths, heights
-
-
-def _annotations(
-    path: Path,
-    entries: list[Any],
-    position: dict[int, int],
-    categories: dict[int, str],
-    problems: list[Problem],
-) -> tuple[list[int], list[int], list[int], list[bool], list[float], list[tuple[float, ...]]]:
-    ids: list[int] = []
-    owners: list[int] = []
-    category_ids: list[int] = []
-    crowds: list[bool] = []
-    areas: list[float] = []
-    boxes: list[tuple[float, ...]] = []
-    seen: set[int] = set()
-    for entry in entries:
-        number, image, category = entry.get("id"), entry.get("image_id"), entry.get("category_id")
-        where = f"annotation {number!r} (image {image!r})"
-        if not _is_int(number):
-            problems.append(Problem("annotation needs a whole-number id", str(path), where))
-            continue
-        if number in seen:
-            problems.append(Problem("duplicate annotation id", str(path), where))
-            continue
-        seen.add(number)
-        if not _is_int(image) or image not in position:
-            problems.append(Problem("annotation of an unknown image", str(path), where))
-            continue
-        if not _is_int(category) or category not in categories:
-            detail = f"category_id {category!r}"
-            problems.append(Problem("annotation of an unknown category", str(path), where, detail))
-            continue
-        box = entry.get("bbox")
-        if not isinstance(box, list) or len(box) != 4:
-            problems.append(
-                Problem("annotation needs a bbox of four numbers", str(path), where, f"{box!r}")
+            kept.append((owner, label))
+            crowds.append(bool(crowd))
+            ignored.append(left_out)
+            areas.append(entry.get("area"))
+            boxes.append(box)
+        self._count_notes(counts, first)
+        if any(ignored):
+            self.notes.append(
+                f"{sum(ignored)} boxes are marked ignore or difficult: not learned from, and "
+                "measured as any other, as pycocotools does"
             )
-            continue
-        ids.append(number)
-        owners.append(position[image])
-        category_ids.append(category)
-        crowds.append(bool(entry.get("iscrowd", 0)))
-        areas.append(_number(entry.get("area")))
-        boxes.append(tuple(_number(v) for v in box))
-    return ids, owners, category_ids, crowds, areas, boxes
+        raw, usable = _box_array(boxes)
+        if not usable.all():
+            for k in np.flatnonzero(~usable):
+                where = f"annotation {_shown_id(ids[k])}"
+                self._problem(NO_BOX, where, repr(boxes[k]))
+            keep = np.flatnonzero(usable).tolist()
+            ids, kept = [ids[k] for k in keep], [kept[k] for k in keep]
+            crowds, ignored = [crowds[k] for k in keep], [ignored[k] for k in keep]
+            areas, raw = [areas[k] for k in keep], raw[usable]
+        area_array, with_area = _area_array(areas, raw)
+        pairs = np.asarray(kept, np.int64).reshape(-1, 2)
+        return _Boxes(
+            ids=ids,
+            owners=np.ascontiguousarray(pairs[:, 0]),
+            classes=np.ascontiguousarray(pairs[:, 1]),
+            crowds=np.asarray(crowds, np.bool_),
+            ignored=np.asarray(ignored, np.bool_),
+            areas=area_array,
+            with_area=with_area,
+            boxes=raw,
+        )
+
+    def _reference(
+        self, lookup: "_Lookup", name: str, value: Any, entry: Any, nothing: Any, count: Any
+    ) -> int | None:
+        """The position that an id not found as it is stands for; None: leave the entry out."""
+        if value is nothing or isinstance(value, list | dict):
+            said = "no" if value is nothing else f"the unusable {value!r} as its"
+            self._problem(f"annotation has no usable {name}_id", _where(entry), f"{said} {name}_id")
+            return None
+        known, position = lookup.find(value)
+        if not known:
+            count(f"unknown {name}", entry)
+        elif position is not None:
+            count(f"dressed {name}", entry)
+        return position
+
+    def _duplicates(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        ids = [number for e in entries if (number := e.get("id")) is not None]
+        try:
+            if len(set(ids)) == len(ids):
+                return
+        except TypeError:
+            ids = [number for number in ids if not isinstance(number, list | dict)]
+        for number, times in Counter(ids).items():
+            if times > 1:
+                where = f"annotation {_shown_id(number)}"
+                self._problem(TWO_ANNOTATIONS, where, f"{times} times")
+
+    def _count_notes(self, counts: Counter[str], first: Mapping[str, str]) -> None:
+        def told(what: str, text: str, truth: bool = False) -> None:
+            if counts[what]:
+                line = f"{counts[what]} {text}, the first: {first[what]}"
+                (self.truth_notes if truth else self.notes).append(line)
+
+        told("unknown image", "annotations of pictures that the file doesn't list are left out")
+        told("unknown category", "annotations of categories that it doesn't list are left out")
+        for name in ("image", "category"):
+            told(
+                f"dressed {name}",
+                f'annotations name their {name} as a text for a number, or a number for a text ("2"'
+                " for 2), and are read as meant; pycocotools leaves them out",
+            )
+        told("crowd", "annotations have iscrowd as a text, read as the number that it spells")
+        told("no id", "annotations have no id, which pycocotools asks for", truth=True)
+        told("id 0", "annotation has the id 0, which COCOeval never counts as found", truth=True)
 
 
-def _number(value: Any) -> float:
-    """A JSON number as float; anything else (null, text) as NaN, which no rule lets pass."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+class _Lookup:
+    """Positions by id, for ids that are not there as they are written."""
+
+    def __init__(self, positions: Mapping[Any, int | None]) -> None:
+        self._positions = positions
+        self._loose: Mapping[Id, Id] | None = None
+
+    def find(self, value: Any) -> tuple[bool, int | None]:
+        """Whether the id is known in another dress, and its position; None if it was refused."""
+        one = as_id(value)
+        key = None if one is None else whole_number(one)
+        if key is None:
+            return False, None
+        if self._loose is None:
+            self._loose = loosely(self._positions)
+        if key not in self._loose:
+            return False, None
+        return True, self._positions[self._loose[key]]
+
+
+def _roots(entries: Sequence[Mapping[str, Any]]) -> set[Id]:
+    """Categories that are only the name of others: they have none above, and some below them."""
+    above = [entry.get("supercategory") for entry in entries]
+    return {
+        number
+        for entry, own in zip(entries, above, strict=True)
+        if (number := as_id(entry.get("id"))) is not None
+        and own == "none"
+        and any(
+            other == entry.get("name") and as_id(e.get("id")) != number
+            for e, other in zip(entries, above, strict=True)
+        )
+    }
+
+
+def _box_array(boxes: list[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Lists of four as (m, 4) numbers, read as numpy reads them for pycocotools; usable or not."""
+    usable = np.ones(len(boxes), np.bool_)
+    try:
+        array = np.asarray(boxes, np.float64)
+        if array.size == 0 or array.ndim == 2:
+            return array.reshape(-1, 4), usable
+    except (TypeError, ValueError, OverflowError):
+        pass
+    array = np.full((len(boxes), 4), np.nan)
+    for k, box in enumerate(boxes):
+        values = [_number(value) for value in box]
+        usable[k] = None not in values
+        array[k] = [math.nan if value is None else value for value in values]
+    return array, usable
+
+
+def _area_array(
+    areas: list[Any], raw: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """(m,) areas, w·h where the file has none; and whether it has."""
+    with_area = np.asarray([area is not None for area in areas], np.bool_)
+    try:
+        array = np.asarray(areas, np.float64).reshape(len(areas))
+    except (TypeError, ValueError, OverflowError):
+        values = [None if area is None else _number(area) for area in areas]
+        with_area = np.asarray([value is not None for value in values], np.bool_)
+        array = np.asarray([math.nan if v is None else v for v in values], np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.where(with_area, array, raw[:, 2] * raw[:, 3]), with_area
+
+
+def _number(value: Any) -> float | None:
+    """A number in any dress, null as NaN; None for what is none."""
+    if value is None:
+        return math.nan
+    if isinstance(value, int | float | str):
         try:
             return float(value)
         except OverflowError:
-            return math.inf
-    return math.nan
+            return math.inf if isinstance(value, int) and value > 0 else -math.inf
+        except ValueError:
+            return None
+    return None
+
+
+def _side(value: Any) -> int:
+    """Width or height; 0 for anything but a whole number above 0 in any dress."""
+    if type(value) is int:
+        return value if 0 < value <= _INT32 else 0
+    number = None if isinstance(value, bool) else _number(value)
+    if number is None or not 0 < number <= _INT32 or number != int(number):
+        return 0
+    return int(number)
+
+
+def _flag(value: Any) -> bool | None:
+    """Yes or no in any dress, nothing as no; None for what is neither."""
+    if isinstance(value, str):
+        word = value.strip().lower()
+        if word in _YES or word in _NO:
+            return word in _YES
+    number = _number(value)
+    if number is None:
+        return None
+    if math.isnan(number):
+        return False
+    return bool(number) if number >= 0 and number == number // 1 else None
+
+
+def _where(entry: Mapping[str, Any]) -> str:
+    return f"annotation {_shown_id(entry.get('id'))} (image {_shown_id(entry.get('image_id'))})"
+
+
+def _shown_id(value: Any) -> str:
+    """An id for a message, not longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _printable(name: str) -> str:
+    """A name that any file and terminal can take: no control signs, no halves of a letter."""
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _UNPRINTABLE else c
+        for c in name
+    )

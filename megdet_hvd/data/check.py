@@ -3,17 +3,20 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from megdet_hvd.data.annotations import AnnotationFile, read_annotation_file
-from megdet_hvd.data.coco import combine, missing_pictures, require_same_categories
+from megdet_hvd.data.annotation_json import LFS_POINTER
+from megdet_hvd.data.coco import Purpose, combine, examine, invalid_note, notes_of
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.source import Source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
-from megdet_hvd.errors import UserError
+
+LFS = "git-LFS pointer in place of the picture; fetch the pictures with `git lfs pull`"
 
 SMALL, MEDIUM = 32**2, 96**2
 """COCO's borders between small, medium and large, pixels² of ``area``."""
@@ -21,17 +24,30 @@ SMALL, MEDIUM = 32**2, 96**2
 
 @dataclass(frozen=True)
 class SourceReport:
-    """What was found in one annotation file and its pictures."""
+    """What is in one annotation file and its pictures."""
 
-    source: Source
+    annotations: Path
+    """The file."""
+    images: Path
+    """The folder of its pictures."""
+    index: ImageIndex
+    """Its pictures and boxes."""
+    notes: list[str]
+    """What does not stop training, but may not be meant."""
+    decoded: int
+    """Pictures decoded."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in annotation files and their pictures."""
+
+    sources: list[SourceReport]
+    """The files that could be understood."""
     problems: list[Problem]
     """Everything that stops training."""
-    notes: list[str] = field(default_factory=list)
-    """What does not stop training, but may not be meant."""
-    index: ImageIndex | None = None
-    """Its pictures and usable boxes; None where the file can't be understood at all."""
-    decoded: int = 0
-    """Pictures decoded."""
+    doubts: list[Problem]
+    """What training only warns of: it goes on, and would hardly learn anything."""
 
 
 def check_sources(
@@ -39,61 +55,54 @@ def check_sources(
     *,
     decode_pictures: bool,
     threads: int,
+    purpose: Purpose = "train",
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> list[SourceReport]:
-    """Read annotation files and, if asked, decode every picture.
+) -> Report:
+    """Read annotation files as training does and, if asked, decode every picture.
 
     Args:
-        sources: what to read.
+        sources: what to read, as one data set.
         decode_pictures: decode each picture and compare its size with the annotated one.
         threads: pictures decoded at the same time.
+        purpose: by which rules: those of training, or those of evaluation.
         progress: told (pictures done, pictures in the file).
+
+    Raises:
+        StorageError: a file or folder can't be read at the moment.
     """
-    reports: list[SourceReport] = []
-    first: AnnotationFile | None = None
-    for source in sources:
-        try:
-            file = read_annotation_file(source.annotations)
-        except UserError as error:
-            problem = Problem("annotation file", str(source.annotations), "", str(error))
-            reports.append(SourceReport(source, [problem]))
-            continue
-        problems = list(file.problems)
-        first = first or file
-        try:
-            require_same_categories(
-                first.categories, str(first.path), file.categories, str(file.path)
-            )
-        except UserError as error:
-            problems.append(Problem("categories differ", str(file.path), "", str(error)))
-        missing = missing_pictures(file, source.images)
-        problems += missing
-        index = combine([file], [source.images], keep_empty=True)
+    examined = examine(sources, keep_empty=purpose == "val", invalid_boxes="stop", purpose=purpose)
+    problems = list(examined.problems)
+    reports = []
+    for one in examined.located:
+        index = combine([one], keep_empty=True, purpose=purpose)
         decoded = 0
         if decode_pictures:
-            absent = {problem.where for problem in missing}
-            present = [p for p, i in enumerate(file.image_ids) if f"image {i}" not in absent]
-            problems += _decode_all(index, present, threads, progress)
-            decoded = len(present)
-        reports.append(SourceReport(source, problems, _notes(file, index), index, decoded))
-    return reports
+            present = [k for k in range(len(index)) if k not in one.missing and index.widths[k] > 0]
+            unreadable = _decode_all(index, present, threads, progress)
+            problems += unreadable
+            decoded = len(present) - len(unreadable)
+        notes = [*notes_of(one, purpose), *_notes(one, index)]
+        if purpose == "val":  # in training they are a problem
+            notes += invalid_note(one, purpose)
+        reports.append(SourceReport(one.file.path, one.folder, index, notes, decoded))
+    return Report(reports, problems, examined.doubts)
 
 
 def numbers(index: ImageIndex) -> list[str]:
     """What is in a data set, line by line."""
-    lines = index.summary()
+    lines = [index.counts()]
     if len(index):
         lines.append(
             f"pictures: width {_spread(index.widths)}, height {_spread(index.heights)} pixels"
         )
-    kept = ~index.crowds
+    kept = index.learnable
     areas = index.areas[kept]
     small, large = int((areas < SMALL).sum()), int((areas >= MEDIUM).sum())
     lines.append(f"boxes: {small} small, {len(areas) - small - large} medium, {large} large (COCO)")
     counts = np.bincount(index.labels[kept], minlength=len(index.categories) + 1)[1:]
     width = max((len(name) for name in index.categories), default=0)
     for number, name, count in zip(index.category_ids, index.categories, counts, strict=True):
-        lines.append(f"  {number:>4} {name:<{width}} {count:>8}")
+        lines.append(f"  {number!s:>4} {name:<{width}} {count:>8}")
     return lines
 
 
@@ -105,8 +114,11 @@ def _decode_all(
         try:
             decode(index.file(position), size)
         except UnreadablePicture as error:
-            where = f"image {index.image_ids[position]}"
-            return Problem("unreadable picture", str(index.file(position)), where, str(error))
+            where = f"image {index.given_id(position)!r}"
+            file = index.file(position)
+            if is_lfs_pointer(file):
+                return Problem(LFS, str(file), where)
+            return Problem("unreadable picture", str(file), where, str(error))
         return None
 
     problems = []
@@ -118,29 +130,40 @@ def _decode_all(
     return problems
 
 
-def _notes(file: AnnotationFile, index: ImageIndex) -> list[str]:
+def _notes(one: Located, index: ImageIndex) -> list[str]:
     notes = []
-    right, bottom = file.raw_boxes[:, 0] + file.raw_boxes[:, 2], file.raw_boxes[:, 1]
-    bottom = bottom + file.raw_boxes[:, 3]
-    outside = (file.raw_boxes[:, :2] < -0.5).any(axis=1)
-    outside |= (right > file.widths[file.owners] + 0.5) | (bottom > file.heights[file.owners] + 0.5)
+    raw, owners = one.file.raw_boxes, one.file.owners
+    with np.errstate(invalid="ignore", over="ignore"):
+        right, bottom = raw[:, 0] + raw[:, 2], raw[:, 1] + raw[:, 3]
+        outside = (raw[:, :2] < -0.5).any(axis=1)
+        outside |= (right > one.widths[owners] + 0.5) | (bottom > one.heights[owners] + 0.5)
+    outside &= one.valid & (one.widths[owners] > 0)
     if outside.any():
         place = int(np.flatnonzero(outside)[0])
         notes.append(
             f"{int(outside.sum())} boxes reach outside their picture and are clipped, the first: "
-            f"annotation {file.annotation_ids[place]}"
+            f"{one.file.place(place)}"
         )
-    unused = [
-        name
-        for label, name in enumerate(index.categories, start=1)
-        if not (index.labels == label).any()
-    ]
+    counts = np.bincount(index.labels, minlength=len(index.categories) + 1)[1:]
+    unused = [name for name, count in zip(index.categories, counts, strict=True) if not count]
     if unused:
         notes.append(f"{len(unused)} classes without a box: {', '.join(unused[:10])}")
+    if index.headings:
+        said = ", ".join(f"{number!r}: {name!r}" for number, name in index.headings.items())
+        notes.append(f"a category without boxes that others are kinds of is no class: {said}")
     repeated = [name for name, count in Counter(index.file_names).items() if count > 1]
     if repeated:
         notes.append(f"{len(repeated)} picture files are listed twice, the first: {repeated[0]}")
     return notes
+
+
+def is_lfs_pointer(file: Path) -> bool:
+    """Whether a file is what git leaves in place of a large one."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return False
 
 
 def _spread(values: np.ndarray) -> str:

@@ -1,25 +1,49 @@
 """COCO-format annotation files, read as one data set.
 
-Any number of classes with any category ids; several files together; crowds kept apart. What is
-wrong with the files ends the run here, before training, with the first cases named.
+Any number of classes with any category ids; several files together; crowds kept apart.
+:func:`examine` holds the rules and finds everything wrong, for the checker; :func:`read_sources`
+runs the same and ends the run here, before training, with the first cases named.
 """
 
-import os
-from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from megdet_hvd.config.schema import AnnotationSource
-from megdet_hvd.data.annotations import INVALID_BOX, AnnotationFile, read_annotation_file
+from megdet_hvd.data.ids import Id, in_order
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.problems import Problem, report_lines
+from megdet_hvd.data.located import MISSING_PICTURE, Located, read_source
+from megdet_hvd.data.problems import Problem, grouped, report_lines
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.errors import UserError
-from megdet_hvd.storage import cannot_read, is_transient, retried
 
-MISSING_PICTURE = "missing picture file"
+INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
+NOT_FINITE = "box with NaN or infinity, which nothing can be measured against"
+WHOLE_FILE = "annotation file"
+OTHER_CATEGORIES = "categories differ"
+NOTHING = "nothing is left"
+
+Purpose = Literal["train", "val"]
+"""Training learns from boxes; validation measures against the file as it is."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the rules say of annotation files read as one data set."""
+
+    located: list[Located]
+    """The files that could be read, in order."""
+    problems: list[Problem] = field(default_factory=list)
+    """Everything that stops the run."""
+    index: ImageIndex | None = None
+    """The data set; None where something is wrong with it."""
+
+    @property
+    def doubts(self) -> list[Problem]:
+        """What looks wrong, and doesn't stop the run."""
+        return [doubt for one in self.located for doubt in one.doubts]
 
 
 def read_coco(
@@ -27,21 +51,26 @@ def read_coco(
     *,
     keep_empty: bool,
     invalid_boxes: Literal["stop", "drop"],
+    purpose: Purpose = "train",
 ) -> ImageIndex:
     """Read configured annotation files as one data set; see `read_sources`."""
     return read_sources(
         [expand_source(source) for source in sources],
         keep_empty=keep_empty,
         invalid_boxes=invalid_boxes,
+        purpose=purpose,
     )
 
 
 def read_sources(
-    sources: Sequence[Source], *, keep_empty: bool, invalid_boxes: Literal["stop", "drop"]
+    sources: Sequence[Source],
+    *,
+    keep_empty: bool,
+    invalid_boxes: Literal["stop", "drop"],
+    purpose: Purpose = "train",
+    categories: Collection[Id] = (),
 ) -> ImageIndex:
-    """Read annotation files as one data set, in the order given.
-
-    A picture whose only boxes are crowds or dropped counts as empty.
+    """Read annotation files as one data set, in the order given; see `examine`.
 
     Raises:
         UserError: whatever is wrong with the files, their categories or their pictures.
@@ -49,31 +78,73 @@ def read_sources(
     """
     if not sources:
         raise UserError("no annotation files were given; name at least one (data.train, data.val)")
-    files = [read_annotation_file(source.annotations) for source in sources]
-    folders = [source.images for source in sources]
-    _stop_on_problems(files, invalid_boxes)
-    for other in files[1:]:
-        require_same_categories(
-            files[0].categories, str(files[0].path), other.categories, str(other.path)
-        )
-    missing: list[Problem] = []
-    for file, folder in zip(files, folders, strict=True):
-        missing += missing_pictures(file, folder)
-    if missing:
-        lines = "\n".join(report_lines(missing))
-        raise UserError(
-            f"{lines}\nEvery file_name must exist under the images folder given beside its "
-            f"annotation file; put the pictures there or correct data.…images"
-        )
-    index = combine(files, folders, keep_empty=keep_empty)
+    examined = examine(
+        sources,
+        keep_empty=keep_empty,
+        invalid_boxes=invalid_boxes,
+        purpose=purpose,
+        categories=categories,
+    )
+    if examined.index is None:
+        raise UserError(_stop(examined.problems, purpose))
+    return examined.index
+
+
+def examine(
+    sources: Sequence[Source],
+    *,
+    keep_empty: bool,
+    invalid_boxes: Literal["stop", "drop"],
+    purpose: Purpose = "train",
+    categories: Collection[Id] = (),
+) -> Examined:
+    """Read annotation files as one data set, and find everything wrong with it.
+
+    A picture with nothing to learn from (crowds, boxes marked ignore, dropped ones) counts as
+    empty.
+
+    Args:
+        sources: the files, in order.
+        keep_empty: keep pictures without boxes to learn from.
+        invalid_boxes: ``stop``: a box without area, or wholly outside, is a problem in training;
+            ``drop``: it isn't learned from. Truth to be measured against stays as the file has it.
+        purpose: what the pictures are for.
+        categories: ids to keep even where they look like a mere heading; those of training.
+
+    Raises:
+        StorageError: a file or folder can't be read at the moment.
+    """
+    located: list[Located] = []
+    problems: list[Problem] = []
+    for source in sources:
+        try:
+            one = read_source(source)
+        except UserError as error:
+            problems.append(Problem(WHOLE_FILE, str(source.annotations), "", str(error)))
+            continue
+        located.append(one)
+        problems += one.file.problems
+        problems += _invalid(one, purpose, invalid_boxes)
+    for other in located[1:]:
+        first, second = located[0].file, other.file
+        try:
+            require_same_categories(
+                first.categories, str(first.path), second.categories, str(second.path)
+            )
+        except UserError as error:
+            problems.append(Problem(OTHER_CATEGORIES, str(second.path), "", str(error)))
+    for one in located:
+        problems += one.problems
+    if problems:
+        return Examined(located, problems)
+    index = combine(located, keep_empty=keep_empty, purpose=purpose, categories=categories)
     if len(index) == 0:
-        names = ", ".join(str(file.path) for file in files)
-        raise UserError(f"no picture with boxes is left of {names}; nothing can be learned from it")
-    return index
+        return Examined(located, [_nothing(located)])
+    return Examined(located, [], index)
 
 
 def require_same_categories(
-    first: dict[int, str], first_name: str, second: dict[int, str], second_name: str
+    first: Mapping[Id, str], first_name: str, second: Mapping[Id, str], second_name: str
 ) -> None:
     """Refuse two sets of categories (id to name) that differ.
 
@@ -83,12 +154,12 @@ def require_same_categories(
     if first == second:
         return
     differences = []
-    for number in sorted(first.keys() | second.keys()):
+    for number in in_order(first.keys() | second.keys()):
         a, b = first.get(number), second.get(number)
         if a != b:
             left = "missing" if a is None else repr(a)
             right = "missing" if b is None else repr(b)
-            differences.append(f"  category {number}: {left} against {right}")
+            differences.append(f"  category {number!r}: {left} against {right}")
     shown = "\n".join(differences[:10])
     more = f"\n  … and {len(differences) - 10} more" if len(differences) > 10 else ""
     raise UserError(
@@ -97,103 +168,193 @@ def require_same_categories(
     )
 
 
-def missing_pictures(file: AnnotationFile, folder: Path) -> list[Problem]:
-    """The pictures of an annotation file that are not on disk.
-
-    Lists each folder once instead of asking for each file: one request per folder instead of
-    118,287 for COCO, which matters on a shared file system.
-    """
-    listings: dict[str, set[str] | None] = {}
-    problems = []
-    for image_id, name in zip(file.image_ids, file.file_names, strict=True):
-        parent, base = os.path.split(str(PurePosixPath(name)))
-        if parent not in listings:
-            listings[parent] = _listing(folder / parent)
-        listing = listings[parent]
-        if listing is None or base not in listing:
-            detail = str(folder / name)
-            if listing is None:
-                detail += f" (the folder {folder / parent} does not exist or cannot be read)"
-            problems.append(Problem(MISSING_PICTURE, str(file.path), f"image {image_id}", detail))
-    return problems
-
-
 def combine(
-    files: Sequence[AnnotationFile], folders: Sequence[Path], *, keep_empty: bool
+    located: Sequence[Located],
+    *,
+    keep_empty: bool,
+    purpose: Purpose = "train",
+    categories: Collection[Id] = (),
 ) -> ImageIndex:
     """One index from files that declare the same categories."""
-    numbers = np.asarray(list(files[0].categories), np.int64)
-    owners, starts = [], 0
+    files = [one.file for one in located]
+    declared = files[0].categories
+    headings = frozenset.intersection(*(file.roots for file in files)) - set(categories)
+    names = _distinct(declared, files[0].roots)
+    left_out = {number: names[number] for number in declared if number in headings}
+    used = {number: names[number] for number in declared if number not in headings}
+    label_of = {number: label for label, number in enumerate(used, start=1)}
+    owners, labels, starts = [], [], 0
     for file in files:
         owners.append(file.owners + starts)
         starts += len(file.image_ids)
+        table = np.asarray([label_of.get(number, 0) for number in file.categories], np.int64)
+        labels.append(table[file.classes])
     owner = np.concatenate(owners)
     order = np.argsort(owner, kind="stable")
     crowds = np.concatenate([f.crowds for f in files])
-    useful = np.bincount(owner[~crowds], minlength=starts)
+    learnable = ~crowds & ~np.concatenate([f.ignored for f in files])
+    learnable &= np.concatenate([one.valid for one in located])
+    useful = np.bincount(owner[learnable], minlength=starts)
     kept = np.ones(starts, np.bool_) if keep_empty else useful > 0
     order = order[kept[owner[order]]]
     offsets = np.zeros(int(kept.sum()) + 1, np.int64)
     np.cumsum(np.bincount(owner[order], minlength=starts)[kept], out=offsets[1:])
-    names = [name for file in files for name in file.file_names]
-    labels = np.searchsorted(numbers, np.concatenate([f.category_ids for f in files])) + 1
+    file_names = [name for one in located for name in one.file_names]
     sources = np.repeat(np.arange(len(files), dtype=np.int32), [len(f.image_ids) for f in files])
+    original = None
+    if any(file.original_ids is not None for file in files):
+        ids = [id_ for f in files for id_ in (f.original_ids or f.image_ids.tolist())]
+        original = tuple(id_ for id_, keep in zip(ids, kept, strict=True) if keep)
 
     return ImageIndex(
         annotation_files=tuple(f.path for f in files),
-        folders=tuple(folders),
-        categories=tuple(files[0].categories.values()),
-        category_ids=tuple(files[0].categories),
+        folders=tuple(one.folder for one in located),
+        categories=tuple(used.values()),
+        category_ids=tuple(used),
+        headings=left_out,
         sources=sources[kept],
         image_ids=np.concatenate([f.image_ids for f in files])[kept],
-        file_names=[name for name, keep in zip(names, kept, strict=True) if keep],
-        widths=np.concatenate([f.widths for f in files])[kept],
-        heights=np.concatenate([f.heights for f in files])[kept],
+        original_ids=original,
+        file_names=[name for name, keep in zip(file_names, kept, strict=True) if keep],
+        widths=np.concatenate([one.widths for one in located])[kept],
+        heights=np.concatenate([one.heights for one in located])[kept],
         offsets=offsets,
-        boxes=np.concatenate([f.boxes for f in files])[order],
-        labels=labels[order].astype(np.int64),
+        boxes=np.concatenate([one.boxes for one in located])[order],
+        labels=np.concatenate(labels)[order].astype(np.int64),
         crowds=crowds[order],
+        learnable=learnable[order],
         areas=np.concatenate([f.areas for f in files])[order],
         raw_boxes=np.concatenate([f.raw_boxes for f in files])[order],
-        notes=_notes(files, int((~kept).sum())),
+        notes=(
+            *_notes(located, purpose, left_out, names),
+            *(
+                [f"left out {int((~kept).sum())} pictures without boxes (data.keep_empty=false)"]
+                if not kept.all()
+                else []
+            ),
+        ),
+        doubts=tuple(f"{d.kind}: {d}" for one in located for d in one.doubts),
     )
 
 
-def _notes(files: Sequence[AnnotationFile], left_out: int) -> tuple[str, ...]:
-    notes = []
-    invalid = [p for f in files for p in f.problems if p.kind == INVALID_BOX]
-    if invalid:
-        notes.append(f"dropped {len(invalid)} invalid boxes, the first: {invalid[0]}")
-    if left_out:
-        notes.append(f"left out {left_out} pictures without boxes (data.keep_empty=false)")
-    return tuple(notes)
+def notes_of(one: Located, purpose: Purpose) -> list[str]:
+    """What is to be said of one file that stops nothing, invalid boxes aside."""
+    notes = [*one.file.notes, *one.notes]
+    if purpose == "val":
+        notes += one.file.truth_notes
+        if not one.file.annotated:
+            notes.append("the file has no annotations: there is no ground truth to measure against")
+    return notes
 
 
-def _stop_on_problems(files: Sequence[AnnotationFile], invalid_boxes: str) -> None:
-    problems = [
-        p
-        for f in files
-        for p in f.problems
-        if not (p.kind == INVALID_BOX and invalid_boxes == "drop")
+def invalid_note(one: Located, purpose: Purpose) -> list[str]:
+    """What becomes of the invalid boxes of one file, where they don't stop the run."""
+    invalid = np.flatnonzero(~one.valid)
+    if not len(invalid):
+        return []
+    first = _invalid_box(one, int(invalid[0]), INVALID_BOX)
+    if purpose == "train":
+        return [f"dropped {len(invalid)} invalid boxes, the first: {first}"]
+    return [
+        f"{len(invalid)} boxes of the truth have no area or lie outside their pictures; they count "
+        f"as never found, as pycocotools has it. The first: {first}"
     ]
-    if not problems:
-        return
-    fix = "Correct the annotation file"
-    if any(p.kind == INVALID_BOX for p in problems):
-        fix += ", or drop invalid boxes with data.invalid_boxes=drop"
-    lines = "\n".join(report_lines(problems))
-    raise UserError(f"{lines}\n{fix}; `python -m megdet_hvd.data check` lists them all")
 
 
-def _listing(folder: Path) -> set[str] | None:
-    """Names in a folder; None: it isn't there, or may not be read.
+def _notes(
+    located: Sequence[Located],
+    purpose: Purpose,
+    headings: Mapping[Id, str],
+    names: Mapping[Id, str],
+) -> list[str]:
+    several = len(located) > 1
+    notes = []
+    for one in located:
+        before = f"{one.file.path}: " if several else ""
+        notes += [before + n for n in (*notes_of(one, purpose), *invalid_note(one, purpose))]
+    declared = located[0].file.categories
+    if headings:
+        said = ", ".join(f"{number} {declared[number]!r}" for number in headings)
+        notes.append(f"category {said} is a heading without boxes and is left out as a class")
+    renamed = [n for n in declared if n not in headings and names[n] != declared[n]]
+    if renamed:
+        said = ", ".join(f"{number}: {names[number]!r}" for number in renamed[:5])
+        notes.append(f"{len(renamed)} categories have another's name and are told apart: {said}")
+    return notes
 
-    Raises:
-        StorageError: it can't be read at the moment, which says nothing of its files.
-    """
-    try:
-        return set(retried(lambda: os.listdir(folder)))
-    except OSError as error:
-        if is_transient(error):
-            raise cannot_read(folder, error) from error
-        return None
+
+def _distinct(declared: Mapping[Id, str], roots: Collection[Id]) -> dict[Id, str]:
+    """Names that differ: of those alike the first keeps it, headings last."""
+    taken: set[str] = set()
+    names: dict[Id, str] = {}
+    for number in sorted(declared, key=lambda one: one in roots):
+        name = declared[number]
+        if name in taken:
+            name = f"{name} (id {number})"
+        while name in taken or (name != declared[number] and name in declared.values()):
+            name += "'"
+        taken.add(name)
+        names[number] = name
+    return names
+
+
+def _invalid(one: Located, purpose: Purpose, invalid_boxes: str) -> list[Problem]:
+    """The boxes that stop the run."""
+    if invalid_boxes == "drop":
+        return []
+    rows, kind = ~one.valid, INVALID_BOX
+    if purpose == "val":
+        rows, kind = ~np.all(np.isfinite(one.file.raw_boxes), axis=1), NOT_FINITE
+    return [_invalid_box(one, int(row), kind) for row in np.flatnonzero(rows)]
+
+
+def _invalid_box(one: Located, row: int, kind: str) -> Problem:
+    file, owner = one.file, int(one.file.owners[row])
+    shown = [float(value) for value in file.raw_boxes[row]]
+    size = f"picture {one.widths[owner]}×{one.heights[owner]}"
+    return Problem(kind, str(file.path), file.place(row), f"bbox {shown}, {size}")
+
+
+def _nothing(located: Sequence[Located]) -> Problem:
+    """Why no picture is left to work with."""
+    names = ", ".join(str(one.file.path) for one in located)
+    boxes = sum(len(one.valid) for one in located)
+    causes = []
+    if not any(one.file.annotated for one in located):
+        causes.append("the file has no annotations, as a test set: it can only be evaluated on")
+    for rows, cause in (
+        ([one.file.crowds for one in located], "are crowds (iscrowd)"),
+        ([one.file.ignored for one in located], "are marked ignore or difficult"),
+        ([~one.valid for one in located], "are invalid and dropped"),
+    ):
+        count = sum(int(row.sum()) for row in rows)
+        if count:
+            causes.append(f"{'all ' if count == boxes else ''}{count} boxes {cause}")
+    causes += [note for one in located for note in one.file.notes if "left out" in note]
+    what = "picture with boxes" if any(one.file_names for one in located) else "picture"
+    detail = f"no {what} is left of {names}; nothing can be learned from it"
+    return Problem(NOTHING, names, "", "; ".join([detail, *causes]))
+
+
+def _stop(problems: Sequence[Problem], purpose: Purpose) -> str:
+    """The text of the error that ends the run."""
+    groups = grouped(problems)
+    whole = [p for kind in (WHOLE_FILE, OTHER_CATEGORIES, NOTHING) for p in groups.pop(kind, [])]
+    lines = [problem.detail for problem in whole]
+    rest = [problem for members in groups.values() for problem in members]
+    if not rest:
+        return "\n".join(lines)
+    lines += report_lines(rest, 1)
+    fixes = []
+    if MISSING_PICTURE in groups:
+        fixes.append(
+            "Every file_name must exist under the images folder given beside its annotation "
+            "file; put the pictures there or correct data.…images"
+        )
+    if len(groups) > (MISSING_PICTURE in groups):
+        fix = "Correct the annotation file"
+        if INVALID_BOX in groups or NOT_FINITE in groups:
+            fix += ", or drop invalid boxes with data.invalid_boxes=drop"
+        fixes.append(fix)
+    lines.append(f"{'. '.join(fixes)}; `python -m megdet_hvd.data check` lists them all")
+    return "\n".join(lines)

@@ -61,7 +61,7 @@ def draw_ground_truth(index: ImageIndex, position: int) -> Image.Image:
     picture = decode(index.file(position), (width, height)).resize(size)
     pencil = ImageDraw.Draw(picture)
     font = ImageFont.load_default(11)
-    for row in range(index.offsets[position], index.offsets[position + 1]):
+    for row in index.shown_rows(position):
         scale = np.asarray([size[0] / width, size[1] / height] * 2)
         x1, y1, x2, y2 = (index.boxes[row] * scale).tolist()
         label = int(index.labels[row])

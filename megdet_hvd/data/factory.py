@@ -1,12 +1,13 @@
 """From the configuration to the training and validation pictures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.coco import read_sources, require_same_categories
+from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.scenes.cache import ensure_scenes
+from megdet_hvd.data.scenes.cache import ScenesSet, ensure_scenes
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.errors import UserError
 
@@ -40,7 +41,7 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
     )
     if not val_sources:
         return DataSets(train, None)
-    val = _validation(config, val_sources)
+    val = _validation(config, val_sources, train.category_ids)
     require_same_categories(
         dict(zip(train.category_ids, train.categories, strict=True)),
         f"training file {train.annotation_files[0]}",
@@ -56,7 +57,7 @@ def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], Non
     Raises:
         UserError: as there, and where no validation file is configured.
     """
-    _, val_sources = _sources(config, is_main, wait)
+    val_sources = _val_sources(config, is_main, wait)
     if not val_sources:
         raise UserError(
             "no validation pictures are configured; give data.val: a list of "
@@ -65,9 +66,17 @@ def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], Non
     return _validation(config, val_sources)
 
 
-def _validation(config: DataConfig, sources: list[Source]) -> ImageIndex:
+def _validation(
+    config: DataConfig, sources: list[Source], categories: Collection[Id] = ()
+) -> ImageIndex:
     # Pictures without boxes always count in evaluation: a detection there is a false one.
-    return read_sources(sources, keep_empty=True, invalid_boxes=config.invalid_boxes)
+    return read_sources(
+        sources,
+        keep_empty=True,
+        invalid_boxes=config.invalid_boxes,
+        purpose="val",
+        categories=categories,
+    )
 
 
 def _sources(
@@ -76,9 +85,21 @@ def _sources(
     if config.kind == "coco":
         wait()
         return [expand_source(s) for s in config.train], [expand_source(s) for s in config.val]
+    scenes = _scenes(config, is_main, wait)
+    return [scenes.train], [scenes.val]
+
+
+def _val_sources(config: DataConfig, is_main: bool, wait: Callable[[], None]) -> list[Source]:
+    """Those of validation alone: what training was done on needn't be there any more."""
+    if config.kind == "coco":
+        wait()
+        return [expand_source(s) for s in config.val]
+    return [_scenes(config, is_main, wait).val]
+
+
+def _scenes(config: DataConfig, is_main: bool, wait: Callable[[], None]) -> ScenesSet:
     try:
         scenes = ensure_scenes(config.scenes) if is_main else None
     finally:
         wait()
-    scenes = scenes or ensure_scenes(config.scenes, render=False)
-    return [scenes.train], [scenes.val]
+    return scenes or ensure_scenes(config.scenes, render=False)

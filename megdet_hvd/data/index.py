@@ -1,12 +1,14 @@
 """The pictures of a data set and their boxes, as flat arrays that are cheap to hand to workers."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from megdet_hvd.data.ids import Id
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,13 @@ class Record:
     source: int
     """Position of its annotation file in the list of files."""
     image_id: int
-    """Id in that file."""
+    """Id in that file, or a number that stands for it; see `ImageIndex.image_ids`."""
     width: int
     """Pixels, as annotated."""
     height: int
     """Pixels, as annotated."""
     boxes: NDArray[np.float32]
-    """(n, 4) x1 y1 x2 y2, clipped to the picture. No crowds."""
+    """(n, 4) x1 y1 x2 y2, clipped to the picture. Only those to learn from: no crowds."""
     labels: NDArray[np.int64]
     """(n,) 1…K."""
 
@@ -60,14 +62,14 @@ class ImageIndex:
     """Picture folder of each annotation file."""
     categories: tuple[str, ...]
     """K class names; label k is ``categories[k - 1]``."""
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
     """K category ids of the files; label k is ``category_ids[k - 1]``."""
     sources: NDArray[np.int32]
     """(n,)"""
     image_ids: NDArray[np.int64]
-    """(n,)"""
+    """(n,) the files' ids where they are whole numbers; else numbers in the ids' order."""
     file_names: list[str]
-    """n names, relative to the picture's folder."""
+    """n names of files on disk, relative to the picture's folder."""
     widths: NDArray[np.int32]
     """(n,) pixels."""
     heights: NDArray[np.int32]
@@ -75,17 +77,25 @@ class ImageIndex:
     offsets: NDArray[np.int64]
     """(n + 1,)"""
     boxes: NDArray[np.float32]
-    """(m, 4) x1 y1 x2 y2, clipped."""
+    """(m, 4) x1 y1 x2 y2, clipped; of invalid boxes anything."""
     labels: NDArray[np.int64]
     """(m,) 1…K."""
     crowds: NDArray[np.bool_]
     """(m,)"""
+    learnable: NDArray[np.bool_]
+    """(m,) what training learns from: no crowds, nothing marked ignore, no invalid boxes."""
     areas: NDArray[np.float64]
     """(m,) as annotated, pixels²."""
     raw_boxes: NDArray[np.float64]
     """(m, 4) x y w h, as annotated."""
+    original_ids: tuple[Id, ...] | None = None
+    """n ids as the files have them; None where they are ``image_ids``."""
+    headings: Mapping[Id, str] = field(default_factory=dict)
+    """Categories that the files declare as a heading of others only; no classes here."""
     notes: tuple[str, ...] = ()
     """What was left out on reading, in words for the log."""
+    doubts: tuple[str, ...] = ()
+    """What looks wrong with the files, in words for the log."""
 
     def __len__(self) -> int:
         return len(self.file_names)
@@ -104,10 +114,16 @@ class ImageIndex:
         """The picture file at a position."""
         return self.folders[int(self.sources[position])] / self.file_names[position]
 
+    def given_id(self, position: int) -> Id:
+        """The id of the picture at a position, as its file has it."""
+        if self.original_ids is None:
+            return int(self.image_ids[position])
+        return self.original_ids[position]
+
     def record(self, position: int) -> Record:
-        """The picture at a position, with its boxes, crowds left out."""
+        """The picture at a position, with the boxes to learn from."""
         rows = slice(self.offsets[position], self.offsets[position + 1])
-        kept = ~self.crowds[rows]
+        kept = self.learnable[rows]
         return Record(
             index=position,
             file=self.file(position),
@@ -118,6 +134,14 @@ class ImageIndex:
             boxes=self.boxes[rows][kept],
             labels=self.labels[rows][kept],
         )
+
+    def shown_rows(self, position: int) -> list[int]:
+        """The boxes of the picture at a position that have a place in it, crowds included."""
+        rows = range(int(self.offsets[position]), int(self.offsets[position + 1]))
+        corners = self.boxes[rows.start : rows.stop]
+        with np.errstate(invalid="ignore"):
+            there = np.all(corners[:, 2:] > corners[:, :2], axis=1)
+        return [rows[k] for k in np.flatnonzero(there)]
 
     def ground_truth(self, positions: Sequence[int] | None = None) -> dict[str, list[Any]]:
         """The pictures at ``positions`` (all by default) as a COCO dictionary, crowds included.
@@ -155,13 +179,16 @@ class ImageIndex:
         ]
         return {"images": images, "annotations": annotations, "categories": categories}
 
+    def counts(self) -> str:
+        """A line for the log: what is in the set."""
+        boxes, crowds = int(self.learnable.sum()), int(self.crowds.sum())
+        others = len(self.boxes) - boxes - crowds
+        left = f"{others} boxes not learned from, " if others else ""
+        return (
+            f"{len(self)} pictures, {boxes} boxes of {len(self.categories)} classes, "
+            f"{crowds} crowds, {left}{int((np.diff(self.offsets) == 0).sum())} pictures without any"
+        )
+
     def summary(self) -> list[str]:
         """Lines for the log: what is in the set, and what was left out."""
-        crowds = int(self.crowds.sum())
-        per_image = np.diff(self.offsets)
-        lines = [
-            f"{len(self)} pictures, {len(self.boxes) - crowds} boxes of "
-            f"{len(self.categories)} classes, {crowds} crowds, "
-            f"{int((per_image == 0).sum())} pictures without any"
-        ]
-        return lines + list(self.notes)
+        return [self.counts(), *self.notes]

@@ -22,7 +22,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}, {self.where}" if self.where else self.file
-        return f"{place}: {self.detail}" if self.detail else place
+        text = f"{place}: {self.detail}" if self.detail else place
+        return text.encode("utf-8", "backslashreplace").decode()  # names may hold half a letter
 
 
 def grouped(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
@@ -34,9 +35,13 @@ def grouped(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
 
 
 def report_lines(problems: Sequence[Problem], first: int = 3) -> list[str]:
-    """One line per kind with its count, then the first few of each."""
+    """One line per kind with its count, then the first few of each; with ``first=1`` beside it."""
     lines = []
     for kind, members in grouped(problems).items():
+        if first == 1:
+            more = ", the first" if len(members) > 1 else ""
+            lines.append(f"{kind}: {len(members)}{more}: {members[0]}")
+            continue
         lines.append(f"{kind}: {len(members)}")
         lines += [f"  {problem}" for problem in members[:first]]
         if len(members) > first:

@@ -257,6 +257,8 @@ def announce(run: Run) -> None:
     for name, index in (("training", run.data.train), ("validation", run.data.val)):
         for line in index.summary() if index is not None else ["none"]:
             LOGGER.info(f"{name}: {line}")
+        for doubt in index.doubts if index is not None and world.is_main else ():
+            LOGGER.warning(f"warning: {name}: {doubt}")
     for line in explain(config, derived):
         LOGGER.info(line)
     if world.is_main:

@@ -28,15 +28,17 @@ def labels_in(index: ImageIndex, trained: Trained) -> Tensor:
                 "the data set it was trained for"
             )
         return torch.arange(len(trained.categories) + 1)
+    used = trained.used()
+    # A heading that has no boxes here is a class where training's files have some.
+    known = {n: name for n, name in used.items() if index.headings.get(n) != name}
     require_same_categories(
-        trained.used(),
+        known,
         f"the detector {trained.path}",
         dict(zip(index.category_ids, index.categories, strict=True)),
         str(index.annotation_files[0]),
     )
     own = {number: label for label, number in enumerate(index.category_ids, start=1)}
-    used = trained.used()
-    return torch.tensor([0, *(own[i] if i in used else 0 for i in trained.category_ids)])
+    return torch.tensor([0, *(own[i] if i in known else 0 for i in trained.category_ids)])
 
 
 class Relabelled(nn.Module):

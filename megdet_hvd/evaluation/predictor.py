@@ -11,6 +11,7 @@ from torch import Tensor
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.data.collate import canvas
+from megdet_hvd.data.ids import Id
 from megdet_hvd.data.loader import eval_transform
 from megdet_hvd.data.transforms import UnreadablePicture, decode, resize, resized_size, to_rgb
 from megdet_hvd.errors import UserError
@@ -29,7 +30,7 @@ class Predictor:
         self,
         detector: Detector,
         categories: Sequence[str],
-        category_ids: Sequence[int],
+        category_ids: Sequence[Id],
         data: DataConfig,
         precision: str = "auto",
     ) -> None:

@@ -22,8 +22,8 @@ def coco_results(numbering: Numbering, found: FoundBoxes) -> list[list[dict[str,
         position = numbering.positions[owner]
         results[index.sources[position]].append(
             {
-                "image_id": int(index.image_ids[position]),
-                "category_id": int(index.category_ids[label - 1]),
+                "image_id": index.given_id(position),
+                "category_id": index.category_ids[label - 1],
                 "bbox": box.tolist(),
                 "score": float(score),
             }

@@ -11,6 +11,7 @@ from megdet_hvd.checkpoint.file import check_content, is_checkpoint, read_or_off
 from megdet_hvd.checkpoint.naming import find_checkpoint
 from megdet_hvd.config.load import config_from_dict
 from megdet_hvd.config.schema import Config, ModelConfig
+from megdet_hvd.data.ids import Id
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import load_exactly
@@ -32,7 +33,7 @@ class Trained:
     """What it was trained with; of torchvision's weights, the model as the weights show it."""
     categories: tuple[str, ...]
     """Names of labels 1…K; made up (``class 1``) where the file has none."""
-    category_ids: tuple[int, ...]
+    category_ids: tuple[Id, ...]
     """Their ids in annotation files."""
     named: bool
     """Whether the names come from the file or from COCO."""
@@ -40,11 +41,13 @@ class Trained:
     """Weights, on the CPU."""
     iteration: int | None = None
     """Optimizer steps; None where the file doesn't say."""
+    coco: bool = False
+    """Whether the names are those that torchvision gives for COCO, ``N/A`` for unused ids."""
 
-    def used(self) -> dict[int, str]:
+    def used(self) -> dict[Id, str]:
         """Category id to name, without COCO's unused ids."""
         pairs = zip(self.category_ids, self.categories, strict=True)
-        return {number: name for number, name in pairs if name != _UNUSED}
+        return {number: name for number, name in pairs if not (self.coco and name == _UNUSED)}
 
     def build(
         self, device: torch.device | None = None, model: ModelConfig | None = None
@@ -98,7 +101,8 @@ def read_trained(path: Path, *, norm_eps: float | None = None) -> Trained:
     else:
         names = tuple(f"class {k}" for k in range(1, rows))
     ids = tuple(range(1, rows))
-    return Trained(path, config, names, ids, named=rows == COCO_ROWS, state=state)
+    known = rows == COCO_ROWS
+    return Trained(path, config, names, ids, named=known, state=state, coco=known)
 
 
 def _ours(content: dict[str, Any], path: Path) -> Trained:

@@ -19,6 +19,7 @@ from megdet_hvd.engine.run_folder import RunFolder
 from megdet_hvd.engine.spare import Spare
 from megdet_hvd.evaluation.device import pick_device
 from megdet_hvd.evaluation.evaluate import evaluate_detector
+from megdet_hvd.evaluation.labels import Relabelled, labels_in
 from megdet_hvd.evaluation.trained import read_trained
 from megdet_hvd.pipeline.desk import EvaluatorsDesk, Order, Result
 
@@ -64,7 +65,8 @@ def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Orde
     def evaluate(order: Order) -> Result:
         go_outside("evaluation")
         with together(world, "evaluators.detector"):
-            detector = read_trained(order.path).build(device, config.model)
+            trained = read_trained(order.path)
+            detector = Relabelled(trained.build(device, config.model), labels_in(index, trained))
         found = evaluate_detector(detector, index, config, world)
         if world.is_main:
             draw_found(index, found, folder_of(order.path).detections, spare)

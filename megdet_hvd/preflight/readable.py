@@ -1,37 +1,17 @@
 """Whether this rank can read the data: annotation files, and a few pictures of its own share."""
 
-import json
-import mmap
-import re
-from itertools import islice
-from pathlib import Path
-
 from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.data.first_names import first_names
+from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
-from megdet_hvd.storage import cannot_read, is_transient, retried
+from megdet_hvd.storage import cannot_read, is_transient
 
 PICTURES = 2
 """Pictures that each rank opens of each annotation file."""
 _FIRST = 4096
 """They are taken from so many at the front of the file, which needn't be read to its end."""
-_FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-
-
-def file_names(annotations: Path, most: int = _FIRST) -> list[str]:
-    """The first picture names in an annotation file, found without parsing all of it.
-
-    Raises:
-        OSError: it can't be read.
-    """
-    with annotations.open("rb") as file:
-        if annotations.stat().st_size == 0:
-            return []
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            # No name for the iterator: it would hold the map open.
-            found = [match[1] for match in islice(_FILE_NAME.finditer(content), most)]
-    return [str(json.loads(name)) for name in found]
 
 
 def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | None]:
@@ -57,19 +37,23 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
 
 def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
     try:
-        names = retried(lambda: file_names(source.annotations))
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and is_transient(error):
+        names = first_names(source.annotations, _FIRST)
+    except OSError as error:
+        if is_transient(error):
             raise cannot_read(source.annotations, error) from error
-        return 0, f"{source.annotations}: {getattr(error, 'strerror', None) or error}"
+        return 0, f"{source.annotations}: {error.strerror or error}"
+    except UserError as error:
+        return 0, str(error)
     if not names:
         return 0, f"{source.annotations}: no picture is named in it"
     # Neighbouring ranks read far apart, so that a machine sees much of the folder.
     share = names[rank % len(names) :: size] or names[:1]
     step = max(1, len(share) // PICTURES)
+    pictures = PictureFolder(source.images)
     for count, name in enumerate(share[::step][:PICTURES]):
-        file = source.images / name
-        if not retried(file.is_file):
+        found = name if (source.images / name).is_file() else pictures.find(name)
+        file = source.images / (name if found is None else found)
+        if found is None:
             return count, f"{file}: no such file"
         try:
             decode(file)

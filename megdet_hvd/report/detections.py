@@ -106,7 +106,7 @@ def _pair(
 
 
 def _true_boxes(index: ImageIndex, position: int, scale: float) -> list[DrawnBox]:
-    rows = range(index.offsets[position], index.offsets[position + 1])
+    rows = index.shown_rows(position)
     boxes = []
     for row in sorted(rows, key=lambda row: index.areas[row]):  # small ones on top
         label = int(index.labels[row])

@@ -12,7 +12,7 @@ from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.errors import UserError
 
-from .made import CATEGORIES, box, image, real_data, write_set
+from .made import CATEGORIES, box, image, real_data, save_noise, write_set
 
 
 def read(*sources: AnnotationSource, keep_empty: bool = False, invalid: Any = "stop") -> Any:
@@ -110,22 +110,26 @@ def test_boxes_are_clipped_and_invalid_ones_counted(tmp_path: Path) -> None:
     assert "data.invalid_boxes=drop" in text
     index = read(source, invalid="drop")
     assert index.record(0).boxes.tolist() == [[0, 20, 40, 30], [39.5, 0, 40, 5]]
-    assert index.ground_truth()["annotations"][0]["bbox"] == [-5, 20, 100, 100]
+    truth = index.ground_truth()["annotations"]
+    assert [a["bbox"] for a in truth[-2:]] == [[-5, 20, 100, 100], [39.5, 0, 5, 5]]
+    assert len(truth) == len(annotations)  # truth is what the file has
     assert f"dropped {len(bad)} invalid boxes" in " ".join(index.summary())
 
 
 @pytest.mark.parametrize(
     ("images", "annotations", "expected"),
     [
-        ([image(1), image(1)], [box(1, 1, [0, 0, 5, 5])], "duplicate image id"),
+        ([image(1), image(1, "b.png")], [box(1, 1, [0, 0, 5, 5])], "duplicate image id"),
         ([image(1)], [box(1, 1, [0, 0, 5, 5])] * 2, "duplicate annotation id"),
-        ([image(1)], [box(4, 3, [0, 0, 5, 5])], "annotation 4 (image 3)"),
-        ([image(1)], [box(4, 1, [0, 0, 5, 5], 8)], "annotation 4 (image 1): category_id 8"),
+        ([image(1)], [{"id": 4, "category_id": 7, "bbox": [0, 0, 5, 5]}], "no usable image_id"),
+        ([image(1)], [{"id": 4, "image_id": 1, "bbox": [0, 0, 5, 5]}], "no usable category_id"),
         ([image(1)], [{"id": 4, "image_id": 1, "category_id": 7}], "bbox of four numbers"),
         ([image(1)], [box(4, 1, "0 0 5 5")], "bbox of four numbers"),
-        ([{**image(1), "width": None}], [], "width None, height 30"),
-        ([{**image(1), "id": "one"}], [], "image needs a whole-number id"),
-        ([{**image(1), "id": True}], [], "image needs a whole-number id"),
+        ([{**image(1), "width": None}], [], "missing picture file"),
+        ([{**image(1), "id": None}], [], "image needs an id"),
+        ([{**image(1), "id": [1]}], [], "image needs an id"),
+        ([{**image(1), "file_name": 5}], [], "image needs a file_name"),
+        ([image(1)], [box(4, 1, [0, 0, 5, 5], iscrowd="maybe")], "iscrowd must be 0 or 1"),
     ],
 )
 def test_wrong_entries_are_named(
@@ -177,9 +181,12 @@ def test_missing_pictures_are_found_before_training(tmp_path: Path) -> None:
     with pytest.raises(UserError) as error:
         read(source)
     text = str(error.value)
-    assert "missing picture file: 2" in text
-    assert str(tmp_path / "pictures" / "4.png") in text
+    assert f"missing picture file: 2, the first: {tmp_path / 'set.json'}, image 3" in text
     assert f"the folder {tmp_path / 'pictures' / 'gone'} does not exist" in text
+    assert text.count("missing picture file") == 1  # one line a kind
+    save_noise(tmp_path / "pictures" / "gone" / "3.png", 40, 30)
+    with pytest.raises(UserError, match=r"missing picture file: 1: .*pictures/4\.png"):
+        read(source)
 
 
 def test_differing_categories_are_named(tmp_path: Path) -> None:

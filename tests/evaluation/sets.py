@@ -66,7 +66,7 @@ def write_set(
 
 def open_set(*sources: AnnotationSource) -> ImageIndex:
     """The sets as evaluation reads them."""
-    return read_coco(sources, keep_empty=True, invalid_boxes="stop")
+    return read_coco(sources, keep_empty=True, invalid_boxes="stop", purpose="val")
 
 
 def perfect(index: ImageIndex) -> dict[int, Detections]:

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from megdet_hvd.config.schema import AnnotationSource, DataConfig
-from megdet_hvd.preflight.readable import describe_unreadable, file_names, read_share
+from megdet_hvd.data.first_names import first_names
+from megdet_hvd.preflight.readable import describe_unreadable, read_share
 
 
 def data_set(folder: Path, names: list[str], order: str = "images") -> DataConfig:
@@ -25,8 +26,8 @@ def data_set(folder: Path, names: list[str], order: str = "images") -> DataConfi
 def test_names_are_found_without_parsing(tmp_path: Path, order: str) -> None:
     names = ["a.png", 'b "quoted" \\ é.png', "c.png"]
     data_set(tmp_path, names, order)
-    assert file_names(tmp_path / "a.json") == names
-    assert file_names(tmp_path / "a.json", most=1) == names[:1]
+    assert first_names(tmp_path / "a.json", 9) == names
+    assert first_names(tmp_path / "a.json", 1) == names[:1]
 
 
 def test_ranks_read_pictures_of_their_own(tmp_path: Path) -> None:
