@@ -1,9 +1,5 @@
 """Parts of a job's course that need neither Slurm nor ranks."""
 
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -12,11 +8,10 @@ from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import UserError
-from megdet_hvd.slurm_job import driver, record, slurm
-from megdet_hvd.slurm_job.driver import Job, refuse_company
+from megdet_hvd.slurm_job import record, slurm
+from megdet_hvd.slurm_job.driver import refuse_company
+from megdet_hvd.slurm_job.job import Job
 from megdet_hvd.slurm_job.words import Wish
-
-WHY = "Slurm sent USR1: the time limit or a preemption is near"
 
 
 def job(folder: Path, number: int = 8) -> Job:
@@ -40,28 +35,3 @@ def test_a_run_that_another_job_is_still_in_is_left_alone(
     refuse_company(job(tmp_path, 7))  # itself, requeued
     states[7] = None
     refuse_company(job(tmp_path))
-
-
-def test_word_for_the_ranks_is_tried_again_where_it_can_not_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "_LOOK_S", 0.02)
-    note, stop_file = tmp_path / "note", tmp_path / "logs" / "stop"
-    note.write_text(f"{WHY}\n")
-    ranks = (
-        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.02)"
-    )
-
-    def mend() -> None:
-        time.sleep(0.5)
-        stop_file.parent.mkdir()
-
-    thread = threading.Thread(target=mend)
-    with subprocess.Popen([sys.executable, "-c", ranks, str(stop_file)]) as running:
-        thread.start()
-        assert driver._wait(running, note, stop_file) == 0
-    thread.join()
-    assert stop_file.read_text() == WHY
-    said = capsys.readouterr().out
-    assert said.count("can't be written (No such file or directory) so far") == 1
-    assert said.count("the ranks finish their step") == 1
