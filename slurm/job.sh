@@ -58,8 +58,8 @@ megdet_bye() {
     local code=$?
     command -p rm -rf "${megdet_notes[@]}"
     if [ -n "$megdet_in_site" ]; then
-        echo "error: $megdet_in_site ends the job's script (exit code $code): exit, exec, set -e" \
-            "and set -u have no place in it" >&2
+        echo "error: $megdet_in_site ends the job's script (exit code $code): exit, exec and" \
+            "set -u have no place in it" >&2
         builtin exit 2
     fi
 }
@@ -149,8 +149,9 @@ if [ -n "${PYTHONHOME:-}" ]; then
     echo "job: left out: PYTHONHOME=$PYTHONHOME, another Python's folder"
 fi
 if [ -n "${PYTHONPATH:-}" ] && [ "$PYTHONPATH" = "${megdet_had[PYTHONPATH]:-}" ]; then
-    echo "job: left out: PYTHONPATH=$PYTHONPATH, which stands before the environment's own" \
-        "packages; site_setup may export it"
+    [ "$PYTHONPATH" = "$megdet_root" ] ||
+        echo "job: left out: PYTHONPATH=$PYTHONPATH, which stands before the environment's own" \
+            "packages; site_setup may export it"
     PYTHONPATH=
 fi
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONINSPECT PYTHONOPTIMIZE PYTHONIOENCODING
