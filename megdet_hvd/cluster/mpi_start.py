@@ -7,9 +7,9 @@ the same on a real cluster). *Measured* with 16 processes on 8 simulated nodes o
 of 106 starts. With a single fence, which Open MPI waits for only once it can take messages: none of
 106.
 
-Where Slurm's PMIx has munge, it offers that first, and a process whose PMIx has none prints 20 lines
-of an error that is none ("A requested component was not found … psec … munge") before it takes the
-second offer. It is told to take that at once.
+Where Slurm's PMIx has munge, it offers that first, and a process whose PMIx has none prints 20
+lines of an error that is none ("A requested component was not found … psec … munge") before it
+takes the second offer. It is told to take that at once.
 """
 
 from collections.abc import MutableMapping
