@@ -154,6 +154,10 @@ def _bad_nodes(job: Job, enough: Callable[[], bool]) -> dict[str, str]:
 def _succeed(job: Job, bad: Mapping[str, str]) -> tuple[int | None, str]:
     """Submit a job that follows this one; its number, or None and why not."""
     allocation = job.allocation
+    queue = slurm.own_queue(successor.QUEUE_FORMAT)
+    follows = successor.follower(queue, job=allocation.job, name=allocation.name)
+    if follows is not None:  # of a chain that the user has submitted
+        return follows, ""
     facts = slurm.job_facts(allocation.job)
     if bad:
         own = facts.get("ExcNodeList", "")

@@ -146,6 +146,18 @@ def steps(job: int) -> list[str] | None:
     return [step for step in found if step.rpartition(".")[2].isdigit()]
 
 
+def own_queue(form: str) -> str:
+    """This user's jobs in the queue, as squeue writes them in a format; empty: no answer."""
+    words = [
+        "squeue",
+        "--noheader",
+        f"--user={os.getuid()}",
+        "--states=PENDING",
+        f"--format={form}",
+    ]
+    return _ask(words) or ""
+
+
 def node_timeout_s() -> float:
     """After how long Slurm counts a node that does not answer as down; 0: never, or unknown."""
     for line in (_ask(["scontrol", "show", "config"]) or "").splitlines():

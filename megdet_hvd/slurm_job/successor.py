@@ -32,6 +32,7 @@ _SAME = {
     "Network": "network",
 }
 """Fields of ``scontrol show job``, and sbatch's options."""
+QUEUE_FORMAT = "%i|%E|%j"
 _SHARED = {"YES": "--oversubscribe", "OK": None, "NO": "--exclusive", "USER": "--exclusive=user"}
 
 
@@ -71,6 +72,23 @@ def options(
         name = re.sub(rf"(?<!\d){job}(?!\d)", "%j", name)
         words.append(f"--output={Path(log).parent / name}")
     return words
+
+
+def follower(queue: str, *, job: int, name: str) -> int | None:
+    """A job in the queue that follows this one already, as in a chain that its user submitted. Pure.
+
+    Args:
+        queue: lines of ``squeue`` in :data:`QUEUE_FORMAT`, of this user's jobs.
+        job: this one.
+        name: its name; a job of another name that waits for it does something else afterwards.
+    """
+    for line in queue.splitlines():
+        number, _, rest = line.partition("|")
+        dependency, _, its_name = rest.partition("|")
+        waits = "singleton" in dependency or re.search(rf":{job}(?!\d)", dependency)
+        if number.isdigit() and int(number) != job and its_name == name and waits:
+            return int(number)
+    return None
 
 
 def train_words(given: Sequence[str], folder: Path) -> list[str]:

@@ -46,7 +46,7 @@ def check_training(
     report.facts.append(f"run folder: {folder}")
     if not data_is_packed:
         check_data(report, wish.config)
-    if not check_names(report, folder, "run folder"):
+    if not check_names(report, Path(str(folder).replace(JOB_ID, "0" * 10)), "run folder"):
         return
     try:
         check_folder(folder, "run folder", made=True)

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from megdet_hvd.cluster.sbatch_options import read_options
 from megdet_hvd.slurm_job.record import failures_of, idle_starts_of
-from megdet_hvd.slurm_job.successor import environ_of, options, train_words
+from megdet_hvd.slurm_job.successor import environ_of, follower, options, train_words
 
 FACTS = {
     "JobName": "megdet_16gpu", "Partition": "gpu", "Account": "(null)", "QOS": "long",
@@ -50,6 +52,23 @@ def test_it_begins_with_the_first_ones_variables() -> None:
     assert environ_of(text) == {
         "HOME": "/h", "SLURM_CONF": "/c", "X": "a=b\nc", "SBATCH_QOS": "q", "\udcff": "\udcfe",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "follows"),
+    [
+        ("50|afterany:47(unfulfilled)|big", 50),
+        ("50|singleton(unfulfilled)|big", 50),
+        ("50|afterok:12(unfulfilled),afterany:9:47+5(unfulfilled)|big", 50),
+        ("50|afterany:470(unfulfilled)|big", None),
+        ("50|afterany:47(unfulfilled)|mail me", None),
+        ("50|(null)|big", None),
+        ("47|singleton|big", None),
+        ("", None),
+    ],
+)
+def test_a_chain_goes_on_by_itself(line: str, follows: int | None) -> None:
+    assert follower(f"{line}\n", job=47, name="big") == follows
 
 
 def test_failures_are_counted_over_all_that_follow_each_other() -> None:

@@ -181,7 +181,7 @@ def test_what_would_die_without_a_log(desk: Desk) -> None:
     assert "no such folder: /nope/dir" in done.stdout
     long = desk.run("--check", f"--job-name={'n' * 300}", TEMPLATE, f"output={desk.folder}")
     assert long.returncode == 2 and not long.stderr, long.stderr
-    assert "has 314 bytes, and a file's or folder's name can have 255" in long.stdout
+    assert "has 315 bytes, and a file's or folder's name can have 255" in long.stdout
     assert "run folder: nnn" in long.stdout
     place = desk.run("--check", TEMPLATE, f"output={desk.folder}/site.sh")
     assert f"PROBLEM: run folder: {desk.folder}/site.sh is a file" in place.stdout
