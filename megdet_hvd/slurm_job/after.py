@@ -156,7 +156,8 @@ def _succeed(job: Job, bad: Mapping[str, str]) -> tuple[int | None, str]:
     allocation = job.allocation
     queue = slurm.own_queue(successor.QUEUE_FORMAT)
     follows = successor.follower(queue, job=allocation.job, name=allocation.name)
-    if follows is not None:  # of a chain that the user has submitted
+    if follows is not None:
+        note(job, "successor", successor=follows)
         return follows, ""
     facts = slurm.job_facts(allocation.job)
     if bad:

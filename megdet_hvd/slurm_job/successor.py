@@ -75,7 +75,7 @@ def options(
 
 
 def follower(queue: str, *, job: int, name: str) -> int | None:
-    """A job in the queue that follows this one already, as in a chain that its user submitted. Pure.
+    """A job in the queue that follows this one already, of a chain that its user made. Pure.
 
     Args:
         queue: lines of ``squeue`` in :data:`QUEUE_FORMAT`, of this user's jobs.
