@@ -19,6 +19,7 @@ from megdet_hvd.cluster.bind import bind_process
 from megdet_hvd.cluster.cores import CoreShare
 from megdet_hvd.cluster.handover import STOP_FILE
 from megdet_hvd.cluster.launch import Launch, read_launch
+from megdet_hvd.cluster.limits import raise_open_files
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.storage import as_storage_error
@@ -93,6 +94,7 @@ def run_program(
         launch = read_launch(os.environ)
         meet_once(launch, os.environ)
         cores = bind_process(launch, os.environ)  # before libraries start threads
+        raise_open_files()
     except UserError as error:
         return refused(error)
     if stoppable:

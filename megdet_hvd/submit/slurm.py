@@ -1,5 +1,6 @@
 """Whether Slurm would take the job, asked with the very options, and how ranks would start."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,23 @@ def check_slurm(report: Report, job: Job, root: Path, environ: Mapping[str, str]
         told = [line.removeprefix("sbatch: ") for line in answer.text.splitlines() if line.strip()]
         report.facts += [f"Slurm accepts it: {line}" for line in told[-1:]]
     return True
+
+
+def check_requeue(report: Report, job: Job) -> None:
+    """Whether Slurm requeues the job; where it does not, the job submits one that follows it."""
+    asked = [word for word in ("requeue", "no-requeue") if word in job.options]
+    asked = asked or [word for word in ("requeue", "no-requeue") if word in job.template_options]
+    off = "--no-requeue" if asked == ["no-requeue"] else None
+    if not asked:
+        config = ask(["scontrol", "show", "config"])
+        off = "JobRequeue=0" if re.search(r"JobRequeue\s*=\s*0\b", config.out) else None
+    if off is not None:
+        report.notes.append(
+            f"Slurm will not requeue this job ({off}): where it is stopped with a checkpoint, or "
+            "fails, it submits another one that carries the run on (--dependency=afterany), under "
+            "a number of its own; nodes that may not call sbatch leave that to you. --requeue "
+            "before the template asks for requeues"
+        )
 
 
 def check_launcher(report: Report, site: Site, nodes: int) -> None:

@@ -2,10 +2,6 @@
 
 import errno
 import math
-import subprocess
-import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -15,13 +11,12 @@ from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import UserError
-from megdet_hvd.slurm_job import driver, record, slurm
+from megdet_hvd.slurm_job import after, record, slurm
 from megdet_hvd.slurm_job.decide import STORAGE_ERROR
-from megdet_hvd.slurm_job.driver import Job, refuse_company, run_job
+from megdet_hvd.slurm_job.driver import refuse_company, run_job
+from megdet_hvd.slurm_job.job import Job
 from megdet_hvd.slurm_job.words import Wish
 from tests.failing_storage import failing
-
-WHY = "Slurm sent USR1: the time limit or a preemption is near"
 
 
 def job(folder: Path, number: int = 8) -> Job:
@@ -52,11 +47,16 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
 ) -> None:
     """Its checkpoints can't be read just now: neither damage nor a mistake in the input."""
     requeued: list[int] = []
+
+    def refuse(number: int, *args: object, **more: object) -> str:
+        requeued.append(number)
+        return "not today"
+
     monkeypatch.setattr(storage, "PAUSES_S", ())
-    monkeypatch.setattr(slurm, "job_runs", lambda number: True)
-    monkeypatch.setattr(slurm, "requeue", lambda number: requeued.append(number) or "not today")
-    monkeypatch.setattr(driver.lost_nodes, "wait_until_seen", lambda *_, **__: None)
-    monkeypatch.setattr(driver.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(slurm, "job_facts", lambda number: {"JobState": "RUNNING"})
+    monkeypatch.setattr(after, "requeue", refuse)
+    monkeypatch.setattr(after, "_bad_nodes", lambda *_: {})
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     checkpoint = tmp_path / "checkpoints" / "iteration_00000001.pt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"PK")
@@ -70,28 +70,3 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     with failing("checkpoints", errno.EIO, math.inf, "list"):
         assert run_job(job(tmp_path), environ) == STORAGE_ERROR
     assert requeued == [8, 8]
-
-
-def test_word_for_the_ranks_is_tried_again_where_it_can_not_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "_LOOK_S", 0.02)
-    note, stop_file = tmp_path / "note", tmp_path / "logs" / "stop"
-    note.write_text(f"{WHY}\n")
-    ranks = (
-        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.02)"
-    )
-
-    def mend() -> None:
-        time.sleep(0.5)
-        stop_file.parent.mkdir()
-
-    thread = threading.Thread(target=mend)
-    with subprocess.Popen([sys.executable, "-c", ranks, str(stop_file)]) as running:
-        thread.start()
-        assert driver._wait(running, note, stop_file) == 0
-    thread.join()
-    assert stop_file.read_text() == WHY
-    said = capsys.readouterr().out
-    assert said.count("can't be written (No such file or directory) so far") == 1
-    assert said.count("the ranks finish their step") == 1
