@@ -119,7 +119,7 @@ class Before:
             resource.setrlimit(limit, values)
         for logger in self.loggers:
             logger.put_back()
-        warnings.filters[:] = self.warnings
+        warnings.filters = [*self.warnings]
         if faulthandler.is_enabled():
             faulthandler.cancel_dump_traceback_later()
         torch.set_num_threads(self.threads)
@@ -162,7 +162,7 @@ def _left_running() -> list[str]:
 
 def _end_server() -> None:
     """The server that loader processes come from keeps the environment of its first user."""
-    server: Any = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+    server: Any = multiprocessing.forkserver._forkserver
     server._stop()
 
 

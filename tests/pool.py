@@ -12,7 +12,6 @@ A program's start and end are not for a pool: :func:`tests.ranks.run_ranks` laun
 
 import atexit
 import json
-import os
 import selectors
 import shutil
 import socket
