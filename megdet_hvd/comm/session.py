@@ -25,6 +25,7 @@ from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.promise import broken_promise, check_mpi
 from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
+from megdet_hvd.comm.stale_addresses import forget_addresses
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.serialize import serializable
@@ -92,6 +93,8 @@ def start(
         _store = OwnStore(communicator or _world_communicator(), machines)
         variables = {**variables, **_store.variables}
         notes = (*notes, "Gloo carries its messages")
+    if launch.controller == "gloo" and forget_addresses(os.environ):
+        meet("ready", launch.rank or 0, launch.size or 1, os.environ)
     sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
