@@ -48,6 +48,10 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 def read_outcome(path: Path) -> Outcome | None:
     """What was written; None: nothing, so the program was killed before it could say anything."""
     try:
-        return Outcome(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = Outcome(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    whole = type(found.code) is int and isinstance(found.message, str)
+    iteration, folder = found.iteration, found.run_folder
+    whole = whole and (iteration is None or type(iteration) is int)
+    return found if whole and (folder is None or isinstance(folder, str)) else None
