@@ -165,6 +165,7 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
     from megdet_hvd.comm.exchange import broadcast_object
     from megdet_hvd.config.refit import Refit
     from megdet_hvd.engine.evaluations import InLine
+    from megdet_hvd.engine.lock import holding
     from megdet_hvd.engine.log import LOGGER, log_refit
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
@@ -182,11 +183,12 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
         if name == "auto":
             name = broadcast_object(new_run_name(plan.config_file), world, "name")
         path = Path(plan.config.output) / name
-    resume = plan.resumed is not None
-    run = prepare_run(refit.config, world, path, resume=resume, anew=plan.folder is not None)
-    announce(run)
-    log_refit(refit, world)
-    execute(run, measure or InLine)
+    resume, anew = plan.resumed is not None, plan.folder is not None
+    with holding(path, world) as lock:
+        run = prepare_run(refit.config, world, path, resume=resume, anew=anew, lock=lock)
+        announce(run)
+        log_refit(refit, world)
+        execute(run, measure or InLine)
     if run.stopped is None:
         ending.note(message=f"finished after iteration {run.iteration}")
         return 0

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from megdet_hvd.storage import temporary_beside
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -30,7 +32,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_beside(path)  # of ranks on several machines, whose numbers may be equal
     temporary.write_text(json.dumps(asdict(outcome)))
     try:
         with suppress(FileExistsError):

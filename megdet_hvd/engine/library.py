@@ -28,6 +28,7 @@ from megdet_hvd.config.refit import Refit
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
 from megdet_hvd.engine.job import Job, training_job
+from megdet_hvd.engine.lock import holding
 from megdet_hvd.engine.log import borrowed_log, log_refit, log_urgent
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.program import HANG
@@ -75,10 +76,11 @@ def train_as_member(
                 gather=partial(meeting.gather, name="watchdog"),
             )
             refit = _refit(config, resumption, world.machines)
-            run = prepare_run(refit.config, world, path, resume=resume)
-            announce(run)
-            log_refit(refit, world)
-            execute(run)
+            with holding(path, world) as lock:
+                run = prepare_run(refit.config, world, path, resume=resume, lock=lock)
+                announce(run)
+                log_refit(refit, world)
+                execute(run)
             result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
         except BaseException as raised:
             error = as_storage_error(raised)

@@ -58,12 +58,19 @@ def save(run: Run, *, last: bool = False) -> None:
     problem: Told | None = None
     if run.world.is_main:
         path = run.folder.checkpoints / checkpoint_name(run.iteration)
+        run.still_ours()
         try:
-            save_checkpoint(path, state)
+            save_checkpoint(path, state, before_it_shows=run.still_ours)
+            run.own_checkpoints.add(path.name)
             if best:
                 mark_best(path)
             protected = () if run.evaluations is None else run.evaluations.protected
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
+            prune_checkpoints(
+                run.folder.checkpoints,
+                run.config.checkpoint.keep,
+                protected,
+                own=run.own_checkpoints,
+            )
         except (UserError, StorageError, OSError) as error:
             known = as_storage_error(error)
             problem = as_told(known if isinstance(known, StorageError) else UserError(str(known)))

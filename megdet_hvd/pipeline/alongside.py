@@ -12,7 +12,7 @@ from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.pipeline.desk import Order, Result, TrainersDesk
 from megdet_hvd.report.metrics_file import read_metrics
 
@@ -139,6 +139,7 @@ class Alongside(Evaluations):
     def _take_in(self, result: Result) -> None:
         assert self._metrics is not None, "rank 0 has them"
         run, order = self._run, result.order
+        run.still_ours()
         self._metrics.write("eval", order.iteration, epoch=order.epoch, **result.metrics)
         LOGGER.info(
             f"validation after iteration {order.iteration} (epoch {order.epoch:.2f}): mmAP "
@@ -151,8 +152,17 @@ class Alongside(Evaluations):
             if order.iteration and (run.best_ap is None or result.ap > run.best_ap):
                 mark_best(order.path)
                 run.best_ap = result.ap
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
-        except (UserError, OSError) as error:  # rank 0 alone has it, and the others go on
+            prune_checkpoints(
+                run.folder.checkpoints,
+                run.config.checkpoint.keep,
+                self.protected,
+                own=run.own_checkpoints,
+            )
+        except (
+            UserError,
+            StorageError,
+            OSError,
+        ) as error:  # rank 0 alone has it, and the others go on
             LOGGER.error(f"error: checkpoints after iteration {order.iteration}: {error}")
         self._pictures.draw_curves()
 

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.site import Site, site_from_variables
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.run_lock.lock import take
 from megdet_hvd.slurm_job import lost_nodes, record, slurm
 from megdet_hvd.slurm_job.decide import (
     FAULT,
@@ -93,7 +95,8 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
         _make_folders(job)
         introduce(job)
         refuse_company(job)
-        set_damaged_aside(job.wish.folder)
+        with _alone(job.wish.folder, environ):
+            set_damaged_aside(job.wish.folder)
         before = _newest(job)
     except (StorageError, OSError) as raised:
         error = as_storage_error(raised)
@@ -175,9 +178,28 @@ def refuse_company(job: Job) -> None:
     state = slurm.standing(other)
     if state is not None:
         raise UserError(
-            f"{job.wish.folder}: job {other} works in this run too, and is {state.lower()}; wait "
+            f"{job.wish.folder}: job {other} works in this run too, and is {_said(state)}; wait "
             f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
         )
+
+
+@contextmanager
+def _alone(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """Hold the run folder, as the ranks do later: nobody else may write there meanwhile."""
+    try:
+        lock = take(folder, say=say, environ=environ)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        raise UserError(f"{folder}: the run folder can't be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _said(state: str) -> str:
+    return state if state == slurm.SILENT else state.lower()
 
 
 def set_damaged_aside(folder: Path) -> None:

@@ -7,11 +7,13 @@ import subprocess
 from collections.abc import Mapping, Sequence
 
 from megdet_hvd.cluster.mpi_start import VARIABLES
+from megdet_hvd.run_lock.slurm import job_state
 
 ASK_S = 60
 """For Slurm's controller to answer."""
 SSH_S = 10
-_UNDER_WAY = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED")
+SILENT = "still there for all that is known (Slurm does not answer)"
+"""How a job stands that Slurm says nothing of."""
 
 _PROBE = (
     "from mpi4py import MPI; import sys; "
@@ -26,12 +28,16 @@ def job_runs(job: int) -> bool:
 
 
 def standing(job: int) -> str | None:
-    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, or is unknown."""
-    text = _ask(["scontrol", "show", "job", "-o", str(job)]) or ""
-    facts = dict(word.split("=", 1) for word in text.split() if "=" in word)
-    state = facts.get("JobState", "")
-    mine = f"({os.getuid()})" in facts.get("UserId", "")
-    return state if mine and state in _UNDER_WAY else None
+    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, for sure.
+
+    Where Slurm does not answer, the job counts as still there. What is left of one that Slurm is
+    clearing away holds the run folder, if it does anything there.
+    """
+    state = job_state(job)
+    if state is None:
+        return SILENT
+    over = state.ended or state.name == "COMPLETING" or state.uid not in (None, os.getuid())
+    return None if over else state.name
 
 
 def requeue(job: int) -> str | None:

@@ -142,7 +142,7 @@ def _training(report: Report, job: Job, site: Site, root: Path, nodes: int, task
     try:
         from megdet_hvd.submit.training import check_training
     except ModuleNotFoundError as error:
-        if error.name not in ("pydantic", "pydantic_core", "yaml"):
+        if error.name not in ("pydantic", "pydantic_core", "yaml", "filelock"):
             raise
         report.notes.append(
             f"the configuration, its batch and its data were not checked: {sys.executable} lacks "
