@@ -13,6 +13,7 @@ from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import exists
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
@@ -89,9 +90,9 @@ def train(
     Raises:
         Exception: on all members. Whoever failed raises its own error, the others
             :class:`megdet_hvd.errors.MemberError`, which names the rank and carries the text; all
-            raise the same UserError or RunError where all agree on it. MPI, and the next call,
-            work as before. A member that hangs or has died can't be told, nor tell: then the
-            watchdog ends the whole program (``config.watchdog.seconds=0``: never).
+            raise the same UserError, RunError or StorageError where all agree on it. MPI, and the
+            next call, work as before. A member that hangs or has died can't be told, nor tell:
+            then the watchdog ends the whole program (``config.watchdog.seconds=0``: never).
     """
     from megdet_hvd.engine.library import train_as_member
 
@@ -121,7 +122,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
         folder = find_run(Path(load_config(arguments.config, arguments.overrides).output))
     else:
         folder = RunFolder(arguments.run_folder)
-    if not folder.config.exists():
+    if not exists(folder.config):
         raise UserError(f"{folder.path} holds no run to carry on (it has no config.yaml)")
     source = arguments.config or folder.config
     config = override(load_config(source), arguments.overrides)
@@ -142,7 +143,7 @@ def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, 
         )
     folder = RunFolder(path)
     begun = bool(list_checkpoints(folder.checkpoints))
-    source = arguments.config or (folder.config if folder.config.exists() else None)
+    source = arguments.config or (folder.config if exists(folder.config) else None)
     if begun and source is None:
         raise UserError(
             f"{path} holds checkpoints and no config.yaml; name the configuration with --config"
@@ -150,7 +151,7 @@ def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, 
     config = load_config(source, arguments.overrides)
     if not begun:
         return Plan(config, source, None, folder=path, words=words)
-    own = load_config(folder.config) if folder.config.exists() else config
+    own = load_config(folder.config) if exists(folder.config) else config
     # The words of a job that is requeued are no wish for another layout.
     resumption = resumption_of(path, config, own, ())
     return Plan(config, source, path, resumption, folder=path, words=words)

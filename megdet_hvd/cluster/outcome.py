@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from megdet_hvd.storage import temporary_beside
+from megdet_hvd.storage import retried, temporary_beside
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,6 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 def read_outcome(path: Path) -> Outcome | None:
     """What was written; None: nothing, so the program was killed before it could say anything."""
     try:
-        return Outcome(**json.loads(path.read_text()))
+        return Outcome(**json.loads(retried(path.read_text)))
     except (OSError, ValueError, TypeError):
         return None

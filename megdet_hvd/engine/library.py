@@ -37,7 +37,7 @@ from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.storage import as_storage_error
+from megdet_hvd.storage import as_storage_error, exists
 
 
 def train_as_member(
@@ -190,7 +190,7 @@ def _agree_on_run(
 def _resumption(path: Path, config: Config) -> Resumption:
     """Raises UserError: there is no run in ``path``."""
     folder = RunFolder(path)
-    if not folder.config.exists():
+    if not exists(folder.config):
         raise UserError(f"{path} holds no run to carry on (it has no config.yaml)")
     return resumption_of(path, config, load_config(folder.config), ())
 

@@ -158,11 +158,7 @@ class Alongside(Evaluations):
                 self.protected,
                 own=run.own_checkpoints,
             )
-        except (
-            UserError,
-            StorageError,
-            OSError,
-        ) as error:  # rank 0 alone has it, and the others go on
+        except (UserError, StorageError, OSError) as error:  # rank 0 alone has it; others go on
             LOGGER.error(f"error: checkpoints after iteration {order.iteration}: {error}")
         self._pictures.draw_curves()
 

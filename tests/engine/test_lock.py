@@ -33,8 +33,8 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
         while not list_checkpoints(folder / "checkpoints") and time.monotonic() < deadline:
             time.sleep(0.05)
         began = time.monotonic()
-        second = run_ranks(words, 2, launcher="gloo", timeout_s=200)
-        assert second.returncode != 0, second.stdout
+        second = run_ranks(words, 2, launcher="mpirun", timeout_s=200)
+        assert second.returncode == USER_ERROR, second.stdout
         told = re.findall(r"error: .*", second.stdout)
         assert len(told) == 1, second.stdout
         where = f"{re.escape(str(folder))}: process {first.pid} on {os.uname().nodename}, since 20"
