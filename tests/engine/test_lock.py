@@ -21,9 +21,7 @@ HERE = Path(__file__).parent
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "same"
     words = ["-m", "megdet_hvd.train", "--run", str(folder)]
-    words += small_settings(
-        tmp_path, "checkpoint.every_iterations=1", "learning.max_iterations=900"
-    )
+    words += small_settings(tmp_path, "checkpoint.every_iterations=1", "learning.epochs=400")
     environ = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(
         [sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL, env=environ
