@@ -155,6 +155,24 @@ def test_writers_that_come_together_are_let_in_one_at_a_time(tmp_path: Path) -> 
     assert sorted(found) == ["UserError"] * 3 + ["holds"]
 
 
+def test_one_that_dies_while_the_folder_changes_hands(tmp_path: Path) -> None:
+    program = """
+import sys, time
+from pathlib import Path
+from megdet_hvd.run_lock import lock
+with lock._guarded(Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(60)
+"""
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert line(process) == "in"
+        began = time.monotonic()
+        process.kill()
+    take_at_once(tmp_path).release()
+    assert time.monotonic() - began < 10 and left(tmp_path) == []
+
+
 def test_children_neither_keep_the_lock_nor_let_it_go(tmp_path: Path) -> None:
     """A forked process has the parent's files; one that is started anew must have none of them."""
     program = """

@@ -3,6 +3,7 @@
 import errno
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +21,7 @@ from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import UserError
 from megdet_hvd.run_lock.lock import take
 from megdet_hvd.run_lock.slurm import FORGOTTEN, JobState
-from megdet_hvd.slurm_job import driver, record, slurm
+from megdet_hvd.slurm_job import driver, lost_nodes, record, slurm
 from megdet_hvd.slurm_job.decide import STORAGE_ERROR
 from megdet_hvd.slurm_job.driver import Job, refuse_company, run_job
 from megdet_hvd.slurm_job.words import Wish
@@ -99,9 +100,14 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     requeued: list[int] = []
     monkeypatch.setattr(storage, "PAUSES_S", ())
     monkeypatch.setattr(slurm, "job_runs", lambda number: True)
-    monkeypatch.setattr(slurm, "requeue", lambda number: requeued.append(number) or "not today")
-    monkeypatch.setattr(driver.lost_nodes, "wait_until_seen", lambda *_, **__: None)
-    monkeypatch.setattr(driver.signal, "signal", lambda *_: None)
+
+    def requeue(number: int) -> str:
+        requeued.append(number)
+        return "not today"
+
+    monkeypatch.setattr(slurm, "requeue", requeue)
+    monkeypatch.setattr(lost_nodes, "wait_until_seen", lambda *_, **__: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     checkpoint = tmp_path / "checkpoints" / "iteration_00000001.pt"
     checkpoint.parent.mkdir()
     checkpoint.write_bytes(b"PK")
