@@ -1,6 +1,7 @@
 """Real processes on one folder, and owners on machines that only a record tells of."""
 
 import errno
+import fcntl
 import json
 import multiprocessing
 import os
@@ -180,10 +181,13 @@ import os, subprocess, sys, time
 from pathlib import Path
 from megdet_hvd.run_lock.lock import take
 held = take(Path(sys.argv[1]), say=print)
+heard, tells = os.pipe()
 child = os.fork()
 if not child:
     held.release()  # as a finally in the child would
+    os.write(tells, b"x")
     time.sleep(60)
+os.read(heard, 1)
 started = subprocess.Popen(["sleep", "60"], close_fds=False)
 print(child, started.pid, flush=True)
 time.sleep(60)
@@ -261,6 +265,18 @@ def test_a_heartbeat_that_stands_still_for_a_lease_is_a_lost_machines(tmp_path: 
     assert "process 77 on n7" in clock.said[1] and "heartbeat has stood still" in clock.said[1]
     held.check()
     held.release()
+
+
+def test_a_lock_that_a_lost_client_left_on_the_server_is_replaced(tmp_path: Path) -> None:
+    elsewhere(tmp_path)
+    with (tmp_path / LOCK).open("w") as stuck:
+        fcntl.flock(stuck, fcntl.LOCK_EX)
+        held = Clock().take(tmp_path)
+        assert held.owner.native
+        with (tmp_path / LOCK).open() as again, pytest.raises(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        held.release()
+    assert left(tmp_path) == []
 
 
 def test_nobodys_clock_counts_but_ones_own_and_no_time_in_which_storage_was_silent(
