@@ -174,8 +174,8 @@ if [ -x "$megdet_python" ]; then
     fi
 elif [ -n "${SITE_CONTAINER:-}" ]; then # the ranks' Python is the container's; the driver's is not
     megdet_python=$(command -v python3)
-    if ! "$megdet_python" -c 'import sys, pydantic, yaml; assert sys.version_info >= (3, 11)'; then
-        echo "error: the job's driver needs a Python >= 3.11 with pydantic and PyYAML on the node" \
+    if ! "$megdet_python" -c 'import sys, filelock, pydantic, yaml; assert sys.version_info >= (3, 11)'; then
+        echo "error: the job's driver needs a Python >= 3.11 with pydantic, PyYAML and filelock on the node" \
             "itself: make setup, or MEGDET_VENV=/path/to/one" >&2
         return 2
     fi

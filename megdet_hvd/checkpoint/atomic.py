@@ -29,21 +29,27 @@ class _Watched:
         self.file.flush()
 
 
-def write_atomically(path: Path, write: Callable[[Any], object]) -> None:
+def write_atomically(
+    path: Path,
+    write: Callable[[Any], object],
+    before_it_shows: Callable[[], None] = lambda: None,
+) -> None:
     """Have ``write(file)`` fill a file that takes the name ``path`` only once it is on the disk.
 
     Temporary file in the same folder, flush, fsync, rename, fsync of the folder: after a crash,
     a kill or a full disk ``path`` is the old file or the new one, never half of one. The folder
-    is made where missing.
+    is made where missing. ``before_it_shows`` is called right before the rename.
 
     Raises:
         OSError: the file can't be written (disk full, no permission); ``path`` is as it was.
             Where the storage fails for the moment it was tried again: ``write`` is called anew.
     """
-    retried(lambda: _write_once(path, write))
+    retried(lambda: _write_once(path, write, before_it_shows))
 
 
-def _write_once(path: Path, write: Callable[[Any], object]) -> None:
+def _write_once(
+    path: Path, write: Callable[[Any], object], before_it_shows: Callable[[], None]
+) -> None:
     temporary = temporary_beside(path)
     watched: _Watched | None = None
     try:
@@ -53,6 +59,7 @@ def _write_once(path: Path, write: Callable[[Any], object]) -> None:
             write(watched)
             file.flush()
             os.fsync(file.fileno())
+        before_it_shows()
         os.replace(temporary, path)
         sync_folder(path.parent)
     except BaseException as error:

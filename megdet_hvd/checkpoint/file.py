@@ -8,7 +8,7 @@ are read first.
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,12 @@ REQUIRED = ("config", "categories", "category_ids", "model", "images_seen", "ite
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Tensor)
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    state: Mapping[str, Any],
+    *,
+    before_it_shows: Callable[[], None] = lambda: None,
+) -> None:
     """Write ``state`` to ``path``, whole or not at all; ``format`` and ``version`` are added.
 
     Args:
@@ -44,6 +49,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             ``config`` (plain dict), ``categories`` (names of labels 1…K), ``category_ids``
             (their ids in the annotation files), ``model`` (state dict), ``optimizer``,
             ``images_seen``, ``iteration``, ``ap``, ``random``, ``world``, ``bn_groups``.
+        before_it_shows: called once it is on the disk; if it raises, ``path`` stays as it was.
 
     Raises:
         UserError: the file can't be written; an earlier file of that name is as it was.
@@ -55,7 +61,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     assert not missing, missing
     _check_plain(content, "checkpoint")
     try:
-        write_atomically(path, lambda file: torch.save(content, file))
+        write_atomically(path, lambda file: torch.save(content, file), before_it_shows)
     except OSError as error:
         raise cannot_write(path, error) from error
 

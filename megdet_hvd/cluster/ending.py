@@ -8,6 +8,7 @@ from pathlib import Path
 
 from megdet_hvd.cluster.handover import OUTCOME
 from megdet_hvd.cluster.outcome import Outcome, write_outcome
+from megdet_hvd.storage import retried
 
 _known = Outcome(code=0)
 
@@ -42,7 +43,7 @@ def tell(code: int, message: str | None = None) -> None:
         return
     said = _known.message if message is None else message
     try:
-        write_outcome(Path(path), replace(_known, code=code, message=said))
+        retried(lambda: write_outcome(Path(path), replace(_known, code=code, message=said)))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         with suppress(OSError, ValueError):  # nobody may read it any more

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.storage import as_storage_error
+from megdet_hvd.storage import as_storage_error, is_transient
 
 CLEAN, PROBLEMS, BAD_USAGE, STORAGE = 0, 1, 2, 6
 
@@ -150,6 +150,8 @@ def _check(options: argparse.Namespace) -> int:
         try:
             contact_sheet(indexes, options.draw).save(out, "PNG")
         except OSError as error:
+            if is_transient(error):
+                raise
             raise UserError(f"--out {out}: {error.strerror or error}") from None
         print(f"ground truth drawn in {out}")
     return PROBLEMS if problems else CLEAN

@@ -28,6 +28,7 @@ from megdet_hvd.config.refit import Refit
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
 from megdet_hvd.engine.job import Job, training_job
+from megdet_hvd.engine.lock import holding
 from megdet_hvd.engine.log import borrowed_log, log_refit, log_urgent
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.program import HANG
@@ -36,7 +37,7 @@ from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.storage import as_storage_error
+from megdet_hvd.storage import as_storage_error, exists
 
 
 def train_as_member(
@@ -76,10 +77,11 @@ def train_as_member(
                 gather=partial(meeting.gather, name="watchdog") if meeting.private else None,
             )
             refit = _refit(config, resumption, world.machines)
-            run = prepare_run(refit.config, world, path, resume=resume)
-            announce(run)
-            log_refit(refit, world)
-            execute(run)
+            with holding(path, world) as lock:
+                run = prepare_run(refit.config, world, path, resume=resume, lock=lock)
+                announce(run)
+                log_refit(refit, world)
+                execute(run)
             result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
         except BaseException as raised:
             error = as_storage_error(raised)
@@ -189,7 +191,7 @@ def _agree_on_run(
 def _resumption(path: Path, config: Config) -> Resumption:
     """Raises UserError: there is no run in ``path``."""
     folder = RunFolder(path)
-    if not folder.config.exists():
+    if not exists(folder.config):
         raise UserError(f"{path} holds no run to carry on (it has no config.yaml)")
     return resumption_of(path, config, load_config(folder.config), ())
 

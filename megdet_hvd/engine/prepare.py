@@ -8,6 +8,7 @@ import torch
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
@@ -44,6 +45,7 @@ from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
 from megdet_hvd.model.pretrained import fetch_backbone_weights
+from megdet_hvd.run_lock.lock import RunLock
 
 if TYPE_CHECKING:
     from megdet_hvd.engine.evaluations import Evaluations
@@ -92,11 +94,24 @@ class Run:
     """Whether that is so since this resume."""
     filed: dict[str, object] = field(default_factory=dict)
     """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
+    lock: RunLock | None = None
+    """Rank 0's hold on the folder; None: other ranks, or nobody else can come."""
+    own_checkpoints: set[str] = field(default_factory=set)
+    """Names of those that this run wrote or found, on rank 0: no others are ever deleted."""
 
     @property
     def own_ap(self) -> float | None:
         """The mmAP of the detector as it is now; None: it was not measured."""
         return self.ap if self.measured_at == self.iteration else None
+
+    def still_ours(self) -> None:
+        """Before something is written into the folder: rank 0 must still hold it.
+
+        Raises:
+            RunError: on rank 0 alone: it was taken for gone, and another process writes there.
+        """
+        if self.lock is not None:
+            self.lock.check()
 
     @property
     def epoch(self) -> float:
@@ -112,12 +127,14 @@ def prepare_run(
     resume: bool,
     anew: bool = False,
     prepared: DataConfig | None = None,
+    lock: RunLock | None = None,
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
     ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up, and with
     ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
-    files to read instead of those that ``config`` names, made from them.
+    files to read instead of those that ``config`` names, made from them. ``lock``: rank 0's hold
+    on the folder, for as long as the run lasts.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
@@ -177,7 +194,10 @@ def prepare_run(
         shares_statistics_with_all(config, world),
         recomputation,
         filed=own,
+        lock=lock,
     )
+    if resume and world.is_main:
+        run.own_checkpoints = {found.name for found in list_checkpoints(folder.checkpoints)}
     if resume:
         _take_up(run, broadcast_object(state, world, "checkpoint"))
     else:

@@ -69,6 +69,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             progress.outside(time.monotonic() - began)
         for step in _steps(run, loader) if run.stopped is None else ():
             go_outside("between steps")
+            run.still_ours()
             run.iteration = step.iteration
             ending.note(iteration=run.iteration)
             skipped += step.status.skipped

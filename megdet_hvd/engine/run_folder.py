@@ -99,8 +99,12 @@ def cannot_make(path: Path, error: OSError) -> UserError | StorageError:
 
 
 def check_writable(folder: RunFolder) -> None:
-    """Raise UserError where a run to be resumed can't be written to. Rank 0 only."""
+    """Raise UserError where a run to be resumed can't be written to. Rank 0 only.
+
+    Raises OSError where storage does not answer, for which ``os.access`` has no other word.
+    """
     if not os.access(folder.path, os.W_OK):
+        retried(lambda: os.stat(folder.path))
         raise UserError(
             f"{folder.path}: the run folder can't be written; mend its permissions, or copy it"
         )
@@ -112,11 +116,15 @@ def find_run(output: Path) -> RunFolder:
     Raises:
         UserError: there is none.
     """
-    runs = [
-        (list_checkpoints(folder / "checkpoints")[-1].stat().st_mtime, folder)
-        for folder in (output.iterdir() if output.is_dir() else ())
-        if (folder / "config.yaml").exists() and list_checkpoints(folder / "checkpoints")
-    ]
+
+    def with_checkpoints() -> list[tuple[float, Path]]:
+        return [
+            (list_checkpoints(folder / "checkpoints")[-1].stat().st_mtime, folder)
+            for folder in (output.iterdir() if output.is_dir() else ())
+            if (folder / "config.yaml").exists() and list_checkpoints(folder / "checkpoints")
+        ]
+
+    runs = retried(with_checkpoints)
     if not runs:
         raise UserError(
             f"{output} holds no run with a checkpoint to resume; name its folder: --resume FOLDER"

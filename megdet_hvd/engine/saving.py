@@ -93,8 +93,11 @@ def _write(run: Run, name: str) -> Told | None:
     problem: Told | None = None
     if run.world.is_main:
         path = run.folder.checkpoints / name
+        run.still_ours()
         try:
-            save_checkpoint(path, state)
+            save_checkpoint(path, state, before_it_shows=run.still_ours)
+            if name != BEST:
+                run.own_checkpoints.add(name)
         except (UserError, StorageError, OSError) as error:
             known = as_storage_error(error)
             problem = as_told(known if isinstance(known, StorageError) else UserError(str(known)))
@@ -120,7 +123,12 @@ def _after(run: Run, path: Path, best: bool) -> bool:
             mark_best(path)
             marked = True
         protected = () if run.evaluations is None else run.evaluations.protected
-        prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
+        prune_checkpoints(
+            run.folder.checkpoints,
+            run.config.checkpoint.keep,
+            protected,
+            own=run.own_checkpoints,
+        )
     except Exception as error:
         reason = reason_of(error)
         LOGGER.warning(f"warning: checkpoints after iteration {run.iteration}: {reason}")

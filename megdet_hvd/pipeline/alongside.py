@@ -142,6 +142,7 @@ class Alongside(Evaluations):
     def _take_in(self, result: Result) -> None:
         assert self._metrics is not None, "rank 0 has them"
         run, order = self._run, result.order
+        run.still_ours()
         # Marked first: where this process is killed in between, the result is asked for again.
         self._keep_if_best(order.path, order.iteration, result.ap)
         self._metrics.write("eval", order.iteration, epoch=order.epoch, **result.metrics)
@@ -164,7 +165,12 @@ class Alongside(Evaluations):
     def _prune(self, iteration: int) -> None:
         run = self._run
         with self._told(iteration):
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
+            prune_checkpoints(
+                run.folder.checkpoints,
+                run.config.checkpoint.keep,
+                self.protected,
+                own=run.own_checkpoints,
+            )
 
     @contextmanager
     def _told(self, iteration: int) -> Iterator[None]:

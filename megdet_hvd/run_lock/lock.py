@@ -2,10 +2,10 @@
 
 Three files in it, which go when the folder is let go in order:
 
-``.lock.owner``  the record: who holds it, and a heartbeat every few seconds.
-``.lock``        held by ``flock`` for as long as the process lives, where the file system has locks.
+``.lock.owner``  the record: who holds it, and a heartbeat every few seconds
+``.lock``        held by ``flock`` while the process lives, where the file system has locks
 ``.lock.guard``  there for the instant in which the folder changes hands: made exclusively, which
-                 network file systems do even where they have no locks.
+                 network file systems do even where they have no locks
 
 A process that has the folder and is gone does not keep it. Surest first: its lock has ended, or its
 process, on this very machine; it was an earlier start of our own Slurm job; Slurm says that its job

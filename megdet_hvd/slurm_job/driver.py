@@ -2,7 +2,8 @@
 
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.checkpoint.recovery import bring_back_best, newest_sound_checkpoint, set_aside
@@ -22,6 +23,7 @@ from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.run_lock.lock import take
 from megdet_hvd.slurm_job import presets, record, slurm, waiting
 from megdet_hvd.slurm_job.after import end_job
 from megdet_hvd.slurm_job.decide import FAULT, STOPPED, STORAGE_ERROR, USER_ERROR
@@ -47,7 +49,8 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
         _make_folders(job)
         introduce(job, environ)
         refuse_company(job)
-        set_damaged_aside(job.wish.folder)
+        with _alone(job.wish.folder, environ):
+            set_damaged_aside(job.wish.folder)
         before = newest(job)
     except (StorageError, OSError) as raised:
         error = as_storage_error(raised)
@@ -143,9 +146,28 @@ def refuse_company(job: Job) -> None:
     state = slurm.standing(other)
     if state is not None:
         raise UserError(
-            f"{job.wish.folder}: job {other} works in this run too, and is {state.lower()}; wait "
+            f"{job.wish.folder}: job {other} works in this run too, and is {_said(state)}; wait "
             f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
         )
+
+
+@contextmanager
+def _alone(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """Hold the run folder, as the ranks do later: nobody else may write there meanwhile."""
+    try:
+        lock = take(folder, say=say, environ=environ)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        raise UserError(f"{folder}: the run folder can't be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _said(state: str) -> str:
+    return state if state == slurm.SILENT else state.lower()
 
 
 def set_damaged_aside(folder: Path) -> None:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 from megdet_hvd.cluster.launchers import once_a_node
 from megdet_hvd.cluster.mpi_start import VARIABLES
 from megdet_hvd.cluster.step_environ import step_environ
+from megdet_hvd.run_lock import slurm as any_job
 from megdet_hvd.slurm_job import node_check, srun_words
 from megdet_hvd.slurm_job.node_facts import facts_of, hosts_in, is_away
 
 ASK_S = 60
 """For Slurm's controller to answer."""
 SSH_S = 10
-_UNDER_WAY = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED")
+SILENT = "still there for all that is known (Slurm does not answer)"
+"""How a job stands that Slurm says nothing of."""
 
 _PROBE = (
     "from mpi4py import MPI; import sys; world = MPI.COMM_WORLD; "
@@ -50,11 +52,16 @@ def job_state(job: int) -> str | None:
 
 
 def standing(job: int) -> str | None:
-    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, or is unknown."""
-    facts = job_facts(job)
-    state = facts.get("JobState", "")
-    mine = f"({os.getuid()})" in facts.get("UserId", "")
-    return state if mine and state in _UNDER_WAY else None
+    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, for sure.
+
+    Where Slurm does not answer, the job counts as still there. What is left of one that Slurm is
+    clearing away holds the run folder, if it does anything there.
+    """
+    state = any_job.job_state(job)
+    if state is None:
+        return SILENT
+    over = state.ended or state.name == "COMPLETING" or state.uid not in (None, os.getuid())
+    return None if over else state.name
 
 
 def requeue(job: int) -> str | None:

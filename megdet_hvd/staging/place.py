@@ -17,7 +17,7 @@ from pathlib import Path
 from megdet_hvd.errors import UserError
 from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.source import THREADS
-from megdet_hvd.storage import cannot_keep
+from megdet_hvd.storage import cannot_keep, retried
 
 MARK = ".megdet_staged.json"
 """In the copy's folder: the size of every file, by path."""
@@ -67,7 +67,7 @@ def write_mark(place: Path, files: dict[str, int]) -> None:
 def is_whole(place: Path) -> bool:
     """Whether the mark is there and every file that it lists has its size still."""
     try:
-        files = json.loads((place / MARK).read_text())
+        files = json.loads(retried((place / MARK).read_text))
     except (OSError, ValueError):
         return False
     return isinstance(files, dict) and not missing(place, files)
@@ -78,7 +78,7 @@ def missing(place: Path, files: dict[str, int]) -> list[str]:
 
     def lacks(name: str) -> bool:
         try:
-            return os.stat(place / name).st_size != files[name]
+            return retried(lambda: os.stat(place / name)).st_size != files[name]
         except OSError:
             return True
 

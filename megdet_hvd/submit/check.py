@@ -165,7 +165,8 @@ def _training(report: Report, job: Job, site: Site, root: Path, nodes: int, task
     try:
         from megdet_hvd.submit.training import check_training
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("pydantic", "pydantic_core", "yaml"):
+        known = ("pydantic", "pydantic_core", "yaml", "filelock")
+        if (error.name or "").partition(".")[0] not in known:
             raise
         report.notes.append(
             f"the configuration, its batch and its data were not checked: {sys.executable} lacks "

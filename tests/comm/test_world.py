@@ -42,7 +42,7 @@ def test_the_class_of_an_error_survives_and_storage_comes_first() -> None:
         ([None, failing, None], StorageError, "rank 1: stale"),
         ([bad, failing], StorageError, "rank 1: stale"),
     ):
-        with pytest.raises(kind) as caught:  # type: ignore[call-overload]
+        with pytest.raises(kind) as caught:
             raise_first(found)
         assert str(caught.value) == text and is_agreed(caught.value), found
     raise_first([None, None])

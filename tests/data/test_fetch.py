@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from torchvision.models import get_model_weights
 
 from megdet_hvd.data.__main__ import main
@@ -215,6 +216,20 @@ def test_coco_is_fetched_unpacked_and_remembered(server: Server, tmp_path: Path)
     go()
     assert len(server.asked) == 2
     assert said[-1] == "val2017.zip: already here"
+
+
+def test_two_at_once_would_mix_up_what_has_arrived(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / ".fetch.lock"),
+        pytest.raises(UserError, match=r"another process is fetching into this folder"),
+    ):
+        fetch_coco2017(
+            tmp_path,
+            parts=["annotations"],
+            base_url="http://nowhere",
+            keep_archives=False,
+            say=print,
+        )
 
 
 def test_no_room(tmp_path: Path) -> None:

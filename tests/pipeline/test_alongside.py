@@ -68,6 +68,8 @@ def evaluations(folder: Path, desk: Desk, iteration: int, *saved: int) -> tuple[
         world=World(0, 1, ((0,),), 1, "plain python"),
         folder=files,
         data=SimpleNamespace(train=range(27)),
+        still_ours=lambda: None,
+        own_checkpoints=None,
         derived=SimpleNamespace(end_iteration=END),
         iteration=iteration,
         best_ap=None,

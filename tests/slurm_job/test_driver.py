@@ -2,7 +2,10 @@
 
 import errno
 import math
+import os
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -11,7 +14,9 @@ from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import UserError
-from megdet_hvd.slurm_job import after, record, slurm
+from megdet_hvd.run_lock.lock import take
+from megdet_hvd.run_lock.slurm import FORGOTTEN, JobState
+from megdet_hvd.slurm_job import after, driver, record, slurm
 from megdet_hvd.slurm_job.decide import STORAGE_ERROR
 from megdet_hvd.slurm_job.driver import refuse_company, run_job
 from megdet_hvd.slurm_job.job import Job
@@ -40,6 +45,46 @@ def test_a_run_that_another_job_is_still_in_is_left_alone(
     refuse_company(job(tmp_path, 7))  # itself, requeued
     states[7] = None
     refuse_company(job(tmp_path))
+
+
+def test_a_job_that_slurm_says_nothing_of_counts_as_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = JobState("RUNNING", 0, os.getuid())
+    found: JobState | None = mine
+    monkeypatch.setattr("megdet_hvd.run_lock.slurm.job_state", lambda number: found)
+    record.append(tmp_path, "start", job=7, restart=0)
+    assert slurm.standing(7) == "RUNNING"
+    for found in (
+        FORGOTTEN,
+        replace(mine, name="FAILED"),
+        replace(mine, name="COMPLETING"),
+        replace(mine, uid=os.getuid() + 1),
+    ):
+        assert slurm.standing(7) is None, found
+    found = None
+    with pytest.raises(UserError, match=r"is still there for all that is known \(Slurm does not"):
+        refuse_company(job(tmp_path))
+
+
+def test_the_driver_touches_no_checkpoint_of_a_run_that_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "checkpoints" / "iteration_00000001.pt"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"being written")
+    monkeypatch.setattr(slurm, "own_log", lambda: None)
+    environ = {"MEGDET_NOTE": str(tmp_path / "note")}
+    held = take(tmp_path, say=print, environ={})
+    with pytest.raises(UserError, match=f"process {os.getpid()} on .* works in this run"):
+        run_job(job(tmp_path), environ)
+    held.release()
+    assert [path.name for path in damaged.parent.iterdir()] == [damaged.name]
+    monkeypatch.setattr(driver, "_command", mock.Mock(side_effect=ZeroDivisionError))
+    with pytest.raises(ZeroDivisionError):
+        run_job(job(tmp_path), environ)
+    assert [path.name for path in damaged.parent.iterdir()] == [damaged.name + ".damaged"]
+    assert not (tmp_path / ".lock.owner").exists(), "it is the ranks' turn"
 
 
 def test_storage_that_fails_before_the_launch_requeues_the_job(
