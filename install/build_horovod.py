@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from install.console import run_logged, step
-from install.files import only_one, put_folder, write_json
+from install.files import only_one, own_folder, put_folder, write_json
 from install.horovod_edits import EDITS, apply_edits
 from install.keys import fingerprint, wheel_key
 from install.machine import SiteTorch, cuda_toolkit, require_compilers
@@ -204,7 +204,8 @@ def _build(
 ) -> None:
     builds = build_folder(places.cache, Path(tempfile.gettempdir()), os.getuid())
     logs = places.cache / "logs"
-    builds.mkdir(parents=True, exist_ok=True)
+    builds.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(builds)
     for left in builds.glob(f"{key}-*"):  # by a build that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=builds))
