@@ -8,7 +8,7 @@ ifneq ($(crowded),)
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 endif
 
-.PHONY: help train test test-cluster check setup pack archives doctor
+.PHONY: help train test test-cluster check setup pack archives lock doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
@@ -52,3 +52,7 @@ pack:
 
 archives:
 	@sh install/setup archives
+
+# Writes install/lock anew, after a change of install/versions.toml.
+lock:
+	@sh install/setup lock
