@@ -44,7 +44,7 @@ class Private:
         raise AssertionError("not where it arrives")
 
 
-VALUES = [
+VALUES: list[Any] = [
     None,
     True,
     7,

@@ -99,7 +99,7 @@ def spelled(node: ast.expr, names: dict[str, str]) -> str:
         return f"{spelled(node.value, names)}.{node.attr}"
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "getattr":
         key = node.args[1]
-        if isinstance(key, ast.Constant):
+        if isinstance(key, ast.Constant) and isinstance(key.value, str):
             return f"{spelled(node.args[0], names)}.{key.value}"
     return ast.unparse(node)
 

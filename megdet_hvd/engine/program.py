@@ -131,6 +131,8 @@ def _configured(
 
     try:
         value, problem = rank_0_decides(attempt, launch) if rank_0_configures else attempt()
+    except UserError as error:  # of the meeting itself: a key that is none
+        return refused(error)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         ending.tell(RUN_ERROR, str(error))
