@@ -22,7 +22,7 @@ from megdet_hvd.comm.mpi_exchange import allgather_values
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
-from megdet_hvd.comm.rendezvous import meet
+from megdet_hvd.comm.rendezvous import forget_addresses, meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
 from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
@@ -64,7 +64,7 @@ def start(
         UserError: the launcher's local size contradicts what the machines say, or what ``check``
             says, or a rank has a ``problem``; on all ranks alike.
     """
-    global _store
+    global _sessions, _store
     launch = read_launch(os.environ)
     meet_once(launch, os.environ)
     if communicator is not None:
@@ -87,6 +87,7 @@ def start(
         _store = OwnStore(communicator or _world_communicator(), machines)
         variables = {**variables, **_store.variables}
         notes = (*notes, "Gloo carries its messages")
+    _sessions += 1
     sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
@@ -123,6 +124,8 @@ class _Told:
     problem: str | None
 
 
+_sessions = 0
+"""That this process has been in; of a job's processes all have been in as many."""
 _store: OwnStore | None = None
 """Of this session, where Gloo carries messages in a job of MPI's."""
 
@@ -139,7 +142,10 @@ def _everyone(launch: Launch, communicator: Any, facts: Any, problem: str | None
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         return allgather_values(communicator or _world_communicator(), own)
-    return meet(own, launch.rank or 0, launch.size or 1, os.environ)
+    rank, size = launch.rank or 0, launch.size or 1
+    if _sessions and launch.controller == "gloo" and size > 1:
+        forget_addresses(rank, size, os.environ)
+    return meet(own, rank, size, os.environ)
 
 
 def stop() -> None:

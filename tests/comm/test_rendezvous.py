@@ -1,5 +1,6 @@
 """The launcher's store, served on loopback by Horovod's own server."""
 
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -8,7 +9,8 @@ from typing import Any
 
 import pytest
 from horovod.runner.common.util import codec
-from horovod.runner.http.http_server import KVStoreServer
+from horovod.runner.common.util.hosts import SlotInfo
+from horovod.runner.http.http_server import KVStoreServer, RendezvousServer
 
 from megdet_hvd.comm import rendezvous
 from megdet_hvd.errors import RunError, UserError
@@ -162,3 +164,62 @@ def test_a_store_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_alone_nothing_is_asked() -> None:
     assert rendezvous.meet("here", 0, 1, {}) == ["here"]
+
+
+def test_addresses_that_horovods_store_keeps_by_mistake_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two processes take leave from three scopes; the store loses count of it."""
+    server = RendezvousServer()
+    port = server.start()
+    server.init([SlotInfo("here", rank, rank, 0, 2, 2, 1) for rank in (0, 1)])
+    scopes = ("global", "local_here", "cross_0", "cross_1")
+
+    def ask(method: rendezvous.Method, path: str) -> bytes | None:
+        body = b"an address" if method == "PUT" else None
+        return rendezvous.ask_store("127.0.0.1", port, method, path, body)
+
+    def kept() -> list[str]:
+        return [scope for scope in scopes if ask("GET", f"{scope}/0") is not None]
+
+    try:
+        for turn in range(2):
+            for scope in scopes:
+                ask("PUT", f"{scope}/0")
+            assert kept() == [*scopes]
+            for scope in ("local_here", "global", "global", "local_here", "cross_0", "cross_1"):
+                ask("DELETE", f"{scope}/0")
+            assert kept() == ["local_here"], "this is Horovod's fault"
+            counts: dict[int, Iterator[int]] = {}
+
+            def own_scope(turn: int = turn, counts: dict[int, Iterator[int]] = counts) -> str:
+                """Threads stand for processes, each of which counts its meetings."""
+                mine = counts.setdefault(threading.get_ident(), itertools.count())
+                return f"meeting_{turn}_{next(mine)}"
+
+            monkeypatch.setattr(rendezvous, "_scope", own_scope)
+            come = [
+                threading.Thread(
+                    target=rendezvous.forget_addresses,
+                    args=(
+                        rank,
+                        2,
+                        {
+                            "HOROVOD_GLOO_RENDEZVOUS_ADDR": "127.0.0.1",
+                            "HOROVOD_GLOO_RENDEZVOUS_PORT": str(port),
+                            "HOROVOD_HOSTNAME": "here",
+                            "HOROVOD_LOCAL_RANK": str(rank),
+                            "HOROVOD_LOCAL_SIZE": "2",
+                            "HOROVOD_CROSS_SIZE": "1",
+                        },
+                    ),
+                )
+                for rank in (0, 1)
+            ]
+            for thread in come:
+                thread.start()
+            for thread in come:
+                thread.join(30)
+            assert kept() == []
+    finally:
+        server.stop()
