@@ -13,7 +13,7 @@ JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 4 ? core
 pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup \
 	--ignore=tests/slurm --ignore=tests/faults/campaign
 
-.PHONY: help train test test-all test-cluster check setup pack archives doctor
+.PHONY: help train test test-all test-cluster check setup pack archives lock doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
@@ -62,3 +62,7 @@ pack:
 
 archives:
 	@sh install/setup archives
+
+# Writes install/lock anew, after a change of install/versions.toml.
+lock:
+	@sh install/setup lock

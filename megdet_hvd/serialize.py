@@ -231,6 +231,7 @@ def _at(path: tuple[object, ...]) -> str:
 
 class _Reader:
     def __init__(self, classes: Any, numbers: memoryview) -> None:
+        self._names = [str(name) for name, _ in classes]
         self._classes = [(_class_of(name), tuple(fields)) for name, fields in classes]
         self._numbers = numbers
         self._known: dict[str, Callable[[Any], Any]] = {
@@ -269,7 +270,7 @@ class _Reader:
         kind, fields = self._classes[number]
         made = kind.__new__(kind)
         if dataclasses.is_dataclass(kind) and _fields(made) != fields:
-            raise ValueError(f"{kind.__qualname__} has the fields {_fields(made)}, not {fields}")
+            raise ValueError(f"{self._names[number]} has the fields {_fields(made)}, not {fields}")
         for field, value in zip(fields, values, strict=True):
             object.__setattr__(made, field, self.read(value))
         return made

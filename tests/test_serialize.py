@@ -44,7 +44,7 @@ class Private:
         raise AssertionError("not where it arrives")
 
 
-VALUES = [
+VALUES: list[Any] = [
     None,
     True,
     7,
@@ -225,3 +225,72 @@ def test_cut_and_changed_bytes_are_garbled_or_another_value() -> None:
             loads(changed)
         except Garbled:
             continue
+
+
+def sent_by_the_package() -> list[Any]:
+    """One of each class that travels, and of the larger things."""
+    from megdet_hvd.comm.ending import Ending
+    from megdet_hvd.comm.mpi_sums import Standing
+    from megdet_hvd.comm.session import _Told
+    from megdet_hvd.comm.watchdog.identity import own_identity
+    from megdet_hvd.comm.watchdog.start import _Meeting
+    from megdet_hvd.config.before import Before
+    from megdet_hvd.data.problems import Problem
+    from megdet_hvd.engine.result import TrainResult
+    from megdet_hvd.engine.resumption import Resumption
+    from megdet_hvd.evaluation.coco_ap import STATS, CocoResult
+    from megdet_hvd.preflight.facts import gather_facts
+    from megdet_hvd.train import Plan
+
+    config = Config()
+    before = Before(16, 2, 1, "cgbn", (4, 8))
+    resumption = Resumption(config, {"bn.size"}, before)
+    plan = Plan(config, Path("a.yaml"), Path("runs/x"), resumption, None, ("seed=1",))
+    result = TrainResult(
+        Path("runs/x"), 3, 0.5, None, 0.1, 0.2, Path("a.pt"), None, ({"AP": None, "n": [1]},)
+    )
+    stats: dict[str, float | None] = dict.fromkeys(STATS, 0.5)
+    return [
+        (plan, None),
+        (None, UserError("x")),
+        _Told(("host", "boot"), frozenset({0, 1}), gather_facts(config), None),
+        (own_identity("h"), _Meeting(60.0, ("127.0.0.1",), 5, "secret")),
+        ("end", Ending("failed", "KeyError", "'x'", result, (0, 1), Standing(3, 8, "<f8"))),
+        CocoResult(stats, {"a": None}, 3, 4),
+        [Problem("kind", "file", "where")],
+    ]
+
+
+@pytest.mark.parametrize("number", range(7))
+def test_what_the_package_sends(number: int) -> None:
+    value = sent_by_the_package()[number]
+    arrived = loads(dumps(value))
+    if number == 0:  # compared by their parts: it is no dataclass
+        (plan, _), (sent, _) = arrived, value
+        assert vars(plan.resumption) == vars(sent.resumption)
+        assert plan.config == sent.config and plan.words == sent.words
+    elif number == 1:
+        assert str(arrived[1]) == "x" and type(arrived[1]) is UserError
+    else:
+        assert arrived == value
+
+
+def test_a_checkpoints_state() -> None:
+    """As rank 0 reads and sends it: nested, with integer keys, and with tensors."""
+    model = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    scaler = torch.amp.GradScaler("cpu")
+    state = {
+        "model": {name: value.detach() for name, value in model.state_dict().items()},
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler.state_dict(),
+        "random": [{"cpu": torch.get_rng_state()}],
+        "ap": None,
+    }
+    arrived = loads(dumps(state))
+    assert repr(arrived) == repr(state)
+    other = torch.optim.SGD(torch.nn.Linear(3, 2).parameters(), lr=0.5)
+    other.load_state_dict(arrived["optimizer"])
+    assert repr(other.state_dict()) == repr(optimizer.state_dict())

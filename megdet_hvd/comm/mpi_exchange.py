@@ -19,7 +19,7 @@ def allgather_values(communicator: Any, value: Any) -> list[Any]:
     communicator.Allgatherv(own, [everything, sizes.tolist()])
     ends = np.cumsum(sizes).tolist()
     return [
-        loads(memoryview(everything[end - size : end]))
+        loads(everything[end - size : end].data)
         for end, size in zip(ends, sizes.tolist(), strict=True)
     ]
 
@@ -33,7 +33,7 @@ def broadcast_value(communicator: Any, value: Any) -> Any:
     if not first:
         content = np.zeros(int(size[0]), np.uint8)
     communicator.Bcast(content, root=0)
-    return value if first else loads(memoryview(content))
+    return value if first else loads(content.data)
 
 
 def send_value(communicator: Any, value: Any, dest: int, tag: int) -> Any:
@@ -49,4 +49,4 @@ def receive_value(communicator: Any, source: int, tag: int) -> Any:
     communicator.Probe(source=source, tag=tag, status=status)
     content = np.zeros(status.Get_count(MPI.BYTE), np.uint8)
     communicator.Recv(content, source=source, tag=tag)
-    return loads(memoryview(content))
+    return loads(content.data)

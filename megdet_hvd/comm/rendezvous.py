@@ -5,25 +5,30 @@ own: a first Horovod session for the purpose would not do, since a second one th
 addresses of the first where a process is slow ("Connection refused", now and then).
 
 Anybody who reaches the launcher's machine may read this store and write to it. So what we find in
-it is never run (:mod:`megdet_hvd.serialize`), and where the environment has a key (``KEYS``),
+it is never run (:mod:`megdet_hvd.serialize`), and where the job has a key (``KEY_FILE``, ``KEYS``),
 nothing is believed that was not sealed with it.
 """
 
+import functools
 import hashlib
 import hmac
 import http.client
 import math
+import os
+import stat
 import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from megdet_hvd.cluster.time_limits import start_limit_s
-from megdet_hvd.errors import RunError
+from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.serialize import Garbled, dumps, loads
 
-KEYS = ("MEGDET_KEY", "_HOROVOD_SECRET_KEY", "HOROVOD_SECRET_KEY")
-"""Variables that hold the job's key; the first that is set counts. ``MEGDET_KEY`` is ours, for the
-user to set; the others are Horovod's, which some of its launchers hand on."""
+KEY_FILE = "MEGDET_KEY_FILE"
+"""Variable that names a file with the job's key, which nobody else may read. It is better than a
+key in the environment: horovodrun writes that into command lines."""
+KEYS = ("_HOROVOD_SECRET_KEY", "HOROVOD_SECRET_KEY")
+"""Else the variables that hold one, which some of Horovod's launchers hand on; the first counts."""
 _POLL_S = 0.05
 _ANSWER_S = 10.0
 _AGAIN_S = (0.2, 1.0, 3.0)
@@ -32,6 +37,8 @@ _LARGEST = 1 << 26
 """Bytes of an answer."""
 _SEAL = 32
 """Bytes."""
+
+Method = Literal["GET", "PUT", "DELETE"]
 
 _meetings = 0
 
@@ -111,16 +118,40 @@ def _get(environ: Mapping[str, str], scope: str, key: str) -> tuple[Any] | None:
 
 def _seal(environ: Mapping[str, str], scope: str, key: str, content: bytes) -> bytes:
     """Where there is no key, a checksum."""
-    secret = next((environ[name] for name in KEYS if environ.get(name)), "")
     text = f"{scope}/{key} ".encode() + content
-    return hmac.new(secret.encode("utf-8", "surrogateescape"), text, hashlib.sha256).digest()
+    return hmac.new(_secret(environ), text, hashlib.sha256).digest()
+
+
+def _secret(environ: Mapping[str, str]) -> bytes:
+    if path := environ.get(KEY_FILE):
+        return _content(path)
+    found = next((environ[name] for name in KEYS if environ.get(name)), "")
+    return found.encode("utf-8", "surrogateescape")
+
+
+@functools.cache
+def _content(path: str) -> bytes:
+    """Raises UserError: no file with a key, or others can read it."""
+    try:
+        with open(path, "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            found = file.read().strip()
+    except OSError as error:
+        raise UserError(f"{KEY_FILE}={path}: can't be read ({error.strerror})") from None
+    if mode & 0o077:
+        raise UserError(f"{KEY_FILE}={path}: others can read it (mode {mode:04o}): chmod 600 it")
+    if not found:
+        raise UserError(
+            f"{KEY_FILE}={path}: is empty; fill it with: (umask 077; openssl rand -hex 32 > {path})"
+        )
+    return found
 
 
 def _not_ours(environ: Mapping[str, str], where: str) -> RunError:
     return RunError(
         f"the launcher's store at {_address(environ)} holds something under {where} that no "
         "process of this job has put there: either the processes have different keys "
-        f"({', '.join(KEYS)}; all must have the same, or none), or somebody else writes to it "
+        f"({KEY_FILE}: all must have the same, or none), or somebody else writes to it "
         "(SECURITY.md)"
     )
 
@@ -134,7 +165,7 @@ def _where(environ: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _ask(
-    environ: Mapping[str, str], method: Literal["GET", "PUT"], path: str, body: bytes | None = None
+    environ: Mapping[str, str], method: Method, path: str, body: bytes | None = None
 ) -> bytes | None:
     """What the store answers; None: it has nothing there.
 
@@ -158,7 +189,7 @@ def _ask(
 def ask_store(
     address: str,
     port: int,
-    method: Literal["GET", "PUT"],
+    method: Method,
     path: str,
     body: bytes | None = None,
     timeout_s: float = _ANSWER_S,

@@ -152,7 +152,8 @@ def _everyone(
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         return allgather_values(communicator or _world_communicator(), own)
-    return meet(own, launch.rank or 0, launch.size or 1, os.environ)
+    rank, size = launch.rank or 0, launch.size or 1
+    return meet(own, rank, size, os.environ)
 
 
 def stop() -> None:

@@ -152,7 +152,7 @@ def _configured(
 
     try:
         value, problem = rank_0_decides(attempt, launch) if rank_0_configures else attempt()
-    except UserError as error:
+    except UserError as error:  # of the meeting itself: a key that is none
         return refused(error)
     except RunError as error:
         return refused(error)

@@ -1,5 +1,6 @@
 """ImageNet weights for the backbone, by torchvision's name or from a local file."""
 
+import pickle
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -91,8 +92,18 @@ def body_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _fetch(entry: WeightsEnum, source: str) -> Mapping[str, Tensor]:
     try:
         with _connect_timeout(CONNECT_TIMEOUT_S):
-            state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
+            # A file in the cache is not compared with anything, and others may fill the cache.
+            state: dict[str, Tensor] = entry.get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
             return state
+    except pickle.UnpicklingError as e:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"{source}: {folder / Path(entry.url).name} holds more than weights "
+            f"({str(e).splitlines()[0][:200]}), which torchvision's file does not; remove it, and "
+            "it is downloaded again"
+        ) from e
     except (URLError, OSError, RuntimeError) as e:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         if isinstance(e, OSError) and e.errno in FULL:

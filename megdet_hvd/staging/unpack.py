@@ -69,4 +69,7 @@ def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None
     if hasattr(tarfile, "tar_filter"):
         tar.extract(member, place, filter="tar")
     else:  # before Python 3.9.17, 3.10.12 and 3.11.4
+        real, inside = os.path.realpath(place), os.path.realpath(place / member.name)
+        if inside != real and not inside.startswith(real + os.sep):  # through a link before it
+            raise UserError(f"{tar.name!r}: holds {member.name!r}, which leads out of its folder")
         tar.extract(member, place)

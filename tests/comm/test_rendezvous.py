@@ -11,7 +11,7 @@ from horovod.runner.common.util import codec
 from horovod.runner.http.http_server import KVStoreServer
 
 from megdet_hvd.comm import rendezvous
-from megdet_hvd.errors import RunError
+from megdet_hvd.errors import RunError, UserError
 
 
 @pytest.fixture
@@ -61,6 +61,13 @@ class Evil:
         return Path.touch, (self.file,)
 
 
+def key_file(folder: Path, key: str, mode: int = 0o600) -> str:
+    path = folder / f"key {mode:o} {len(key)}"
+    path.write_text(f"{key}\n")
+    path.chmod(mode)
+    return str(path)
+
+
 @pytest.mark.parametrize("key", [None, "the job's own"])
 @pytest.mark.parametrize("body", ["pickle", "forged"])
 def test_what_a_stranger_puts_there_is_not_run(
@@ -76,9 +83,9 @@ def test_what_a_stranger_puts_there_is_not_run(
     if body == "pickle":
         rendezvous.ask_store("127.0.0.1", port, "PUT", "one/all", content)
     else:
-        stranger = {**store, "MEGDET_KEY": "another"}
+        stranger = {**store, "HOROVOD_SECRET_KEY": "another"}
         rendezvous._put(stranger, "one", "all", ["false", "false"])
-    environ = store if key is None else {**store, "MEGDET_KEY": key}
+    environ = store if key is None else {**store, "MEGDET_KEY_FILE": key_file(tmp_path, key)}
     with pytest.raises(RunError, match="no process of this job has put there"):
         rendezvous.meet("here", 1, 2, environ, wait_s=5)
     assert not (tmp_path / "ran").exists()
@@ -116,6 +123,25 @@ def test_a_value_is_believed_in_its_own_place_only(store: dict[str, str]) -> Non
     assert rendezvous._get(store, "one", "0") == ("value",)
     with pytest.raises(RunError, match="one/1"):
         rendezvous._get(store, "one", "1")
+
+
+def test_the_same_key_is_believed(store: dict[str, str], tmp_path: Path) -> None:
+    mine = {**store, "MEGDET_KEY_FILE": key_file(tmp_path, "k")}
+    theirs = {**store, "_HOROVOD_SECRET_KEY": "k"}
+    rendezvous._put(mine, "one", "0", 7)
+    assert rendezvous._get(mine, "one", "0") == rendezvous._get(theirs, "one", "0") == (7,)
+    with pytest.raises(RunError, match="different keys"):
+        rendezvous._get(store, "one", "0")
+
+
+def test_a_key_that_is_none(store: dict[str, str], tmp_path: Path) -> None:
+    for path, said in (
+        (key_file(tmp_path, "k", 0o644), "others can read it"),
+        (key_file(tmp_path, ""), "is empty"),
+        (str(tmp_path / "none"), "can't be read"),
+    ):
+        with pytest.raises(UserError, match=said):
+            rendezvous._put({**store, "MEGDET_KEY_FILE": path}, "one", "0", 7)
 
 
 def test_no_proxy_is_asked(store: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,6 +128,24 @@ def test_an_archive_that_leaves_its_folder(tmp_path: Path, data: Path) -> None:
     assert not list(tmp_path.rglob("outside.json"))
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["with filters", "an older Python"])
+def test_an_archive_that_leaves_its_folder_by_a_link(
+    tmp_path: Path, data: Path, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if old:
+        monkeypatch.delattr(tarfile, "tar_filter")
+    (tmp_path / "elsewhere").mkdir()
+    archive = tmp_path / "set.tar"
+    with tarfile.open(archive, "w") as tar:
+        link = tarfile.TarInfo("link")
+        link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path / "elsewhere")
+        tar.addfile(link)
+        tar.add(data / "labels.json", "link/outside.json")
+    with pytest.raises(UserError):
+        stage(tmp_path / "to", archive)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_bad_sources(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").touch()

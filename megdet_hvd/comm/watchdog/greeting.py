@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from typing import Any
+from typing import Any, TypeGuard
 
 Message = dict[str, Any]
 
@@ -81,7 +81,7 @@ def _proof(secret: str, role: str, words: str) -> str:
     return hmac.new(secret.encode(), f"{role} {words}".encode(), hashlib.sha256).hexdigest()
 
 
-def _is_nonce(value: object) -> bool:
+def _is_nonce(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _NONCE.fullmatch(value) is not None
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,7 +301,21 @@ NONSENSE = (
 def random_lines(seed: int, count: int) -> Iterator[bytes]:
     """Lines of strangers: of any bytes, of JSON, and of greetings with a few bytes changed."""
     drawn = random.Random(seed)
-    values = (None, True, -1, 1, 10**30, 0.5, "", "é", "\ud800", [], {}, [[[]]], "0" * 32)
+    values: tuple[Any, ...] = (
+        None,
+        True,
+        -1,
+        1,
+        10**30,
+        0.5,
+        "",
+        "é",
+        "\ud800",
+        [],
+        {},
+        [[[]]],
+        "0" * 32,
+    )
     for _ in range(count):
         kind = drawn.randrange(4)
         if kind == 0:
@@ -503,7 +518,8 @@ def test_a_spoke_is_not_taken_in_by_another_server(words: bytes) -> None:
 
 def test_what_rank_0_says_may_be_nonsense() -> None:
     spoke = Spoke(job(1), ["127.0.0.1"], 1)
-    for nonsense in ({"beat": {}}, {"end": None}, {"beat": None}, {"stack?": 1}):
+    lines: list[Message] = [{"beat": {}}, {"end": None}, {"beat": None}, {"stack?": 1}]
+    for nonsense in lines:
         ours, theirs = _pair()
         for end, name in ((ours, "hub"), (theirs, "spoke")):
             end.seal(b"key", name)  # type: ignore[arg-type]
