@@ -87,7 +87,8 @@ RULES: Mapping[str, Rule] = {
         "float16 before"
     ),
     "output": replace(
-        _PLACE, words="a run stays in its folder; --resume without one looks for the newest run here"
+        _PLACE,
+        words="a run stays in its folder; --resume without one looks for the newest run here",
     ),
     "name": _PLACE,
     "preflight": _START,
@@ -102,7 +103,9 @@ RULES: Mapping[str, Rule] = {
     "data.max_size": _measures("from the next step on, in evaluation too"),
     "data.eval_min_size": _measures(),
     "data.flip_probability": _applies(),
-    "data.keep_empty": _same("from the next step on; pictures without boxes, where there are any, make it others"),
+    "data.keep_empty": _same(
+        "from the next step on; pictures without boxes, where there are any, make it others"
+    ),
     "data.invalid_boxes": _same("from the next step on", measures=True),
     "data.unreadable_images": _applies(),
     "data.aspect_grouping": _refused(

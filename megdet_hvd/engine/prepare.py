@@ -20,8 +20,8 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.device import prepare_device
-from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.fingerprints import measure
+from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
     describe_norm,
@@ -38,10 +38,10 @@ from megdet_hvd.engine.run_folder import (
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
+from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
-from megdet_hvd.errors import UserError
 from megdet_hvd.model.pretrained import fetch_backbone_weights
 
 if TYPE_CHECKING:

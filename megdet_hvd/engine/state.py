@@ -13,8 +13,8 @@ from megdet_hvd.config.resume_rules import refuse_changes
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.engine.fingerprints import order_of_pictures
-from megdet_hvd.engine.optimizer import load_optimizer
 from megdet_hvd.engine.norms import sharing_of
+from megdet_hvd.engine.optimizer import load_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.initialise import load_exactly
 

@@ -13,7 +13,7 @@ The backward pass of a CGBN layer runs once, with its one collective.
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import torch.utils.checkpoint
 from torch import Tensor, nn
@@ -22,7 +22,17 @@ from megdet_hvd.bn.eager import outside_graphs
 from megdet_hvd.bn.tape import Tape
 from megdet_hvd.memory.running import running_statistics_held
 
+T = TypeVar("T")
 
+
+@overload
+def checkpoint(
+    function: Callable[..., T], *args: Any, use_reentrant: bool | None = False, **words: Any
+) -> T: ...
+@overload
+def checkpoint(
+    function: None = None, *, use_reentrant: bool | None = False, **words: Any
+) -> Callable[[Callable[..., T]], Callable[..., T]]: ...
 def checkpoint(
     function: Callable[..., Any] | None = None,
     *args: Any,

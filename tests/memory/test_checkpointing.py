@@ -56,7 +56,11 @@ def trained(norm: Callable[[int], nn.Module], way: Way) -> tuple[list[Tensor], d
         torch.rand(3)  # between forward and backward random state goes on
         y.square().mean().backward()
         assert x.grad is not None
-        kept += [y.detach(), x.grad, *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
+        kept += [
+            y.detach(),
+            x.grad,
+            *(p.grad.clone() for p in model.parameters() if p.grad is not None),
+        ]
         optimizer.step()
         optimizer.zero_grad()
     kept += [value.clone() for value in model.state_dict().values()]
@@ -78,7 +82,7 @@ def nested(model: nn.Sequential, x: Tensor, **words: Any) -> Tensor:
     def inner(y: Tensor) -> Tensor:
         return each(model[1:], checkpoint(model[0], y, **words), **words)
 
-    return checkpoint(inner, x, **words)  # type: ignore[no-any-return]
+    return checkpoint(inner, x, **words)
 
 
 def sequential(model: nn.Sequential, x: Tensor) -> Tensor:
@@ -90,7 +94,7 @@ def decorated(model: nn.Sequential, x: Tensor) -> Tensor:
     def work(y: Tensor, *, scale: float) -> Tensor:
         return model(y) * scale  # type: ignore[no-any-return]
 
-    return work(x, scale=1.0)  # type: ignore[no-any-return]
+    return work(x, scale=1.0)
 
 
 def in_contexts(model: nn.Sequential, x: Tensor) -> Tensor:
@@ -119,7 +123,7 @@ WAYS: dict[str, Way] = {
     "sequential": sequential,
     "decorated": decorated,
     "in contexts": in_contexts,
-    "compiled": lambda model, x: torch.compile(each, backend="eager")(model, x),  # type: ignore[arg-type]
+    "compiled": lambda model, x: torch.compile(each, backend="eager")(model, x),
 }
 SLOW = ("debug", "compiled")
 NORMS: dict[str, Callable[[int], nn.Module]] = {
