@@ -50,6 +50,18 @@ def test_moments_survive_a_mean_far_from_zero() -> None:
     assert torch.allclose(variance, x.var((0, 2, 3), correction=0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 1, 700_000), (1, 3, 400, 700), (2, 64, 60, 80)])
+def test_moments_of_a_channels_last_input_are_good_with_few_channels_too(
+    shape: tuple[int, ...],
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape).abs().contiguous(memory_format=torch.channels_last)
+    _, mean, variance = group_moments(local_moments(x))
+    exact = x.double()
+    assert torch.allclose(mean, exact.mean((0, 2, 3)), rtol=1e-7)
+    assert torch.allclose(variance, exact.var((0, 2, 3), unbiased=False), rtol=2e-6, atol=0)
+
+
 def test_converted_model_keeps_tensors_keys_modes_and_frozen_layers() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, eps=1e-3, momentum=None), FrozenBatchNorm2d(4)

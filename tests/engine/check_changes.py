@@ -12,7 +12,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -58,6 +59,9 @@ BASE = (
     "learning.milestones=[]",
     "learning.epochs=auto",
     "model.backbone=resnet18",
+    "data.scenes.val_images=6",
+    "data.min_sizes=[48]",
+    "data.max_size=64",
 )
 
 
@@ -137,8 +141,6 @@ def job(seen: Seen) -> Any:
 def refuses_other_bn_sizes(seen: Seen) -> bool:
     """Four ranks had shared statistics of 12 images, and one of two machines are there now."""
     assert seen.plan.resumption is not None and seen.plan.resumption.before is not None
-    from dataclasses import replace
-
     before = replace(seen.plan.resumption.before, processes=4, bn_images=(12,))
     with mock.patch.object(seen.plan.resumption, "before", before):
         try:
@@ -474,15 +476,13 @@ def refused(check: Check) -> None:
     """Both where the command line is read, and where a checkpoint is taken up."""
     assert set(REFUSED) == {key for key, rule in RULES.items() if rule.answer == "refused"}
     path = check.copy()
-    content, pictures = load_checkpoint(path), check.pictures
+    content, pictures, nothing = load_checkpoint(path), check.pictures, torch.nn.Identity()
     for key, value in REFUSED.items():
-        told = refusal(lambda words=(f"{key}={value}",): check.carry_on(path, list(words)))
+        told = refusal(partial(check.carry_on, path, [f"{key}={value}"]))
         assert told.startswith(f"resume: {key} was ") and RULES[key].words in told, told
         config = override(check.config, [f"{key}={value}"])
         late = refusal(
-            lambda config=config: restore_state(
-                content, None, None, None, config, pictures, check.world
-            )
+            partial(restore_state, content, nothing, None, None, config, pictures, check.world)
         )
         assert late == told
     check.tried |= set(REFUSED)
@@ -528,19 +528,18 @@ def edited(check: Check) -> None:
     """The same from a file: the run folder's own, edited, and another one with --run."""
     words = ["learning.weight_decay=0.03", "bn.size=6", "learning.max_iterations=3"]
     text = to_yaml(override(check.config, words))
-    for more in ({}, {"resume": False, "run_folder": None}):
+    for own in (True, False):
         path = check.copy()
-        if more:
-            file = path.with_suffix(".yaml")
-            more = {**more, "config": file, "run": path}
-        else:
-            file = path / "config.yaml"
+        file = path / "config.yaml" if own else path.with_suffix(".yaml")
+        more: dict[str, Any] = (
+            {} if own else {"resume": False, "run_folder": None, "config": file, "run": path}
+        )
         file.write_text(text)
         seen = check.carry_on(path, [], **more)
         assert seen.learned["weight_decay"] == 0.03
         assert layer(seen).images_per_statistic == 6
         file.write_text(to_yaml(override(load_config(file), ["learning.decay_bn=false"])))
-        told = refusal(lambda path=path, more=more: check.carry_on(path, [], **more))
+        told = refusal(partial(check.carry_on, path, [], **more))
         assert told.startswith("resume: learning.decay_bn was true"), told
 
 
