@@ -157,6 +157,20 @@ fi
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONINSPECT PYTHONOPTIMIZE PYTHONIOENCODING
 export PYTHONPATH="$megdet_root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUTF8=1
 
+megdet_without_mpi() { # PATHS OWN: those that hold no MPI's libraries, and OWN
+    local IFS=: kept='' folder
+    set -f
+    for folder in $1; do
+        if ! [ "$folder" -ef "$2" ] && { [ -e "$folder/libmpi.so" ] ||
+            [ -e "$folder/libmpi.so.40" ] || [ -e "$folder/libopen-pal.so.40" ]; }; then
+            continue
+        fi
+        kept+=${kept:+:}$folder
+    done
+    set +f
+    printf '%s' "$kept"
+}
+
 megdet_venv=${MEGDET_VENV:-.venv}
 case $megdet_venv in
     /*) ;;
@@ -169,6 +183,12 @@ if [ -x "$megdet_python" ]; then
     if [ -x "$megdet_venv/bin/orted" ]; then # the environment has an Open MPI of its own
         if [ -n "${OPAL_PREFIX:-}" ] && ! [ "$OPAL_PREFIX" -ef "$megdet_venv" ]; then
             echo "job: left out: OPAL_PREFIX=$OPAL_PREFIX, another Open MPI's folder"
+        fi
+        megdet_kept=$(megdet_without_mpi "${LD_LIBRARY_PATH:-}" "$megdet_venv/lib")
+        if [ "$megdet_kept" != "${LD_LIBRARY_PATH:-}" ]; then
+            echo "job: left out of LD_LIBRARY_PATH, another MPI's folders:" \
+                "$LD_LIBRARY_PATH is now ${megdet_kept:-empty}"
+            LD_LIBRARY_PATH=$megdet_kept
         fi
         unset OPAL_PREFIX OPAL_LIBDIR OPAL_BINDIR OPAL_DATADIR OPAL_PKGDATADIR PMIX_INSTALL_PREFIX
     fi

@@ -196,6 +196,24 @@ def test_what_modules_and_conda_preset(node: Node) -> None:
         assert f"job: left out: {told}" in said
 
 
+def test_another_mpis_libraries(node: Node) -> None:
+    """A site's Open MPI module puts them before those that mpirun and Horovod were built with."""
+    folders = {name: node.folder / name for name in ("hpcx é", "cuda", "hpcx2", "env/lib")}
+    for name, folder in folders.items():
+        folder.mkdir()
+        (folder / ("libcudart.so.12" if name == "cuda" else "libmpi.so.40")).touch()
+    given = ":".join(map(str, folders.values()))
+    node.environ["LD_LIBRARY_PATH"] = given
+    assert node.given()[2]["LD_LIBRARY_PATH"] == given, "an environment on the site's own MPI"
+    (node.venv / "bin" / "orted").touch()
+    (node.venv / "bin" / "orted").chmod(0o755)
+    _, _, environ, said = node.given()
+    assert environ["LD_LIBRARY_PATH"] == f"{folders['cuda']}:{folders['env/lib']}"
+    assert "job: left out of LD_LIBRARY_PATH, another MPI's folders" in said
+    node.environ["LD_LIBRARY_PATH"] = str(folders["cuda"])
+    assert "LD_LIBRARY_PATH" not in node.given()[3]
+
+
 def test_a_pythonpath_that_the_site_file_asks_for(node: Node) -> None:
     node.environ["PYTHONPATH"] = "/opt/old"
     node.site("site_setup() { export PYTHONPATH=/opt/mine:$PYTHONPATH; }\n")
