@@ -15,8 +15,9 @@ ASK_S = 30.0
 """Between two questions to Slurm for the job's steps."""
 OVERDUE_S = LEFT_BEHIND_S + 30.0
 """After the ranks' own last word; by then srun has ended whoever was left behind."""
-GONE_S = 300.0
-"""For a launcher whose step Slurm no longer has, where no rank has said a word."""
+GONE_S = 120.0
+"""For a launcher whose step Slurm no longer has, where no rank has said a word: Slurm's word alone
+ends it then, so it must hold for a while."""
 _LET_GO_S = 15.0
 _SIGNALLED = 128
 
