@@ -25,18 +25,18 @@ export MEGDET_ROOT=$megdet_root
 export MEGDET_SCRIPT=$0 MEGDET_WORDS
 MEGDET_WORDS=$(IFS=$'\x1f' && printf '%s' "$*")
 
-# Notes are empty files, made beforehand in two places and only renamed by a signal, so that a full
-# disk loses none: note.USR1, note.TERM, note.USR2.
+# Notes are empty files, made beforehand and only renamed by a signal, so that a full disk loses none:
+# note.USR1, note.TERM, note.USR2. Where that fails all the same, the next folder is made and tried.
 megdet_notes=()
-for megdet_name in "${TMPDIR:-/tmp}" /dev/shm /tmp "$megdet_root"; do
-    megdet_place=$(mktemp -d "$megdet_name/megdet-$SLURM_JOB_ID-XXXXXX" 2> /dev/null) || continue
+megdet_places=("${TMPDIR:-/tmp}" /dev/shm /tmp "$megdet_root")
+for megdet_name in "${megdet_places[@]}"; do
+    megdet_place=$(mktemp -d "$megdet_name/megdet-$SLURM_JOB_ID-XXXXXX") || continue
     if : > "$megdet_place/armed.USR1" && : > "$megdet_place/armed.TERM" &&
         : > "$megdet_place/armed.USR2"; then
-        megdet_notes+=("$megdet_place")
-        [ "${#megdet_notes[@]}" -eq 2 ] && break
-    else
-        rm -rf "$megdet_place"
+        megdet_notes=("$megdet_place" "${megdet_places[@]/%//${megdet_place##*/}}")
+        break
     fi
+    rm -rf "$megdet_place"
 done 2> /dev/null
 if [ "${#megdet_notes[@]}" -eq 0 ]; then
     echo "error: neither ${TMPDIR:-/tmp} nor /dev/shm nor $megdet_root takes an empty file" >&2
@@ -50,7 +50,9 @@ megdet_stop() { # USR1, TERM or USR2: the first reason stands, unless the user w
     megdet_told=$1
     local place
     for place in "${megdet_notes[@]}"; do
-        command -p mv -f "$place/armed.$1" "$place/note.$1" || : > "$place/note.$1"
+        command -p mv -f "$place/armed.$1" "$place/note.$1" && return
+        [ -d "$place" ] || command -p mkdir -m 700 "$place"
+        : > "$place/note.$1" && return
     done 2> /dev/null
 }
 megdet_in_site= # the site file, while it is read
