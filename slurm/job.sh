@@ -25,18 +25,18 @@ export MEGDET_ROOT=$megdet_root
 export MEGDET_SCRIPT=$0 MEGDET_WORDS
 MEGDET_WORDS=$(IFS=$'\x1f' && printf '%s' "$*")
 
-# Notes are empty files, made beforehand in two places and only renamed by a signal, so that a full
-# disk loses none: note.USR1, note.TERM, note.USR2.
+# Notes are empty files, made beforehand and only renamed by a signal, so that a full disk loses none:
+# note.USR1, note.TERM, note.USR2. Where that fails all the same, the next folder is made and tried.
 megdet_notes=()
-for megdet_name in "${TMPDIR:-/tmp}" /dev/shm /tmp "$megdet_root"; do
-    megdet_place=$(mktemp -d "$megdet_name/megdet-$SLURM_JOB_ID-XXXXXX" 2> /dev/null) || continue
+megdet_places=("${TMPDIR:-/tmp}" /dev/shm /tmp "$megdet_root")
+for megdet_name in "${megdet_places[@]}"; do
+    megdet_place=$(mktemp -d "$megdet_name/megdet-$SLURM_JOB_ID-XXXXXX") || continue
     if : > "$megdet_place/armed.USR1" && : > "$megdet_place/armed.TERM" &&
         : > "$megdet_place/armed.USR2"; then
-        megdet_notes+=("$megdet_place")
-        [ "${#megdet_notes[@]}" -eq 2 ] && break
-    else
-        rm -rf "$megdet_place"
+        megdet_notes=("$megdet_place" "${megdet_places[@]/%//${megdet_place##*/}}")
+        break
     fi
+    rm -rf "$megdet_place"
 done 2> /dev/null
 if [ "${#megdet_notes[@]}" -eq 0 ]; then
     echo "error: neither ${TMPDIR:-/tmp} nor /dev/shm nor $megdet_root takes an empty file" >&2
@@ -50,7 +50,9 @@ megdet_stop() { # USR1, TERM or USR2: the first reason stands, unless the user w
     megdet_told=$1
     local place
     for place in "${megdet_notes[@]}"; do
-        command -p mv -f "$place/armed.$1" "$place/note.$1" || : > "$place/note.$1"
+        command -p mv -f "$place/armed.$1" "$place/note.$1" && return
+        [ -d "$place" ] || command -p mkdir -m 700 "$place"
+        : > "$place/note.$1" && return
     done 2> /dev/null
 }
 megdet_in_site= # the site file, while it is read
@@ -157,6 +159,20 @@ fi
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONINSPECT PYTHONOPTIMIZE PYTHONIOENCODING
 export PYTHONPATH="$megdet_root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUTF8=1
 
+megdet_without_mpi() { # PATHS OWN: those that hold no MPI's libraries, and OWN
+    local IFS=: kept='' folder
+    set -f
+    for folder in $1; do
+        if ! [ "$folder" -ef "$2" ] && { [ -e "$folder/libmpi.so" ] ||
+            [ -e "$folder/libmpi.so.40" ] || [ -e "$folder/libopen-pal.so.40" ]; }; then
+            continue
+        fi
+        kept+=${kept:+:}$folder
+    done
+    set +f
+    printf '%s' "$kept"
+}
+
 megdet_venv=${MEGDET_VENV:-.venv}
 case $megdet_venv in
     /*) ;;
@@ -169,6 +185,12 @@ if [ -x "$megdet_python" ]; then
     if [ -x "$megdet_venv/bin/orted" ]; then # the environment has an Open MPI of its own
         if [ -n "${OPAL_PREFIX:-}" ] && ! [ "$OPAL_PREFIX" -ef "$megdet_venv" ]; then
             echo "job: left out: OPAL_PREFIX=$OPAL_PREFIX, another Open MPI's folder"
+        fi
+        megdet_kept=$(megdet_without_mpi "${LD_LIBRARY_PATH:-}" "$megdet_venv/lib")
+        if [ "$megdet_kept" != "${LD_LIBRARY_PATH:-}" ]; then
+            echo "job: left out of LD_LIBRARY_PATH, another MPI's folders:" \
+                "$LD_LIBRARY_PATH is now ${megdet_kept:-empty}"
+            LD_LIBRARY_PATH=$megdet_kept
         fi
         unset OPAL_PREFIX OPAL_LIBDIR OPAL_BINDIR OPAL_DATADIR OPAL_PKGDATADIR PMIX_INSTALL_PREFIX
     fi

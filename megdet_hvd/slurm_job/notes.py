@@ -8,7 +8,7 @@ from megdet_hvd.cluster.handover import NOTE
 WHY = {
     "USR2": "USR2: stop without a requeue",
     "USR1": "Slurm sent USR1: the time limit or a preemption is near",
-    "TERM": "Slurm sent TERM: the job is cancelled, preempted or out of time",
+    "TERM": "Slurm sent TERM: the job is cancelled, requeued, preempted or out of time",
 }
 """The signals, the one that counts first; each has words for the log."""
 

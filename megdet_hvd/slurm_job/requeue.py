@@ -14,12 +14,8 @@ _UNKNOWN_S = 300.0
 """So long an error of unknown meaning is tried again."""
 _UPDATE_S = 15.0
 """Of the time that Slurm leaves a script whose job is requeued (``KillWait``, 30 s by default)."""
-_DISABLED = re.compile(r"presently disabled|requeue is (disabled|not)", re.IGNORECASE)
-_FOR_GOOD = re.compile(
-    r"invalid job id|access/permission denied|permission denied|not permitted|already (completing|"
-    r"completed)|no such file",
-    re.IGNORECASE,
-)
+_DISABLED = re.compile(r"presently disabled|permission denied|not permitted", re.IGNORECASE)
+_FOR_GOOD = re.compile(r"invalid job id|already (completing|completed)|no such file", re.IGNORECASE)
 _AWAY = re.compile(
     r"unable to contact|connection (refused|timed out|reset|failure)|socket timed out|zero bytes|"
     r"unexpected message|temporarily|standby|not responding|communication|protocol|munge|"
@@ -29,7 +25,7 @@ _AWAY = re.compile(
 
 
 def is_disabled(problem: str) -> bool:
-    """Whether Slurm requeues no such job (``--no-requeue``, ``JobRequeue=0``)."""
+    """Whether Slurm requeues no such job (``--no-requeue``, ``JobRequeue=0``), or not for users."""
     return _DISABLED.search(problem) is not None
 
 

@@ -177,7 +177,13 @@ def node_timeout_s() -> float:
 def mpi_list() -> str:
     """What ``srun --mpi=list`` says; empty where there is nothing to be had."""
     try:
-        done = subprocess.run(["srun", "--mpi=list"], capture_output=True, text=True, timeout=ASK_S)
+        done = subprocess.run(
+            ["srun", "--mpi=list"],
+            capture_output=True,
+            text=True,
+            timeout=ASK_S,
+            env=step_environ(os.environ),
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout + done.stderr

@@ -12,9 +12,15 @@ _SILENT = re.compile(
 _ON_NODE = re.compile(r"failed on node (?P<node>[^\s:]+)")
 _OWN = re.compile(r"^(srun|slurmstepd(-[\w.-]+)?|slurmd(\[[^\]]*\])?): ")
 _NOISE = re.compile(
-    r"^(-+|[*=#-]{5,}|_+|\^+|\s*|prterun.*|.*(cpu binding|launch failed: .*|job step aborted.*))$",
+    r"^(-+|[*=#-]{5,}|_+|\^+|\s*|.*(set MCA parameter .* to see all|sent help message).*"
+    r"|\*\*\*.*)$",
     re.IGNORECASE,
 )
+_VAGUE = re.compile(
+    r"MPI_ERR_\w+: |will now abort|Your MPI job is now|Local abort before|exit code"
+)
+_HELP = re.compile(r"^-{20,}\n\s*(?P<first>\S[^\n]*)", re.MULTILINE)
+"""What Open MPI explains stands between two rules."""
 
 
 def errors_of(text: str) -> list[str]:
@@ -42,8 +48,9 @@ def reason(text: str) -> str | None:
     lines = [line.strip() for line in text.splitlines()]
     own = [x for x in lines if x and not _OWN.match(x) and not _NOISE.match(x)]
     if own:
-        return own[-1]
+        told = _HELP.search(text)
+        return told["first"] if told and _VAGUE.search(own[-1]) else own[-1]
     stepd = [_OWN.sub("", x) for x in lines if x.startswith(("slurmstepd", "slurmd"))]
-    told = [*errors_of(text), *stepd]
-    useful = [x for x in told if not re.search(r"Exited with exit code|Terminat", x)]
-    return next(iter(useful or told or lines), None)
+    ends = [*errors_of(text), *stepd]
+    useful = [x for x in ends if not re.search(r"Exited with exit code|Terminat", x)]
+    return next(iter(useful or ends or lines), None)

@@ -13,10 +13,14 @@ LOOK_S = 0.5
 """Between two looks at the launcher and the notes."""
 ASK_S = 30.0
 """Between two questions to Slurm for the job's steps."""
+_ASK_AT_FIRST_S = 3.0
+"""Until it has shown the launcher's, which may be gone within seconds."""
+_AT_FIRST_S = 120.0
 OVERDUE_S = LEFT_BEHIND_S + 30.0
 """After the ranks' own last word; by then srun has ended whoever was left behind."""
-GONE_S = 300.0
-"""For a launcher whose step Slurm no longer has, where no rank has said a word."""
+GONE_S = 120.0
+"""For a launcher whose step Slurm no longer has, where no rank has said a word: Slurm's word alone
+ends it then, so it must hold for a while."""
 _LET_GO_S = 15.0
 _SIGNALLED = 128
 
@@ -81,7 +85,8 @@ def wait(
         say: writes a line of the log.
     """
     told = refused = False
-    overdue, asked_s = Overdue(), time.monotonic()
+    overdue = Overdue()
+    began_s = asked_s = time.monotonic()
     while (code := running.poll()) is None:
         if not told and (note := read_note(notes)) is not None:
             try:
@@ -96,7 +101,8 @@ def wait(
                     )
                 refused = True
         now = time.monotonic()
-        if now - asked_s >= ASK_S:
+        early = not overdue.had_step and now - began_s < _AT_FIRST_S
+        if now - asked_s >= (_ASK_AT_FIRST_S if early else ASK_S):
             asked_s = now
             why = overdue.look(now, spoken=outcome.exists(), steps=steps())
             if why is not None:

@@ -1,11 +1,13 @@
 """Whether Slurm would take the job, asked with the very options, and how ranks would start."""
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from megdet_hvd.cluster.launchers import pmix_of
 from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.job import Job
 from megdet_hvd.submit.refusals import explained
@@ -50,7 +52,7 @@ def check_requeue(report: Report, job: Job) -> None:
 def check_launcher(report: Report, site: Site, nodes: int) -> None:
     """Whether ``srun`` has what starts MPI programs; the nodes themselves are tried in the job."""
     if site.launcher in ("auto", "srun"):
-        answer = ask(["srun", "--mpi=list"])
+        answer = ask(["srun", "--mpi=list"], environ=step_environ(os.environ))
         plugin = pmix_of(answer.text, site.srun_mpi)
         if answer.no_cluster or answer.code != 0:
             report.notes.append("launcher unchecked: srun --mpi=list does not answer here")

@@ -115,3 +115,49 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     with failing("checkpoints", errno.EIO, math.inf, "list"):
         assert run_job(job(tmp_path), environ) == STORAGE_ERROR
     assert requeued == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("preset", "left"),
+    [
+        ({"OMPI_MCA_pml": "ucx"}, {}),
+        ({"OMPI_MCA_pml": "ucx", "UCX_TLS": "tcp"}, {"UCX_TLS": "tcp"}),
+        ({"OMPI_MCA_btl_tcp_if_include": "ib9", "OMPI_MCA_coll": "han"}, {}),
+        ({"OMPI_MCA_btl_tcp_if_include": "eth0"}, {"OMPI_MCA_btl_tcp_if_include": "eth0"}),
+    ],
+)
+def test_what_keeps_mpi_from_starting_is_left_out(
+    preset: dict[str, str],
+    left: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Only what does: with the rest, MPI starts."""
+
+    def srun(
+        mpi: str, nodes: int, python: object, limit_s: float, environ: dict[str, str]
+    ) -> object:
+        bad = {"OMPI_MCA_pml": "ucx", "OMPI_MCA_btl_tcp_if_include": "ib9"}
+        return "PML ucx cannot be selected" if bad.items() & environ.items() else None
+
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", srun)
+    environ = {"PATH": "/nowhere", **preset}
+    launcher, words = driver._launcher(job(tmp_path), ["python"], environ)
+    assert (launcher, words[0]) == ("srun", "srun")
+    assert environ == {"PATH": "/nowhere", **left}
+    said = capsys.readouterr().out
+    assert ("MPI does not start with it here" in said) == (preset != left)
+
+
+def test_a_preset_that_is_not_to_blame_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", lambda *given: "no PMIx")
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: None)
+    monkeypatch.setattr(slurm, "mpirun_fails", lambda *given: None)
+    environ = {"OMPI_MCA_pml": "ob1"}
+    assert driver._launcher(job(tmp_path), ["python"], environ)[0] == "mpirun"
+    assert environ == {"OMPI_MCA_pml": "ob1"}

@@ -97,4 +97,5 @@ def test_a_bad_node_is_left_out_once_the_job_waits(monkeypatch: pytest.MonkeyPat
 
 def test_words() -> None:
     assert is_disabled(OFF) and not is_disabled(AWAY)
+    assert is_disabled("Access/permission denied for job 3")
     assert may_pass(AWAY, 1e9) and may_pass(MIXED_UP, 1e9) and not may_pass(OFF, 0)

@@ -59,6 +59,17 @@ def test_what_says_nothing_of_a_node(text: str) -> None:
         (REFUSED, "Unable to create step for job 166: Invalid Trackable RESource (TRES) "
          "specification"),
         (
+            "-------------------------------------------------------------------------\n"
+            "At least one pair of MPI processes are unable to reach each other for\n"
+            "MPI communications.\n\nYour MPI job is now going to abort; sorry.\n"
+            "-------------------------------------------------------------------------\n"
+            "Traceback (most recent call last):\n"
+            "mpi4py.MPI.Exception: MPI_ERR_INTERN: internal error\n"
+            '[n5:16179] Set MCA parameter "orte_base_help_aggregate" to 0 to see all help / error '
+            "messages\n",
+            "At least one pair of MPI processes are unable to reach each other for",
+        ),
+        (
             "slurmstepd-n1: error: execve(): sh: No such file or directory\n"
             "srun: error: n1: task 0: Exited with exit code 2\n",
             "error: execve(): sh: No such file or directory",

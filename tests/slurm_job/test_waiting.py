@@ -60,7 +60,7 @@ def test_a_launcher_whose_ranks_are_gone_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes no notice of TERM, as those that the driver starts."""
-    for name in ("LOOK_S", "ASK_S", "OVERDUE_S", "_LET_GO_S"):
+    for name in ("LOOK_S", "ASK_S", "_ASK_AT_FIRST_S", "OVERDUE_S", "_LET_GO_S"):
         monkeypatch.setattr(waiting, name, 0.1)
     (tmp_path / "outcome.json").touch()
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
@@ -69,6 +69,29 @@ def test_a_launcher_whose_ranks_are_gone_is_ended(
     assert time.monotonic() - began < 30
     assert code in (128 + 9, 128 + 15)  # TERM, where it came before Python was up
     assert "the launcher does not end by itself (the ranks ended" in said
+
+
+def test_a_step_that_was_there_for_seconds_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No rank has said a word: the cut came before the first regular question."""
+    for name in ("LOOK_S", "_ASK_AT_FIRST_S", "_LET_GO_S"):
+        monkeypatch.setattr(waiting, name, 0.05)
+    monkeypatch.setattr(waiting, "ASK_S", 0.2)
+    monkeypatch.setattr(waiting, "GONE_S", 0.5)
+    answers = [["7.1"]]
+    said: list[str] = []
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as running:
+        code = waiting.wait(
+            running,
+            notes=(tmp_path,),
+            stop_file=tmp_path / "stop",
+            outcome=tmp_path / "outcome.json",
+            steps=lambda: answers.pop() if answers else [],
+            say=said.append,
+        )
+    assert code == 128 + 15
+    assert "Slurm has no longer had the ranks' step for" in said[0]
 
 
 def ended_after(*looks: tuple[float, bool, list[str] | None]) -> float | None:
