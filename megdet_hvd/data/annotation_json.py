@@ -54,7 +54,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def is_annotations(path: Path) -> bool:
-    """Whether a JSON file beside others is meant as annotations: an object that has ``images``.
+    """Whether a JSON file beside others is meant as annotations of boxes.
 
     A file that can't be read or parsed counts, so that its reader can say what is wrong with it.
     """
@@ -62,7 +62,7 @@ def is_annotations(path: Path) -> bool:
         content = _parse(path, _read(path))
     except UserError:
         return True
-    return isinstance(content, dict) and ("images" in content or "annotations" in content)
+    return isinstance(content, dict) and "images" in content and not _other_kind(content)
 
 
 def _read(path: Path) -> bytes:

@@ -6,7 +6,6 @@ Only a file that cannot be understood at all raises.
 """
 
 import math
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 
 from megdet_hvd.data.annotation_json import load
 from megdet_hvd.data.ids import Id, as_id, in_order, loosely, numbers, whole_number
-from megdet_hvd.data.problems import Problem
+from megdet_hvd.data.problems import Problem, printable
 
 NO_IMAGE_ID = "image needs an id (a number or a text)"
 NO_FILE_NAME = "image needs a file_name (or a coco_url)"
@@ -29,7 +28,6 @@ TWO_ANNOTATIONS = "duplicate annotation id (pycocotools takes the last one twice
 NO_BOX = "annotation needs a bbox of four numbers"
 ODD_CROWD = "iscrowd must be 0 or 1"
 _INT32 = 2**31 - 1
-_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 _LEFT_OUT_KEYS = ("ignore", "difficult")
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
@@ -207,7 +205,7 @@ class _Reader:
             if not isinstance(name, str) or not name:
                 nameless += 1
                 name = f"class {number}" if name is None or name == "" else str(name)
-            name = _printable(name)
+            name = printable(name)
             if found.get(number, name) != name:
                 self._problem(TWO_CATEGORIES, where, f"{found[number]!r} and {name!r}")
             else:
@@ -432,7 +430,7 @@ def _roots(entries: Sequence[Mapping[str, Any]]) -> set[Id]:
         number
         for entry, own in zip(entries, above, strict=True)
         if (number := as_id(entry.get("id"))) is not None
-        and own == "none"
+        and own == "none" != entry.get("name")
         and any(
             other == entry.get("name") and as_id(e.get("id")) != number
             for e, other in zip(entries, above, strict=True)
@@ -518,11 +516,3 @@ def _shown_id(value: Any) -> str:
     """An id for a message, not longer than a line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
-
-
-def _printable(name: str) -> str:
-    """A name that any file and terminal can take: no control signs, no halves of a letter."""
-    return "".join(
-        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _UNPRINTABLE else c
-        for c in name
-    )

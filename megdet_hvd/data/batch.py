@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from megdet_hvd.data.ids import Id
+
 
 @dataclass(frozen=True)
 class Target:
@@ -31,13 +33,15 @@ class ImageInfo:
     source: int
     """Position of its annotation file in the list of files."""
     image_id: int
-    """Id in that file."""
+    """Id in that file, or a number in its place."""
     epoch: int
     """The pass over the data it was drawn in."""
     original_size: tuple[int, int]
     """Height and width of the upright picture before resizing, pixels."""
     size: tuple[int, int]
     """Height and width after resizing, pixels."""
+    given_id: Id | None = None
+    """The id in that file, where ``image_id`` is a number in its place."""
 
 
 @dataclass(frozen=True)

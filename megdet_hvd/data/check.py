@@ -16,6 +16,7 @@ from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.source import Source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 
+OTHER_SIZE = "picture of another size than annotated"
 LFS = "git-LFS pointer in place of the picture; fetch the pictures with `git lfs pull`"
 
 SMALL, MEDIUM = 32**2, 96**2
@@ -118,7 +119,8 @@ def _decode_all(
             file = index.file(position)
             if is_lfs_pointer(file):
                 return Problem(LFS, str(file), where)
-            return Problem("unreadable picture", str(file), where, str(error))
+            kind = OTHER_SIZE if "annotated as" in str(error) else "unreadable picture"
+            return Problem(kind, str(file), where, str(error))
         return None
 
     problems = []

@@ -108,6 +108,7 @@ def load_batch(
                 epoch=epoch,
                 original_size=(record.height, record.width),
                 size=(size[1], size[0]),
+                given_id=None if index.original_ids is None else index.given_id(position),
             )
         )
         if with_targets:

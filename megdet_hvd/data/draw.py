@@ -31,7 +31,7 @@ def contact_sheet(indexes: Sequence[ImageIndex], count: int) -> Image.Image:
     places = [
         (index, int(position))
         for index in indexes
-        for position in np.flatnonzero(np.diff(index.offsets) > 0)
+        for position in np.flatnonzero((np.diff(index.offsets) > 0) & (index.widths > 0))
     ]
     step = max(1, len(places) // max(count, 1))
     tiles: list[Image.Image] = []

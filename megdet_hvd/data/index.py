@@ -148,22 +148,24 @@ class ImageIndex:
 
         Image ids are the positions, so that several annotation files never collide; annotation
         ids count from 1, since the COCO evaluation takes 0 for "no match"; category ids are the
-        files' own. Boxes are those of the file, not clipped, as the COCO evaluation has it.
+        files' own. Boxes are those of the file, not clipped, as the COCO evaluation has it. Read
+        again, the dictionary gives the same boxes to learn from and the same classes.
         """
         chosen = range(len(self)) if positions is None else positions
         annotations: list[dict[str, Any]] = []
         for position in chosen:
             for row in range(self.offsets[position], self.offsets[position + 1]):
-                annotations.append(
-                    {
-                        "id": len(annotations) + 1,
-                        "image_id": int(position),
-                        "category_id": self.category_ids[self.labels[row] - 1],
-                        "bbox": [float(v) for v in self.raw_boxes[row]],
-                        "area": float(self.areas[row]),
-                        "iscrowd": int(self.crowds[row]),
-                    }
-                )
+                annotation: dict[str, Any] = {
+                    "id": len(annotations) + 1,
+                    "image_id": int(position),
+                    "category_id": self.category_ids[self.labels[row] - 1],
+                    "bbox": [float(v) for v in self.raw_boxes[row]],
+                    "area": float(self.areas[row]),
+                    "iscrowd": int(self.crowds[row]),
+                }
+                if not (self.learnable[row] or self.crowds[row]):
+                    annotation["ignore"] = 1  # of no meaning to the COCO evaluation
+                annotations.append(annotation)
         images = [
             {
                 "id": int(p),
@@ -173,10 +175,14 @@ class ImageIndex:
             }
             for p in chosen
         ]
-        categories = [
+        categories: list[dict[str, Any]] = [
             {"id": number, "name": name}
             for number, name in zip(self.category_ids, self.categories, strict=True)
         ]
+        for number, name in self.headings.items():
+            for category in categories:
+                category.setdefault("supercategory", name)
+            categories.insert(0, {"id": number, "name": name, "supercategory": "none"})
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def counts(self) -> str:

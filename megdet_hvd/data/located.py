@@ -1,5 +1,6 @@
 """An annotation file together with its pictures: their files, their sizes, the boxes in them."""
 
+import os
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from megdet_hvd.data.annotations import AnnotationFile, clip_boxes, read_annotat
 from megdet_hvd.data.box_form import suspicion
 from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.picture_size import picture_size
-from megdet_hvd.data.problems import Problem
+from megdet_hvd.data.problems import Problem, printable
 from megdet_hvd.data.source import Source
 
 MISSING_PICTURE = "missing picture file"
@@ -72,7 +73,7 @@ def read_source(source: Source) -> Located:
                 if size is None:
                     where = f"image {file.image(k)!r}"
                     problems.append(
-                        Problem(NO_SIZE, str(file.path), where, str(folder / file_names[k]))
+                        Problem(NO_SIZE, str(file.path), where, _path(folder, file_names[k]))
                     )
                 else:
                     widths[k], heights[k] = size
@@ -122,12 +123,14 @@ def _look_up(
         if name is not None:
             continue
         own = file.file_names[k]
-        detail = str(folder / own)
+        detail = _path(folder, own)
         if not pictures.is_listed(own):
-            parent = (folder / own).parent
+            parent = os.path.dirname(detail)
             detail += f" (the folder {parent} does not exist or cannot be read)"
         elif shared and pictures.find(own) in shared:
             detail += f" (like another picture's it would be {pictures.find(own)}: two for one)"
+        elif not any(names) and (below := pictures.below(own)) is not None:
+            detail += f" (it is in {folder / below}; is that the folder of the pictures?)"
         problems.append(
             Problem(MISSING_PICTURE, str(file.path), f"image {file.image(k)!r}", detail)
         )
@@ -140,6 +143,10 @@ def _look_up(
             f"({', '.join(kinds)}), the first: {file.file_names[first]!r} is {names[first]!r}"
         )
     return names, problems, notes
+
+
+def _path(folder: Path, name: str) -> str:
+    return printable(str(folder / name))
 
 
 def _difference(own: str, found: str) -> str:

@@ -70,6 +70,14 @@ class PictureFolder:
                 return found
         return None
 
+    def below(self, name: str) -> str | None:
+        """The folder right below this one that has the file; None: none has."""
+        listing = self._listing("")
+        for folder in sorted(listing.names) if listing is not None else []:
+            if self._alike(f"{folder}/{name}") is not None:
+                return folder
+        return None
+
     def _spellings(self, name: str) -> Iterator[str]:
         yield name
         plain = name.strip()

@@ -1,9 +1,12 @@
 """What can be wrong with a data set, as values that can be counted and shown."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from megdet_hvd.serialize import serializable
+
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 @serializable
@@ -22,8 +25,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}, {self.where}" if self.where else self.file
-        text = f"{place}: {self.detail}" if self.detail else place
-        return text.encode("utf-8", "backslashreplace").decode()  # names may hold half a letter
+        return f"{place}: {self.detail}" if self.detail else place
 
 
 def grouped(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
@@ -47,3 +49,11 @@ def report_lines(problems: Sequence[Problem], first: int = 3) -> list[str]:
         if len(members) > first:
             lines.append(f"  … and {len(members) - first} more")
     return lines
+
+
+def printable(name: str) -> str:
+    """A name that any file and terminal can take on one line: no control signs, no half letters."""
+    return "".join(
+        c.encode("unicode_escape").decode("ascii") if unicodedata.category(c) in _UNPRINTABLE else c
+        for c in name
+    )

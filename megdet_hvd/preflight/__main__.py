@@ -46,6 +46,7 @@ def preflight_in_world(plan: "Plan", world: "World") -> int:
     """Check with all processes of the job, and print what was found."""
     from megdet_hvd.comm.agree import together
     from megdet_hvd.engine.preflight import log_report
+    from megdet_hvd.preflight.annotations import read_annotations
     from megdet_hvd.preflight.run import machine_lines, run_preflight
 
     log_report(machine_lines(world), ())
@@ -57,6 +58,9 @@ def preflight_in_world(plan: "Plan", world: "World") -> int:
     report = run_preflight(plan.config, world)
     if world.is_main:
         log_report(report.lines, report.warnings)
+    with together(world, "preflight.annotations"):
+        if world.is_main:
+            log_report(*read_annotations(plan.config))
     return 0
 
 

@@ -28,7 +28,7 @@ def image(number: int, name: str = "", width: int = 40, height: int = 30) -> dic
     return {"id": number, "file_name": name or f"{number}.png", "width": width, "height": height}
 
 
-def box(number: int, image_id: int, xywh: Sequence[Any], category: int = 7, **more: Any) -> Any:
+def box(number: Any, image_id: Any, xywh: Sequence[Any], category: Any = 7, **more: Any) -> Any:
     """An annotation entry."""
     return {"id": number, "image_id": image_id, "category_id": category, "bbox": xywh, **more}
 

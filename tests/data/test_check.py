@@ -1,18 +1,23 @@
 """`python -m megdet_hvd.data check`: what it finds, what it counts, what it draws."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.__main__ import main
+from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.draw import COLOURS
+from megdet_hvd.errors import UserError
 
-from .made import box, image, real_data, save_noise, write_set
+from .made import CATEGORIES, box, image, real_data, save_noise, write_set
 
 
 def test_a_clean_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +58,8 @@ def test_everything_wrong_is_listed(tmp_path: Path, capsys: pytest.CaptureFixtur
         f"  {file}, annotation 20 (image 1): bbox [0.0, 0.0, 0.0, 5.0], picture 40×30",
         "  … and 7 more",
         f"  {file}, image 4: {tmp_path / 'pictures' / '4.png'}",
-        "unreadable picture: 2",
+        "unreadable picture: 1",
+        "picture of another size than annotated: 1",
         f"  {tmp_path / 'pictures' / '3.png'}, image 3: it is 41×30 pixels, but annotated as 40×30",
         "note: 1 boxes reach outside their picture and are clipped, the first: annotation 3",
     ):
@@ -157,3 +163,116 @@ def test_real_sets_are_clean() -> None:
             boxes = sum(not a["iscrowd"] for a in content["annotations"])
             assert f"{len(content['images'])} pictures, {boxes} boxes" in done.stdout
             assert f"{len(content['images'])} decoded" in done.stdout
+
+
+def coco_folder(folder: Path, content: dict[str, Any]) -> None:
+    write_set(folder, [image(1), image(2)], [box(1, 1, [0, 0, 5, 5])])
+    (folder / "set.json").write_text(json.dumps(content))
+
+
+def _content(**changes: Any) -> dict[str, Any]:
+    images, boxes = [image(1), image(2)], [box(1, 1, [0, 0, 5, 5]), box(2, 2, [3, 3, 9, 9])]
+    return {"images": images, "annotations": boxes, "categories": CATEGORIES, **changes}
+
+
+@pytest.mark.parametrize(
+    ("content", "stops"),
+    [
+        (_content(), False),
+        (_content(annotations=[box(1, 1, [0, 0, 5, 5], iscrowd=1)]), True),
+        (_content(annotations=[box(1, 1, [0, 0, 5, 5], ignore=1)]), True),
+        (_content(annotations=[]), True),
+        (_content(annotations=[box(1, 1, [0, 0, 5, 5], 8)]), True),
+        (_content(annotations=[box(1, "1", ["0", 0.0, 5, 5], 7.0)]), False),
+        (_content(images=[{**image(1), "width": None}, image(2)]), False),
+        (_content(images=[image(1, "none.png"), image(2)]), True),
+        (_content(images=[image(1, "1.PNG"), image(2)]), False),
+        (_content(categories=[{"id": 7, "name": "a"}, {"id": 9, "name": "a"}]), False),
+        (_content(categories=[]), True),
+    ],
+)
+def test_the_checkers_verdict_is_trainings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: dict[str, Any], stops: bool
+) -> None:
+    coco_folder(tmp_path, content)
+    source = AnnotationSource(
+        annotations=str(tmp_path / "set.json"), images=str(tmp_path / "pictures")
+    )
+    code = main(["check", source.annotations, "--images", source.images])
+    out = capsys.readouterr().out
+    assert code == int(stops)
+    if stops:
+        with pytest.raises(UserError) as stopped:
+            read_coco([source], keep_empty=False, invalid_boxes="stop")
+        assert re.split(": 1|;", str(stopped.value))[0] in out  # in the same words
+    else:
+        read_coco([source], keep_empty=False, invalid_boxes="stop")
+
+
+def test_by_the_rules_of_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = _content(annotations=[box(1, 1, [0, 0, 0, 5])])
+    coco_folder(tmp_path, content)
+    arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
+    assert main(arguments) == 1
+    assert main([*arguments, "--val"]) == 0
+    assert "1 boxes of the truth have no area" in capsys.readouterr().out
+    del content["annotations"]
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    assert main([*arguments, "--val"]) == 0
+    assert "note: the file has no annotations" in capsys.readouterr().out
+
+
+def test_drawing_leaves_out_what_has_no_size(tmp_path: Path) -> None:
+    bare = {"id": 1, "file_name": "gone.png"}
+    coco_folder(tmp_path, _content(images=[bare, image(2)]))
+    arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
+    assert main([*arguments, "--draw", "2", "--out", str(tmp_path / "drawn.png")]) == 1
+    assert Image.open(tmp_path / "drawn.png").size == (324, 324)
+
+
+def test_other_json_files_in_a_folder_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco_folder(tmp_path, _content())
+    for picture in (tmp_path / "pictures").iterdir():
+        picture.rename(tmp_path / picture.name)
+    (tmp_path / "label_studio.json").write_text('[{"id": 1, "data": {}, "annotations": []}]')
+    (tmp_path / "results.json").write_text('[{"image_id": 1, "score": 1.0}]')
+    (tmp_path / "captions.json").write_text(
+        json.dumps({"images": [image(1)], "annotations": [{"caption": "a cat"}]})
+    )
+    assert main(["check", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for name in ("label_studio", "results", "captions"):
+        assert f"note: {tmp_path / name}.json holds no boxes in COCO format and is left out" in out
+    (tmp_path / "torn.json").write_text('{"images": [')  # it may be meant: its reader says why not
+    assert main(["check", str(tmp_path)]) == 1
+    assert "torn.json is not JSON" in capsys.readouterr().out
+    for name in ("torn", "set"):
+        (tmp_path / f"{name}.json").unlink()
+    assert main(["check", str(tmp_path), "--images", str(tmp_path)]) == 1  # none is meant: all are
+
+
+def test_folders_are_found_by_names_that_are_spelt_otherwise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coco_folder(tmp_path, _content(images=[image(1, "gone.png"), image(2, "pictures\\2.PNG")]))
+    assert main(["check", str(tmp_path / "set.json"), "--no-decode"]) == 1
+    out = capsys.readouterr().out
+    assert f"pictures in {tmp_path}" in out
+    assert "missing picture file: 1" in out
+
+
+def test_lfs_pointers_are_one_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco_folder(tmp_path, _content())
+    for name in ("1.png", "2.png"):
+        (tmp_path / "pictures" / name).write_text(
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+        )
+    arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
+    assert main([*arguments, "--first", "1"]) == 1
+    out = capsys.readouterr().out
+    assert "pictures 0 decoded" in out
+    lines = [line for line in out.splitlines() if "git lfs pull" in line]
+    assert len(lines) == 1
+    assert ": 2, the first: " in lines[0]

@@ -58,3 +58,37 @@ def test_reading_and_ordering_need_no_torch() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_a_heading_that_training_uses_is_kept_in_validation(tmp_path: Path) -> None:
+    categories = [
+        {"id": 0, "name": "fish", "supercategory": "none"},
+        {"id": 1, "name": "trap", "supercategory": "fish"},
+    ]
+    used, empty = ([box(1, 1, [0, 0, 5, 5], k), box(2, 1, [0, 0, 9, 9], 1)] for k in (0, 1))
+    train = write_set(tmp_path / "a", [image(1)], used, categories)
+    val = write_set(tmp_path / "b", [image(1)], empty, categories)
+    sets = open_datasets(coco(train, val), is_main=True, wait=Mock())
+    assert sets.val is not None
+    assert sets.train.categories == sets.val.categories == ("fish", "trap")
+    assert sets.val.labels.tolist() == [2, 2]
+    assert open_datasets(coco(val, val), is_main=True, wait=Mock()).train.categories == ("trap",)
+    with pytest.raises(UserError, match="category 0: missing against 'fish'"):
+        open_datasets(coco(val, train), is_main=True, wait=Mock())
+
+
+def test_evaluation_asks_nothing_of_trainings_files(tmp_path: Path) -> None:
+    val = write_set(tmp_path, [image(1)], [box(1, 1, [0, 0, 5, 5])])
+    gone = AnnotationSource(annotations="${NO_SUCH_ROOT}/a.json", images="${NO_SUCH_ROOT}")
+    assert len(open_validation(coco(gone, val), is_main=True, wait=Mock())) == 1
+
+
+@pytest.mark.parametrize("invalid", ["stop", "drop"])
+def test_what_training_drops_stays_in_the_truth(tmp_path: Path, invalid: Any) -> None:
+    boxes = [box(1, 1, [0, 0, 5, 5]), box(2, 1, [2, 2, 0, 5])]
+    train = write_set(tmp_path / "a", [image(1)], boxes[:1])
+    val = write_set(tmp_path / "b", [image(1)], boxes)
+    sets = open_datasets(coco(train, val, invalid_boxes=invalid), is_main=True, wait=Mock())
+    assert sets.val is not None
+    assert len(sets.val.ground_truth()["annotations"]) == 2
+    assert "1 boxes of the truth have no area" in " ".join(sets.val.summary())

@@ -27,7 +27,7 @@ def write_set(
     seed: int = 0,
     sizes: Sequence[tuple[int, int]] = ((120, 90),),
     crowds: bool = True,
-    categories: Mapping[int, str] | None = None,
+    categories: Mapping[Any, str] | None = None,
 ) -> AnnotationSource:
     """Pictures of noise with 0–4 boxes each; sizes as (width, height), taken in turn."""
     draw = random.Random(seed)

@@ -4,8 +4,9 @@ import contextlib
 import io
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.batch import Detections
+from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.evaluation.coco_ap import STATS, CocoResult, score
 from megdet_hvd.evaluation.numbering import Numbering
@@ -239,3 +241,72 @@ def test_real_annotations(tmp_path: Path, name: str) -> None:
     text = "\n".join(result.lines())
     assert f"AP per class ({len(result.per_class)} classes)" in text
     assert f"AP50  IoU 0.50                   {result.ap50:.3f}" in text
+
+
+def _named(content: dict[str, Any]) -> None:
+    for image in content["images"]:
+        image["id"] = f"frame_{image['id']}"
+    for annotation in content["annotations"]:
+        annotation["image_id"] = f"frame_{annotation['image_id']}"
+
+
+def _hashed(content: dict[str, Any]) -> None:
+    for image in content["images"]:
+        image["id"] += 2**63
+    for annotation in content["annotations"]:
+        annotation["image_id"] += 2**63
+
+
+def _tabled(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"]:
+        annotation["image_id"] = float(annotation["image_id"])
+        annotation["category_id"] = float(annotation["category_id"])
+        annotation["bbox"] = [str(value) for value in annotation["bbox"]]
+
+
+def _invalid(content: dict[str, Any]) -> None:
+    for k, annotation in enumerate(content["annotations"]):
+        if k % 4 == 0:
+            annotation["bbox"][2 + k % 8 // 4] = 0
+        elif k % 4 == 1:
+            annotation["bbox"][0] = 500
+
+
+def _ignored(content: dict[str, Any]) -> None:
+    for annotation in content["annotations"][::2]:
+        annotation["ignore"] = 1
+
+
+def _orphaned(content: dict[str, Any]) -> None:
+    content["annotations"][0]["image_id"] = 999
+    content["annotations"][1]["category_id"] = 0
+
+
+def _headed(content: dict[str, Any]) -> None:
+    for category in content["categories"]:
+        category["supercategory"] = "things"
+    content["categories"].insert(0, {"id": 0, "name": "things", "supercategory": "none"})
+
+
+@pytest.mark.parametrize(
+    "change", [_named, _hashed, _tabled, _invalid, _ignored, _orphaned, _headed]
+)
+@pytest.mark.parametrize("invalid", ["stop", "drop"])
+def test_other_tools_files_score_what_pycocotools_says(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], invalid: Literal["stop", "drop"]
+) -> None:
+    source = write_set(tmp_path, [11, 2, 33, 4, 5, 6, 70, 8], seed=3)
+    content = json.loads(Path(source.annotations).read_text())
+    for annotation in content["annotations"]:
+        annotation["id"] += 1
+    found = imperfect(open_set(source), 5)  # as ever, whatever becomes of the truth
+    change(content)
+    Path(source.annotations).write_text(json.dumps(content))
+    index = read_coco([source], keep_empty=True, invalid_boxes=invalid, purpose="val")
+    assert [record.file.name for record in index.records][:2] == ["picture 11.png", "picture 2.png"]
+    numbering = Numbering.of(index, range(len(index)))
+    ((file, out),) = write_results(tmp_path / "out.json", numbering, numbering.found_boxes(found))
+    ours = as_coco(evaluate(index, found))
+    theirs, _ = directly(file, out)
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert 0 < ours[0] < 1

@@ -1,4 +1,7 @@
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,12 +12,12 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import megdet_hvd
-from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.labels import Relabelled, labels_in
 from megdet_hvd.evaluation.predictor import Picture, Predictor
-from megdet_hvd.evaluation.trained import read_trained
+from megdet_hvd.evaluation.trained import Trained, read_trained
 from tests.evaluation.checkpoints import write_checkpoint
 from tests.evaluation.sets import CATEGORY_IDS, NAMES, open_set, write_set
 
@@ -156,3 +159,36 @@ def test_other_categories_are_refused_and_named(tmp_path: Path) -> None:
     source = write_set(tmp_path, [1], categories={3: "cat", 17: "traffic light", 44: "hound"})
     with pytest.raises(UserError, match="category 44: 'dog' against 'hound'"):
         labels_in(open_set(source), read_trained(tmp_path / "best.pt"))
+
+
+def trained_on(names: Sequence[str], ids: Sequence[Any], coco: bool = False) -> Trained:
+    """A detector's categories, without the detector."""
+    return Trained(Path("best.pt"), Config(), tuple(names), tuple(ids), True, {}, coco=coco)
+
+
+def test_a_class_named_as_cocos_unused_ids_is_a_class(tmp_path: Path) -> None:
+    source = write_set(tmp_path, [1], categories={1: "N/A", 2: "rod"})
+    assert labels_in(open_set(source), trained_on(["N/A", "rod"], [1, 2])).tolist() == [0, 1, 2]
+    assert trained_on(["N/A", "rod"], [1, 2], coco=True).used() == {2: "rod"}
+
+
+def test_ids_that_are_texts_find_their_classes(tmp_path: Path) -> None:
+    categories: Any = {"10": "cat", "9": "dog"}
+    index = open_set(write_set(tmp_path, [1], categories=categories))
+    assert labels_in(index, trained_on(["dog", "cat"], ["9", "10"])).tolist() == [0, 2, 1]
+    with pytest.raises(UserError, match="category '10': missing against 'cat'"):
+        labels_in(index, trained_on(["cat", "dog"], [10, "9"]))
+
+
+def test_a_heading_that_training_used_is_dropped_where_it_has_no_truth(tmp_path: Path) -> None:
+    source = write_set(tmp_path, [1, 2], categories={1: "cod"})
+    content = json.loads(Path(source.annotations).read_text())
+    content["categories"] = [
+        {"id": 0, "name": "cod", "supercategory": "none"},
+        {"id": 1, "name": "cod", "supercategory": "cod"},
+    ]
+    Path(source.annotations).write_text(json.dumps(content))
+    index = open_set(source)
+    assert index.category_ids == (1,)
+    assert labels_in(index, trained_on(["cod (id 0)", "cod"], [0, 1])).tolist() == [0, 0, 1]
+    assert labels_in(index, trained_on(["cod"], [1])).tolist() == [0, 1]

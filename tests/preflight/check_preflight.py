@@ -39,7 +39,14 @@ def pictures(folder: Path) -> list[str]:
     names = [f"{i}.png" for i in range(8)]
     for name in names:
         Image.new("RGB", (16, 16)).save(folder / name)
-    content = {"images": [{"id": i, "file_name": n} for i, n in enumerate(names)]}
+    boxes = [[0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 0.25, 0.5]]  # in parts of the picture
+    content = {
+        "images": [{"id": i, "file_name": n} for i, n in enumerate(names)],
+        "annotations": [
+            {"id": i, "image_id": i, "category_id": 1, "bbox": boxes[i % 2]} for i in range(8)
+        ],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
     (folder / "a.json").write_text(json.dumps(content))
     return ["data.kind=coco", "data.train=[{annotations: '${DATA}/a.json', images: '${DATA}'}]"]
 

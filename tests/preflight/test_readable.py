@@ -46,9 +46,37 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "x.png") in str(read_share(config, 0, 1)[1])
     (tmp_path / "a.json").write_text("")
     assert "no picture is named in it" in str(read_share(config, 0, 1)[1])
+    (tmp_path / "a.json").write_text("[]")
+    assert "top level is a list" in str(read_share(config, 0, 1)[1])
     (tmp_path / "a.json").unlink()
     assert read_share(config, 0, 1) == (0, f"{tmp_path / 'a.json'}: No such file or directory")
     assert read_share(DataConfig(), 0, 1) == (0, None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_other_encodings_and_spellings_are_read_as_training_does(
+    tmp_path: Path, encoding: str
+) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "sub\\A.PNG"}, {"id": 2, "file_name": "b%20é.png"}],
+        "categories": [{"id": 1, "name": "x"}],
+    }
+    (tmp_path / "a.json").write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
+    (tmp_path / "sub").mkdir()
+    for name in ("sub/a.png", "b é.png"):
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    assert first_names(tmp_path / "a.json", 9) == ["sub\\A.PNG", "b%20é.png"]
+    source = AnnotationSource(annotations=str(tmp_path / "a.json"), images=str(tmp_path))
+    assert read_share(DataConfig(kind="coco", train=(source,)), 0, 1) == (2, None)
+
+
+def test_web_addresses_stand_in_for_names(tmp_path: Path) -> None:
+    images = [{"id": 1, "coco_url": "http://images.cocodataset.org/train2017/1.png"}]
+    (tmp_path / "a.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "train2017").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "train2017" / "1.png")
+    source = AnnotationSource(annotations=str(tmp_path / "a.json"), images=str(tmp_path))
+    assert read_share(DataConfig(kind="coco", train=(source,)), 0, 1) == (1, None)
 
 
 def test_machines_are_named_with_what_they_lack() -> None:

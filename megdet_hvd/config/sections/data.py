@@ -51,7 +51,8 @@ class DataConfig(Section):
     keep_empty: bool = False
     """Keep training pictures without boxes. Decides N, and with it every iteration number."""
     invalid_boxes: Literal["stop", "drop"] = "stop"
-    """Boxes with NaN, no area, or wholly outside: ``stop`` before training, or ``drop`` them."""
+    """Boxes with NaN, no area, or wholly outside: ``stop`` before training, or ``drop`` them.
+    What is measured against stays as its file has it."""
     unreadable_images: Literal["stop", "skip"] = "stop"
     """A picture that can't be decoded in mid-run: ``stop`` all ranks, or ``skip`` and count it."""
     aspect_grouping: NotNegative = 2
