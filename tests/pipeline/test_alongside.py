@@ -29,6 +29,7 @@ class Desk:
     answers: list[float] = field(default_factory=list)
     orders: list[Order] = field(default_factory=list)
     unanswered = 0
+    lost: str | None = None
 
     def order(self, order: Order) -> None:
         self.orders.append(order)
