@@ -289,7 +289,10 @@ class Program:
             try:
                 evaluate_orders(plan.config, session, evaluate, world)
             except Exception as fault:  # the other evaluators may wait for this one for ever
-                LOGGER.error("".join(traceback.format_exception(fault)).rstrip())
+                if type(fault).__name__ == "HorovodInternalError":
+                    time.sleep(_LET_OTHERS_SPEAK_S)  # freed by one that has more to say
+                else:
+                    LOGGER.error("".join(traceback.format_exception(fault)).rstrip())
                 stop_horovod()  # which frees them
                 evaluate.give_up(f"rank {world.rank}: {reason_of(fault)}")
         stop()

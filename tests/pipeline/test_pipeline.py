@@ -120,7 +120,7 @@ def lost_evaluators(
         "learning.max_iterations=9"
     ]
     env = {"MEGDET_OUTCOME": str(outcome)}
-    done = run_ranks(CHECK, 4, case, *words, launcher="mpirun", timeout_s=200, env=env)
+    done = run_ranks(CHECK, 4, case, *words, launcher="mpirun", timeout_s=300, env=env)
     run = folder / "runs" / "alone"
     assert not [*(folder / "runs").glob(".evaluator-*")], "nothing is left behind"
     told = json.loads(outcome.read_text())
