@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -104,14 +105,19 @@ def output_files(images: Iterable[Path], folder: Path) -> list[Path]:
     """A file name in ``folder`` for each picture: its own, ``.png``, and a number where taken.
 
     Pictures of the same name from different folders keep apart, whatever the case of their
-    letters, and no output takes the place of a picture that was given.
+    letters. No output takes the place of a picture that was given, by whatever way its folder is
+    named, nor of any file that isn't an output of an earlier call.
     """
+    from megdet_hvd.report.predictions import is_prediction
+
     images = list(images)
     taken = {_key(image) for image in images}
     files = []
     for image in images:
         number, name = 1, f"{image.stem}.png"
-        while _key(folder / name) in taken:
+        while _key(folder / name) in taken or (
+            os.path.lexists(folder / name) and not is_prediction(folder / name)
+        ):
             number += 1
             name = f"{image.stem}_{number}.png"
         taken.add(_key(folder / name))
@@ -120,7 +126,7 @@ def output_files(images: Iterable[Path], folder: Path) -> list[Path]:
 
 
 def _key(path: Path) -> str:
-    return str(path.absolute()).casefold()
+    return os.path.realpath(path).casefold()
 
 
 def _score(text: str) -> float:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from megdet_hvd.data.scenes.cache import scenes_folder
 from megdet_hvd.evaluate import main, make_plan
 from tests.evaluation.checkpoints import write_checkpoint
 from tests.evaluation.sets import CATEGORY_IDS, write_set
@@ -102,3 +103,16 @@ def test_the_model_is_the_checkpoints_and_settings_come_on_top(tmp_path: Path) -
     assert plan.config.data.min_sizes == (96,)
     assert plan.config.evaluation.max_images == 3
     assert plan.trained.build(model=plan.config.model).config.roi.score_threshold == 0.25
+
+
+def test_a_checkpoint_names_no_place_to_write_to(tmp_path: Path) -> None:
+    """Scenes are read from where it says, but rendered where we say."""
+    there = tmp_path / "there"
+    write_checkpoint(tmp_path / "best.pt", ["data.kind=scenes", f"data.scenes.cache={there}"])
+    scenes = make_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
+    assert scenes.cache == "auto"
+    own = [f"data.scenes.cache={tmp_path}"]
+    assert make_plan(tmp_path / "best.pt", None, own, None).config.data.scenes.cache == own[0][18:]
+    scenes_folder(scenes.model_copy(update={"cache": str(there)})).mkdir(parents=True)
+    found = make_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
+    assert found.cache == str(there)

@@ -9,13 +9,13 @@ from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.engine.best import is_better
-from megdet_hvd.engine.evaluations import Evaluations, evaluation_due
+from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.metrics import Metrics, lines_so_far
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.spare import reason_of
-from megdet_hvd.pipeline.desk import Order, Result, TrainersDesk
+from megdet_hvd.pipeline.desk import NoResult, Order, Result, TrainersDesk
 
 _ROUND_S = 1.0
 """At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
@@ -31,6 +31,9 @@ class Alongside(Evaluations):
     not get back is handed over again when it is carried on: whatever of its checkpoints was due,
     the untrained model's among them, and has no line in the metrics. Those files are protected
     until then; what could never be written is not evaluated.
+
+    Once the evaluators are lost, training goes on, and from the next evaluation on the trainers
+    measure in line; what had been handed over stays without a result, the last step's aside.
     """
 
     needs_checkpoint = True
@@ -42,6 +45,10 @@ class Alongside(Evaluations):
         self._run, self._metrics, self._pictures, self._desk = run, metrics, pictures, desk
         self._due = False
         self._outstanding: dict[int, Order] = {}
+        self._unmeasured: dict[int, Order] = {}
+        """What was handed over, and got no result since the evaluators were lost."""
+        self._line: InLine | None = None
+        self._loss_told = False
         run.ap = run.measured_at = None
 
     @property
@@ -75,9 +82,13 @@ class Alongside(Evaluations):
         return run.iteration in measured or run.iteration in self._outstanding
 
     def measure(self) -> None:
-        """The next checkpoint is to be evaluated."""
+        """The next checkpoint is to be evaluated; without evaluators: evaluate here and now."""
+        run = self._run
+        if broadcast_object(self._are_lost(), run.world, "evaluations.lost"):
+            self._measure_in_line()
+            return
         self._due = True
-        self._run.evaluation_due = False
+        run.evaluation_due = False
 
     def saved(self, path: Path | None) -> None:
         """Hand it over, if an evaluation is due. The next one would be another iteration's."""
@@ -96,6 +107,7 @@ class Alongside(Evaluations):
         if self._desk is not None:
             for result in self._desk.results():
                 self._take_in(result)
+            self._note_loss()
 
     def finish(self) -> None:
         """Wait for all results. A wish to stop ends that: ``stopped`` of the run says why.
@@ -110,11 +122,16 @@ class Alongside(Evaluations):
             if self._desk is not None:
                 for result in self._desk.wait(at_most_s=_ROUND_S):
                     self._take_in(result)
-            own = len(self._outstanding), stopping.wanted()
+                self._note_loss()
+            again = run.iteration in self._unmeasured
+            own = len(self._outstanding), stopping.wanted(), again
             found = gather_objects(own, run.world, "evaluations")
-            if not found[0][0]:  # rank 0 knows
+            outstanding, _, again = found[0]  # rank 0 knows
+            if not outstanding:
+                if again:
+                    self._measure_again()
                 return
-            run.stopped = next((reason for _, reason in found if reason is not None), None)
+            run.stopped = next((reason for _, reason, _ in found if reason is not None), None)
             if run.stopped is not None:
                 run.evaluation_due = True  # results come in order: the last is among the missing
                 return
@@ -126,12 +143,17 @@ class Alongside(Evaluations):
             while self._desk.unanswered:
                 for result in self._desk.wait():
                     self._take_in(result)
+            self._note_loss()
 
     def _hand_over(self, path: Path, iteration: int) -> None:
         assert self._desk is not None, "rank 0 has one"
         run = self._run
         epoch = iteration * run.config.global_batch / len(run.data.train)
-        order = self._outstanding[iteration] = Order(path, iteration, epoch)
+        order = Order(path, iteration, epoch)
+        if self._desk.lost is not None:
+            self._unmeasured[iteration] = order
+            return
+        self._outstanding[iteration] = order
         self._desk.order(order)
         if len(self._outstanding) == _BEHIND:
             LOGGER.warning(
@@ -139,9 +161,48 @@ class Alongside(Evaluations):
                 "until then; raise pipeline.evaluators or evaluation.every_epochs"
             )
 
-    def _take_in(self, result: Result) -> None:
+    def _are_lost(self) -> bool:
+        self.look()
+        return self._desk is not None and self._desk.lost is not None
+
+    def _note_loss(self) -> None:
+        """Rank 0: once the evaluators are lost, say so, and wait for them no more."""
+        desk = self._desk
+        if desk is None or desk.lost is None or self._loss_told:
+            return
+        self._loss_told = True
+        self._unmeasured.update(self._outstanding)
+        missing = ", ".join(map(str, self._outstanding))
+        self._outstanding.clear()
+        LOGGER.error(
+            f"error: evaluation alongside has ended: {desk.lost}. Training goes on, and evaluates "
+            f"in line from here on{f'; without a result: iterations {missing}' if missing else ''}"
+        )
+
+    def _measure_in_line(self) -> None:
+        if self._line is None:
+            self._line = InLine(self._run, self._metrics, self._pictures)
+        self._line.measure()
+
+    def _measure_again(self) -> None:
+        """The last step's checkpoint is there, and nobody else will measure it."""
+        run = self._run
+        self._measure_in_line()
+        order = self._unmeasured.pop(run.iteration, None)
+        if run.stopped is None and order is not None:
+            self._keep_if_best(order.path, order.iteration, run.own_ap)
+
+    def _take_in(self, result: Result | NoResult) -> None:
         assert self._metrics is not None, "rank 0 has them"
         run, order = self._run, result.order
+        if isinstance(result, NoResult):
+            LOGGER.error(
+                f"error: iteration {order.iteration} is not evaluated: {result.reason}. Training "
+                "goes on"
+            )
+            del self._outstanding[order.iteration]
+            self._prune(order.iteration)
+            return
         run.still_ours()
         # Marked first: where this process is killed in between, the result is asked for again.
         self._keep_if_best(order.path, order.iteration, result.ap)

@@ -33,6 +33,7 @@ def unpack(source: Source, place: Path) -> dict[str, int]:
         with tarfile.open(source.path, "r|*", bufsize=1 << 20) as tar:
             for member in tar:
                 _check(member, source.path)
+                _check_links(member, place, source.path)
                 _extract(tar, member, place)
                 if member.isreg():
                     files[os.path.normpath(member.name)] = member.size
@@ -65,11 +66,29 @@ def _check(member: tarfile.TarInfo, archive: Path) -> None:
         )
 
 
+def _check_links(member: tarfile.TarInfo, place: Path, archive: Path) -> None:
+    """Refuse what would be written, or linked to, through a link that leads out of ``place``.
+
+    A link to elsewhere may lie there (an environment's python is one), but nothing goes through it.
+    """
+    inside = os.path.realpath(place)
+    folder, name = os.path.split(os.path.join(inside, os.path.normpath(member.name)))
+    ways = [os.path.realpath(folder)]
+    target = os.path.join(folder, name)
+    if os.path.islink(target) and not member.issym():
+        ways.append(os.path.realpath(target))
+    if member.islnk():
+        ways.append(os.path.realpath(os.path.join(inside, member.linkname)))
+    for way in ways:
+        if way != inside and not way.startswith(inside + os.sep):
+            raise UserError(
+                f"{archive}: holds {member.name!r}, whose way leads through a link to {way}; "
+                "nothing is written there. Make the archive anew from a folder of its own"
+            )
+
+
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:
     if hasattr(tarfile, "tar_filter"):
         tar.extract(member, place, filter="tar")
     else:  # before Python 3.9.17, 3.10.12 and 3.11.4
-        real, inside = os.path.realpath(place), os.path.realpath(place / member.name)
-        if inside != real and not inside.startswith(real + os.sep):  # through a link before it
-            raise UserError(f"{tar.name!r}: holds {member.name!r}, which leads out of its folder")
         tar.extract(member, place)

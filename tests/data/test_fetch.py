@@ -255,6 +255,18 @@ def test_archives_that_are_damaged_or_reach_outside(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lies outside"):
         unpack(file, tmp_path / "out")
     assert not (tmp_path / "escaped").exists()
+    for name in (str(tmp_path / "escaped"), "in/../../escaped"):
+        file.write_bytes(archive({name: b"x"}))
+        with pytest.raises(UserError, match="lies outside"):
+            unpack(file, tmp_path / "out")
+        assert not (tmp_path / "escaped").exists()
+    for name in (".val2017.zip.complete", "in/../val2017.zip", "val2017.zip.part"):
+        file.write_bytes(archive({name: b"x"}))
+        with pytest.raises(UserError, match="kept for downloads"):
+            unpack(file, tmp_path / "out")
+    file.write_bytes(archive({f"{'n' * 300}.jpg": b"x"}))
+    with pytest.raises(UserError, match="File name too long"):
+        unpack(file, tmp_path / "out")
 
 
 def test_backbone_by_command(

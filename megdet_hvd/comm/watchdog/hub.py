@@ -16,7 +16,7 @@ from megdet_hvd.comm.watchdog.greeting import (
     session_key,
     welcome,
 )
-from megdet_hvd.comm.watchdog.judge import judge
+from megdet_hvd.comm.watchdog.judge import GRACE_S, judge
 from megdet_hvd.comm.watchdog.last_words import ended_words, terminated_words
 from megdet_hvd.comm.watchdog.member import LONGEST_REASON, Job, Member, own_stack, silent_ranks
 from megdet_hvd.comm.watchdog.standing import MISSED_S, NEVER_HEARD, Silence, Standing
@@ -81,6 +81,10 @@ class Hub(Member):
         self._since: float | None = None
         """``time.monotonic()`` of the first of them."""
         self._own_term_told = False
+        self.lost: tuple[int, ...] = ()
+        """Dispensable ranks whose processes have ended."""
+        self.all_needed = False
+        """No rank is dispensable any more."""
         if server is not None:
             self._selector.register(server, selectors.EVENT_READ, _SERVER)
 
@@ -100,15 +104,33 @@ class Hub(Member):
         self._tell(self.beat(own))
         standings = self._standings(own)
         self._say_last_words(standings)
-        verdict = judge(standings, self.job.limit_s)
+        verdict = judge(self._needed(standings), self.job.limit_s)
         if verdict is None:
             return
         stacks = self._stacks(list(verdict.culprits))
         # Asking took a moment: has it gone on meanwhile?
         standings = self._standings(self.own.read(self.clock.tick()))
-        verdict = judge(standings, self.job.limit_s)
+        verdict = judge(self._needed(standings), self.job.limit_s)
         if verdict is not None:
             self.end(verdict, standings, stacks)
+
+    def _needed(self, standings: dict[int, Standing]) -> dict[int, Standing]:
+        """Without the dispensable ranks, once one of them is lost; the rest of them is ended."""
+        dispensable = self.job.dispensable
+        if not self.lost and not self.all_needed:
+            patience_s = min(self.job.limit_s, GRACE_S)
+            self.lost = tuple(
+                rank
+                for rank in sorted(dispensable)
+                if standings[rank].link == "closed" and standings[rank].silent_s >= patience_s
+            )
+            for rank in dispensable if self.lost else ():
+                link = self._peers[rank].link
+                if link is not None:  # it waits for one that is lost
+                    link.send({"end": []})
+        if not self.lost:
+            return standings
+        return {rank: own for rank, own in standings.items() if rank not in dispensable}
 
     def news(self) -> bool:
         """A wish to stop, or ranks that have fallen."""

@@ -48,6 +48,8 @@ class Job:
     exit_code: int
     at_end: Callable[[str], None] = lambda text: None
     """Given the report of a hang before the job ends."""
+    dispensable: frozenset[int] = frozenset()
+    """Ranks without which the others go on: the end of their processes is no hang."""
 
     @property
     def interval_s(self) -> float:

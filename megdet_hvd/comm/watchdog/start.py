@@ -2,7 +2,7 @@
 
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -45,6 +45,15 @@ class Watchdog:
         """Whether there is anything to watch."""
         return self._member is not None
 
+    def lost(self) -> tuple[int, ...]:
+        """The dispensable ranks whose processes have ended, as rank 0 knows; empty elsewhere."""
+        return self._member.lost if isinstance(self._member, Hub) else ()
+
+    def need_all(self) -> None:
+        """Rank 0: from now on no rank is dispensable, unless it is lost already."""
+        if isinstance(self._member, Hub):
+            self._member.all_needed = True
+
     def stop(self) -> None:
         """Take this rank out of the watch, in order. A second call does nothing."""
         member, self._member = self._member, None
@@ -77,6 +86,7 @@ def start_watchdog(
     exit_code: int = 4,
     gather: Callable[[Any], list[Any]] | None = None,
     at_end: Callable[[str], None] = lambda text: None,
+    dispensable: Collection[int] = (),
 ) -> Watchdog:
     """Watch the job from now on. Every process calls it together, after Horovod's start.
 
@@ -84,7 +94,7 @@ def start_watchdog(
     gives no sign of life for so long, one rank gives the report to ``write``, and every process
     of the job ends with ``exit_code``; ``at_end`` is given the report too. Rank 0's ``seconds``
     counts; 0: no watchdog. ``gather`` gives every rank the values of all, by rank; None: over
-    Horovod.
+    Horovod. Without the ``dispensable`` ranks the others go on: see :meth:`Watchdog.lost`.
     """
     if world.size == 1:
         return Watchdog(None)
@@ -109,6 +119,7 @@ def start_watchdog(
         write=write,
         exit_code=exit_code,
         at_end=at_end,
+        dispensable=frozenset(dispensable),
     )
     member: Member
     if world.rank == 0:
