@@ -64,7 +64,10 @@ def locked(file: Path, kind: int) -> Iterator[None]:
         yield
 
 
-def pytest_sessionfinish() -> None:
+@pytest.fixture(scope="session", autouse=True)
+def pools() -> Iterator[None]:
+    """Ranks that stayed up end with the session."""
+    yield
     from tests.pool import close_pools
 
     close_pools()

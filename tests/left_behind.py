@@ -27,6 +27,9 @@ import torch
 GONE_WITHIN_S = 3.0
 """Threads and child processes that end take a moment."""
 
+LISTENS = "link to the pool"
+"""The one thread that stays."""
+
 _SIGNALS = tuple(
     signal.Signals[f"SIG{name}"]
     for name in ("TERM", "USR1", "USR2", "INT", "HUP", "ALRM", "CHLD", "PIPE", "XFSZ")
@@ -168,7 +171,8 @@ def _end_server() -> None:
 
 def _threads() -> Iterator[str]:
     for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not isinstance(thread, threading._DummyThread):
+        stays = thread is threading.main_thread() or thread.name == LISTENS
+        if not stays and not isinstance(thread, threading._DummyThread):
             yield f"thread {thread.name} runs"
 
 

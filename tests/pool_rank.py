@@ -7,15 +7,17 @@ became of it. What a check writes to standard output and error goes to a file of
 import importlib
 import json
 import os
+import queue
 import socket
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.left_behind import Before, seed_all
+from tests.left_behind import LISTENS, Before, seed_all
 
 
 @contextmanager
@@ -66,9 +68,34 @@ def main() -> None:
     link = socket.socket(socket.AF_UNIX)
     link.connect(sys.argv[1])
     link.sendall(f"{json.dumps({'pid': os.getpid(), 'rank': rank_here()})}\n".encode())
-    for line in link.makefile("r", encoding="utf-8"):
-        answer = do(json.loads(line))
-        link.sendall(f"{json.dumps(answer)}\n".encode())
+    next_check = listening(link)
+    while (asked := next_check()) is not None:
+        link.sendall(f"{json.dumps(do(asked))}\n".encode())
+
+
+def listening(link: socket.socket) -> Callable[[], dict[str, Any] | None]:
+    """Returns what waits for the next check; None: the pool is closed.
+
+    A pool that is gone while a check goes on, with the tests that asked for it, ends this process.
+    """
+    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    idle = threading.Event()
+
+    def listen() -> None:
+        for line in link.makefile("r", encoding="utf-8"):
+            lines.put(line)
+        lines.put(None)
+        if not idle.is_set():
+            os._exit(1)
+
+    def next_check() -> dict[str, Any] | None:
+        idle.set()
+        line = lines.get()
+        idle.clear()
+        return None if line is None else json.loads(line)
+
+    threading.Thread(target=listen, name=LISTENS, daemon=True).start()
+    return next_check
 
 
 def rank_here() -> int:
