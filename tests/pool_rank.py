@@ -12,8 +12,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,42 +60,44 @@ def do(asked: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+class Link:
+    """To the pool. One that is gone while a check goes on, with the tests, ends this process."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._busy = False
+        threading.Thread(target=self._listen, name=LISTENS, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(ConnectionError):
+            for line in self._socket.makefile("r", encoding="utf-8"):
+                self._busy = True
+                self._lines.put(line)
+        if self._busy:
+            os._exit(1)
+        self._lines.put(None)
+
+    def checks(self) -> Iterator[dict[str, Any]]:
+        """What is asked, until the pool is closed."""
+        while (line := self._lines.get()) is not None:
+            yield json.loads(line)
+
+    def say(self, what: dict[str, Any]) -> None:
+        self._busy = False
+        self._socket.sendall(f"{json.dumps(what)}\n".encode())
+
+
 def main() -> None:
     import horovod.torch
     import torch
 
     assert horovod.torch and torch, "imported before the first check, and its time, begins"
-    link = socket.socket(socket.AF_UNIX)
-    link.connect(sys.argv[1])
-    link.sendall(f"{json.dumps({'pid': os.getpid(), 'rank': rank_here()})}\n".encode())
-    next_check = listening(link)
-    while (asked := next_check()) is not None:
-        link.sendall(f"{json.dumps(do(asked))}\n".encode())
-
-
-def listening(link: socket.socket) -> Callable[[], dict[str, Any] | None]:
-    """Returns what waits for the next check; None: the pool is closed.
-
-    A pool that is gone while a check goes on, with the tests that asked for it, ends this process.
-    """
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    idle = threading.Event()
-
-    def listen() -> None:
-        for line in link.makefile("r", encoding="utf-8"):
-            lines.put(line)
-        lines.put(None)
-        if not idle.is_set():
-            os._exit(1)
-
-    def next_check() -> dict[str, Any] | None:
-        idle.set()
-        line = lines.get()
-        idle.clear()
-        return None if line is None else json.loads(line)
-
-    threading.Thread(target=listen, name=LISTENS, daemon=True).start()
-    return next_check
+    link = Link(sys.argv[1])
+    link.say({"pid": os.getpid(), "rank": rank_here()})
+    for asked in link.checks():
+        link.say(do(asked))
 
 
 def rank_here() -> int:

@@ -1,16 +1,11 @@
-"""Run by several ranks: a run that was stopped and resumed, against one that was not.
+"""Called by several ranks: a run that was stopped and resumed, against one that was not."""
 
-Arguments: folder, the machine of each rank or ``-``.
-"""
-
-import sys
-import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.settings import HorovodSettings
@@ -50,10 +45,10 @@ def check_start(world: World, config: Config, folder: Path) -> None:
     assert not run.optimizer.state_dict()["state"], "no step has been taken"
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
-    world = start(machine_of_rank=told, settings=HorovodSettings(deterministic=True))
+def resumed_bit_for_bit(path: str, machines: Sequence[int] | None) -> None:
+    """Whole and in two parts, below ``path``; ``machines``: of each rank."""
+    folder = Path(path)
+    world = start(machine_of_rank=machines, settings=HorovodSettings(deterministic=True))
     start_log(world)
     torch.set_num_threads(1)
 
@@ -80,13 +75,4 @@ def main() -> None:
             assert not different, f"{len(different)} tensors differ, {different[:3]}"
             lines = (runs / f"parts-{case}" / "metrics.jsonl").read_text().splitlines()
             assert len([n for n in lines if '"kind": "train"' in n]) == STEPS
-    print(f"rank {world.rank} of {world.size}: resumed bit for bit", flush=True)
     stop()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
-
-CHECKS = Path(__file__).with_name("check_bad_input.py")
 
 EXPECTED = {
     "typo": (2, r"learning\.wieght_decay.*learning\.weight_decay"),
@@ -26,10 +25,8 @@ EXPECTED = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["horovodrun"])
-def test_bad_input_ends_every_rank_with_one_message(launcher: Launcher, tmp_path: Path) -> None:
-    done = run_ranks(CHECKS, 2, tmp_path, launcher=launcher, timeout_s=400)
-    assert done.returncode == 0, done.stdout
+def test_bad_input_ends_every_rank_with_one_message(tmp_path: Path) -> None:
+    done = on_ranks("tests.engine.check_bad_input:cases", 2, tmp_path, timeout_s=400)
     for name, (code, message) in EXPECTED.items():
         found = re.findall(rf"CASE {name} exit (\d+) said (.*)", done.stdout)
         assert [int(c) for c, _ in found] == [code] * 2, f"{name}: {found}\n{done.stdout}"

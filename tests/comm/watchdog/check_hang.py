@@ -99,7 +99,6 @@ def slow_but_well() -> None:
         left.stop()
     assert place()[0].kind == "outside"
     stop()
-    print("well", flush=True)
 
 
 def stop_in_training(folder: Path) -> int:
@@ -120,9 +119,6 @@ def stop_in_training(folder: Path) -> int:
 
 def main() -> int:
     case = sys.argv[1]
-    if case == "well":
-        slow_but_well()
-        return 0
     if case == "train":
         return stop_in_training(Path(sys.argv[2]))
     machines = [0, 0, 1, 1] if "--four" in sys.argv else None
