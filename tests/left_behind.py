@@ -5,6 +5,7 @@ still replaced, is told: its check fails, and the process is not used again.
 """
 
 import faulthandler
+import itertools
 import logging
 import multiprocessing.forkserver
 import os
@@ -139,11 +140,17 @@ class Before:
         ]
 
 
-def seed_all() -> None:
-    """Every check begins with the same random state."""
+def start_afresh() -> None:
+    """Every check begins with the same random state, and counts its nameless layers from nought.
+
+    Ranks that have made unequal numbers of them would wait for sums of different names.
+    """
+    from megdet_hvd.bn import layer
+
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
+    layer._unnamed = itertools.count()
 
 
 def _left_running() -> list[str]:

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.left_behind import LISTENS, Before, seed_all
+from tests.left_behind import LISTENS, Before, start_afresh
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def do(asked: dict[str, Any]) -> dict[str, Any]:
             check = getattr(importlib.import_module(module), function)
             before = Before.now()  # what the import has brought, it has brought for all
             try:
-                seed_all()
+                start_afresh()
                 os.chdir(asked["cwd"])
                 os.environ.update(asked["env"])
                 answer["value"] = check(*asked["arguments"])
