@@ -15,7 +15,7 @@ from PIL import Image
 
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.train import main as train
-from tests.engine.small import small_settings
+from tests.engine.small import small_and_quiet, small_settings
 
 TRUE_LOSSES = Detector._losses
 
@@ -72,7 +72,11 @@ def rank_is_last() -> bool:
 
 def cases(path: str) -> None:
     """All files are below ``path``."""
-    folder = Path(path)
+    with small_and_quiet():
+        _cases(Path(path))
+
+
+def _cases(folder: Path) -> None:
     small = small_settings(folder, "learning.max_iterations=2")
     case("typo", [*small, "learning.wieght_decay=0.1"])
     case("batch", [*small, "global_batch=13"])

@@ -24,7 +24,7 @@ from megdet_hvd.data.batch import Batch, ImageInfo, Target
 from megdet_hvd.engine.loop import share_of_mean
 from megdet_hvd.engine.optimizer import build_optimizer
 from megdet_hvd.model.build import build_detector, local_norm
-from tests.engine.small import SETTINGS
+from tests.engine.small import SETTINGS, thin_backbones
 
 IMAGES, CANVAS, CLASSES = 8, (64, 96), 3
 SMALL = [*SETTINGS, "global_batch=8", "learning.accumulation=1"]
@@ -53,7 +53,8 @@ def part(batch: Batch, start: int, count: int) -> Batch:
 
 
 def detector(config: Config) -> nn.Module:
-    model = build_detector(config.model, CLASSES, local_norm(config.model), seed=1)
+    with thin_backbones():
+        model = build_detector(config.model, CLASSES, local_norm(config.model), seed=1)
     for layer in model.modules():  # the last BN of a block starts away from 1, 0
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(2))

@@ -22,7 +22,7 @@ from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.engine.loop import apply_gradients
 from megdet_hvd.errors import MemberError, UserError
 from megdet_hvd.train import train
-from tests.engine.small import nothing_drawn, small_config
+from tests.engine.small import small_and_quiet, small_config
 
 STEPS = 3
 FREED_WITHIN_S = 60.0  # nearly all of it for the start and the first step, on busy cores
@@ -178,7 +178,7 @@ def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
 def members(path: str, case: str) -> None:
     """One of the three cases."""
     folder = Path(path)
-    with nothing_drawn():
+    with small_and_quiet():
         if case != "all":
             check_part(folder, case)
             return

@@ -16,7 +16,7 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.errors import MemberError
 from megdet_hvd.train import main as train_main
 from megdet_hvd.train import train
-from tests.engine.small import nothing_drawn, small_config, small_settings
+from tests.engine.small import small_and_quiet, small_config, small_settings
 
 MACHINES = [0, 0, 1, 1]
 STEPS = 2
@@ -29,7 +29,7 @@ def losses(run: Path) -> list[float]:
 
 def trained(path: str) -> list[float]:
     """The program's losses, which the library repeats."""
-    with nothing_drawn():
+    with small_and_quiet():
         return _trained(Path(path))
 
 

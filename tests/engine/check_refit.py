@@ -24,9 +24,9 @@ from megdet_hvd.config.before import Before
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine import prepare, resumption, run
-from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
+from tests.engine.small import small_and_quiet
 
 RANK = read_launch(os.environ).rank or 0
 
@@ -68,8 +68,7 @@ def run_lines(path: str, lines: Sequence[str]) -> None:
     with (
         mock.patch.object(prepare, "build_detector", in_float64),
         mock.patch.object(run, "TrainLoader", NotingLoader),
-        mock.patch.object(RunPictures, "draw"),
-        mock.patch.object(RunPictures, "draw_curves"),
+        small_and_quiet(),
         mock.patch.object(resumption, "read_before", seen_as),
     ):
         for line in lines:

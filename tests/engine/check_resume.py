@@ -16,7 +16,7 @@ from megdet_hvd.engine.log import start_log
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.run import execute
 from megdet_hvd.model.build import build_detector, local_norm
-from tests.engine.small import nothing_drawn, small_config
+from tests.engine.small import small_and_quiet, small_config
 
 STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
 
@@ -47,7 +47,11 @@ def check_start(world: World, config: Config, folder: Path) -> None:
 
 def resumed_bit_for_bit(path: str, machines: Sequence[int] | None) -> None:
     """Whole and in two parts, below ``path``; ``machines``: of each rank."""
-    folder = Path(path)
+    with small_and_quiet():
+        _resumed(Path(path), machines)
+
+
+def _resumed(folder: Path, machines: Sequence[int] | None) -> None:
     world = start(machine_of_rank=machines, settings=HorovodSettings(deterministic=True))
     start_log(world)
     torch.set_num_threads(1)
@@ -56,8 +60,7 @@ def resumed_bit_for_bit(path: str, machines: Sequence[int] | None) -> None:
         shorter = override(config, [f"learning.max_iterations={steps}"])
         run = prepare_run(shorter, world, Path(config.output) / name, resume=resume)
         announce(run)
-        with nothing_drawn():
-            execute(run)
+        execute(run)
         barrier(world, "trained")
 
     check_start(world, small_config(folder), folder)

@@ -22,7 +22,7 @@ from megdet_hvd.engine.loop import describe_images
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.evaluate import main as evaluate
 from megdet_hvd.train import main as train
-from tests.engine.small import nothing_drawn, small_settings
+from tests.engine.small import small_and_quiet, small_settings
 
 STEPS = 6  # 27 pictures, batch 12: an evaluation after steps 3 and 5, in mid-epoch
 RANK = read_launch(os.environ).rank or 0
@@ -82,7 +82,7 @@ def attempt(folder: Path, name: str, program: Any, words: list[str], *disturbanc
 def stopped_in_every_way(path: str) -> None:
     """All runs are below ``path``."""
     images.clear()
-    with nothing_drawn():
+    with small_and_quiet():
         _stopped(Path(path))
 
 

@@ -28,7 +28,7 @@ from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.memory import Mode, recompute_segments
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.check_gradients import CLASSES, IMAGES, part, pictures
-from tests.engine.small import small_config
+from tests.engine.small import small_config, thin_backbones
 
 STEPS = 2
 CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=same")
@@ -139,6 +139,7 @@ def check_uneven(world: World, folder: Path, sends: Collectives) -> None:
 def same_bits(path: str, machines: Sequence[int] | None) -> None:
     """Everything above; runs are below ``path``, ``machines``: of each rank."""
     with ExitStack() as patches:
+        patches.enter_context(thin_backbones())
         _same_bits(Path(path), machines, Collectives(patches))
 
 

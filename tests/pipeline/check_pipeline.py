@@ -18,6 +18,7 @@ from megdet_hvd.engine.loop import apply_gradients
 from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.pipeline.__main__ import main
 from megdet_hvd.pipeline.picture import prepare_picture
+from tests.engine.small import thin_backbones
 
 RANK = int(os.environ["OMPI_COMM_WORLD_RANK"])
 
@@ -72,7 +73,7 @@ CASES = {
 }
 
 if __name__ == "__main__":
-    with mock.patch(*CASES[sys.argv[1]]):
+    with thin_backbones(), mock.patch(*CASES[sys.argv[1]]):
         code = main(sys.argv[2:])
     print(f"RANK {RANK} ends with {code}", flush=True)
     sys.exit(code)

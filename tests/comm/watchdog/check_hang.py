@@ -26,7 +26,7 @@ from megdet_hvd.engine.job import Job
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.engine.program import run_program
 from megdet_hvd.train import main as train_main
-from tests.engine.small import small_settings
+from tests.engine.small import small_settings, thin_backbones
 
 LIMIT_S = 4.0
 LAYERS, STEPS = 3, 4
@@ -113,7 +113,8 @@ def stop_in_training(folder: Path) -> int:
         set_rate(optimizer, rate)
 
     settings = small_settings(folder, "watchdog.seconds=8", "data.workers=1", "name=hangs")
-    with mock.patch("megdet_hvd.engine.loop.set_rate", set_rate_or_stop):
+    stops = mock.patch("megdet_hvd.engine.loop.set_rate", set_rate_or_stop)
+    with thin_backbones(), stops:
         return train_main(settings)
 
 
