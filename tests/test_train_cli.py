@@ -14,18 +14,18 @@ from PIL import Image
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from tests.engine.small import small_settings
-from tests.pool import Done, on_ranks
+from tests.pool import on_ranks
 from tests.ranks import ROOT, run_ranks
 
 TRAIN = ["-m", "megdet_hvd.train"]
 
 
-def alone(program: str, *words: object) -> Done:
-    """What a program of one process says, which ends well."""
+def said(program: str, *words: object) -> str:
+    """The output of a program of one process, which ends well."""
     module = f"megdet_hvd.{program}"
     done = on_ranks("tests.programs:run", 1, module, [*map(str, words)], launcher="python")
     assert done.values == [0], done.stdout
-    return done
+    return done.stdout
 
 
 def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None:
@@ -45,8 +45,8 @@ def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None
     folder = tmp_path / "runs" / "a run"
     assert load_checkpoint(folder)["world"] == 2
 
-    done = alone("train", "--resume", folder, "learning.max_iterations=4", "log.tensorboard=false")
-    assert "carrying on after iteration 2" in done.stdout
+    text = said("train", "--resume", folder, "learning.max_iterations=4", "log.tensorboard=false")
+    assert "carrying on after iteration 2" in text
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line["iteration"] for line in lines if line["kind"] == "train"]
     assert steps == [1, 2, 3, 4]
@@ -57,9 +57,9 @@ def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None
 
     last = [line for line in lines if line["kind"] == "eval"][-1]
     assert last["iteration"] == 4
-    done = alone("evaluate", "--checkpoint", folder)
-    shown = re.search(r"AP    IoU 0.50:0.95\s+([\d.]+)", done.stdout)
-    assert shown is not None and abs(float(shown[1]) - last["AP"]) < 1e-3, done.stdout
+    text = said("evaluate", "--checkpoint", folder)
+    shown = re.search(r"AP    IoU 0.50:0.95\s+([\d.]+)", text)
+    assert shown is not None and abs(float(shown[1]) - last["AP"]) < 1e-3, text
 
 
 def test_a_run_killed_in_mid_run_carries_on_from_its_last_checkpoint(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_a_run_killed_in_mid_run_carries_on_from_its_last_checkpoint(tmp_path: P
         running.send_signal(signal.SIGKILL)
     reached = load_checkpoint(folder)["iteration"]
     assert 2 <= reached < 400
-    alone("train", "--resume", folder, f"learning.max_iterations={reached + 1}")
+    said("train", "--resume", folder, f"learning.max_iterations={reached + 1}")
     whole = ["name=w", f"learning.max_iterations={reached + 1}", "deterministic=true"]
-    alone("train", *small_settings(tmp_path, *whole))
+    said("train", *small_settings(tmp_path, *whole))
     ours, theirs = load_checkpoint(folder), load_checkpoint(tmp_path / "runs" / "w")
     assert ours["iteration"] == theirs["iteration"] == reached + 1
     assert all(torch.equal(v, theirs["model"][n]) for n, v in ours["model"].items())

@@ -50,7 +50,14 @@ sys.exit(run_program(lambda: 1, work))
 """
 
 
-@pytest.mark.parametrize("launcher", ["horovodrun", "gloo", "mpirun"])
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        "mpirun",
+        pytest.param("horovodrun", marks=pytest.mark.tail),
+        pytest.param("gloo", marks=pytest.mark.tail),  # with a watchdog: tests/comm/watchdog
+    ],
+)
 def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -> None:
     script = tmp_path / "raises.py"
     script.write_text(RAISES)

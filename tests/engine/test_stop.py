@@ -68,7 +68,7 @@ def check_images(folder: Path) -> None:
     assert max(Counter(order[:54]).values()) <= 3 and len(set(order)) == 27
 
 
-@pytest.mark.parametrize("launcher", ["gloo", "mpirun"])
+@pytest.mark.parametrize("launcher", [pytest.param("gloo", marks=pytest.mark.tail), "mpirun"])
 def test_the_last_words_of_a_rank_that_was_killed(launcher: Launcher, tmp_path: Path) -> None:
     done = run_ranks(HERE / "check_kill.py", 2, tmp_path, launcher=launcher, timeout_s=200)
     assert done.returncode != 0
