@@ -1,7 +1,8 @@
 """How tests share a machine: launches one after another, all else on every core.
 
-Under pytest-xdist (``make test``) tests that start processes of their own run in one worker, where
-the ranks of ``tests/pool.py`` stay up; all others are dealt out one by one. A test marked ``alone``
+Under pytest-xdist (``make test``) tests that start ranks run in one worker, where those of
+``tests/pool.py`` stay up; all others are dealt out one by one. Jobs that hang take no core while
+their watchdog waits, and so are a group beside (``xdist_group("hangs")``). A test marked ``alone``
 runs while no other does.
 """
 
@@ -28,6 +29,8 @@ LAUNCHING = ("tests.ranks", "tests.pool")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         if item.get_closest_marker("launch") or (
             isinstance(item, pytest.Function) and any(map(launches, own_functions(item)))
         ):
