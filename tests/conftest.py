@@ -1,7 +1,8 @@
 """How tests share a machine: launches one after another, all else on every core.
 
-Under pytest-xdist (``make test``) tests that start processes of their own run in one worker, where
-the ranks of ``tests/pool.py`` stay up; all others are dealt out one by one. A test marked ``alone``
+Under pytest-xdist (``make test``) tests that start ranks run in one worker, where those of
+``tests/pool.py`` stay up; all others are dealt out one by one. Jobs that hang take no core while
+their watchdog waits, and so are a group beside (``xdist_group("hangs")``). A test marked ``alone``
 runs while no other does.
 """
 
@@ -10,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import pytest
 
@@ -27,15 +29,42 @@ LAUNCHING = ("tests.ranks", "tests.pool")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("launch") or imports_launches(item):
+        if item.get_closest_marker("xdist_group"):
+            continue
+        if item.get_closest_marker("launch") or (
+            isinstance(item, pytest.Function) and any(map(launches, own_functions(item)))
+        ):
             item.add_marker(pytest.mark.xdist_group("launch"))
 
 
-def imports_launches(item: pytest.Item) -> bool:
-    """Whether its file has something of ``tests.ranks`` or ``tests.pool`` that can be called."""
-    module = getattr(item, "module", None)
-    values = [] if module is None else [*vars(module).values()]
-    return any(callable(v) and getattr(v, "__module__", None) in LAUNCHING for v in values)
+def own_functions(item: pytest.Function) -> Iterator[FunctionType]:
+    """The test's, and those of its fixtures."""
+    definitions = item._fixtureinfo.name2fixturedefs.values()
+    for function in (item.function, *(one.func for many in definitions for one in many)):
+        if isinstance(function, FunctionType):
+            yield function
+
+
+def launches(function: FunctionType) -> bool:
+    """Whether it, or a function of the tests that it calls, calls one of ``LAUNCHING``."""
+    seen: set[FunctionType] = set()
+    ahead = [function]
+    while ahead:
+        one = ahead.pop()
+        seen.add(one)
+        for code in (one.__code__, *filter(is_code, one.__code__.co_consts)):
+            for name in code.co_names:
+                called = one.__globals__.get(name)
+                module = getattr(called, "__module__", None) or ""
+                if module in LAUNCHING and callable(called):
+                    return True
+                if isinstance(called, FunctionType) and module.startswith("tests."):
+                    ahead += [called] if called not in seen else []
+    return False
+
+
+def is_code(value: object) -> bool:
+    return isinstance(value, CodeType)
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +93,10 @@ def locked(file: Path, kind: int) -> Iterator[None]:
         yield
 
 
-def pytest_sessionfinish() -> None:
+@pytest.fixture(scope="session", autouse=True)
+def pools() -> Iterator[None]:
+    """Ranks that stayed up end with the session."""
+    yield
     from tests.pool import close_pools
 
     close_pools()

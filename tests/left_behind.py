@@ -5,6 +5,7 @@ still replaced, is told: its check fails, and the process is not used again.
 """
 
 import faulthandler
+import itertools
 import logging
 import multiprocessing.forkserver
 import os
@@ -26,6 +27,9 @@ import torch
 
 GONE_WITHIN_S = 3.0
 """Threads and child processes that end take a moment."""
+
+LISTENS = "link to the pool"
+"""The one thread that stays."""
 
 _SIGNALS = tuple(
     signal.Signals[f"SIG{name}"]
@@ -136,11 +140,17 @@ class Before:
         ]
 
 
-def seed_all() -> None:
-    """Every check begins with the same random state."""
+def start_afresh() -> None:
+    """Every check begins with the same random state, and counts its nameless layers from nought.
+
+    Ranks that have made unequal numbers of them would wait for sums of different names.
+    """
+    from megdet_hvd.bn import layer
+
     torch.manual_seed(0)
     random.seed(0)
     np.random.seed(0)
+    layer._unnamed = itertools.count()
 
 
 def _left_running() -> list[str]:
@@ -168,7 +178,8 @@ def _end_server() -> None:
 
 def _threads() -> Iterator[str]:
     for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not isinstance(thread, threading._DummyThread):
+        stays = thread is threading.main_thread() or thread.name == LISTENS
+        if not stays and not isinstance(thread, threading._DummyThread):
             yield f"thread {thread.name} runs"
 
 

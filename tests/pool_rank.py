@@ -7,15 +7,17 @@ became of it. What a check writes to standard output and error goes to a file of
 import importlib
 import json
 import os
+import queue
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.left_behind import Before, seed_all
+from tests.left_behind import LISTENS, Before, start_afresh
 
 
 @contextmanager
@@ -45,7 +47,7 @@ def do(asked: dict[str, Any]) -> dict[str, Any]:
             check = getattr(importlib.import_module(module), function)
             before = Before.now()  # what the import has brought, it has brought for all
             try:
-                seed_all()
+                start_afresh()
                 os.chdir(asked["cwd"])
                 os.environ.update(asked["env"])
                 answer["value"] = check(*asked["arguments"])
@@ -58,17 +60,44 @@ def do(asked: dict[str, Any]) -> dict[str, Any]:
     return answer
 
 
+class Link:
+    """To the pool. One that is gone while a check goes on, with the tests, ends this process."""
+
+    def __init__(self, path: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(path)
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._busy = False
+        threading.Thread(target=self._listen, name=LISTENS, daemon=True).start()
+
+    def _listen(self) -> None:
+        with suppress(ConnectionError):
+            for line in self._socket.makefile("r", encoding="utf-8"):
+                self._busy = True
+                self._lines.put(line)
+        if self._busy:
+            os._exit(1)
+        self._lines.put(None)
+
+    def checks(self) -> Iterator[dict[str, Any]]:
+        """What is asked, until the pool is closed."""
+        while (line := self._lines.get()) is not None:
+            yield json.loads(line)
+
+    def say(self, what: dict[str, Any]) -> None:
+        self._busy = False
+        self._socket.sendall(f"{json.dumps(what)}\n".encode())
+
+
 def main() -> None:
     import horovod.torch
     import torch
 
     assert horovod.torch and torch, "imported before the first check, and its time, begins"
-    link = socket.socket(socket.AF_UNIX)
-    link.connect(sys.argv[1])
-    link.sendall(f"{json.dumps({'pid': os.getpid(), 'rank': rank_here()})}\n".encode())
-    for line in link.makefile("r", encoding="utf-8"):
-        answer = do(json.loads(line))
-        link.sendall(f"{json.dumps(answer)}\n".encode())
+    link = Link(sys.argv[1])
+    link.say({"pid": os.getpid(), "rank": rank_here()})
+    for asked in link.checks():
+        link.say(do(asked))
 
 
 def rank_here() -> int:

@@ -8,9 +8,14 @@ from megdet_hvd.evaluate import main, make_plan
 from tests.evaluation.checkpoints import write_checkpoint
 from tests.evaluation.sets import CATEGORY_IDS, write_set
 from tests.evaluation.test_coco_ap import directly, without_id_zero
-from tests.ranks import Launcher, run_ranks
+from tests.pool import Done, on_ranks
+from tests.ranks import Launcher
 
-MODULE = ["-m", "megdet_hvd.evaluate"]
+
+def evaluated(np: int, launcher: Launcher, *words: object) -> Done:
+    """``python -m megdet_hvd.evaluate WORDS…``."""
+    module = "megdet_hvd.evaluate"
+    return on_ranks("tests.programs:run", np, module, [*map(str, words)], launcher=launcher)
 
 
 def test_alone_and_by_two_processes(tmp_path: Path) -> None:
@@ -25,22 +30,12 @@ def test_alone_and_by_two_processes(tmp_path: Path) -> None:
         f"  val: *files\n"
     )
     texts = []
-    launchers: dict[int, Launcher] = {1: "python", 2: "horovodrun"}
+    launchers: dict[int, Launcher] = {1: "python", 2: "mpirun"}
     for np, launcher in launchers.items():
         out = tmp_path / f"results of {np}.json"
-        done = run_ranks(
-            MODULE,
-            np,
-            "--checkpoint",
-            checkpoint,
-            "--config",
-            config,
-            "--out",
-            out,
-            "data.workers=0",
-            launcher=launcher,
-        )
-        assert done.returncode == 0, done.stdout
+        words = ["--checkpoint", checkpoint, "--config", config, "--out", out, "data.workers=0"]
+        done = evaluated(np, launcher, *words)
+        assert done.values == [0] * np, done.stdout
         results = json.loads(out.read_text())
         assert len(results) > 50
         assert {entry["category_id"] for entry in results} <= set(CATEGORY_IDS)
@@ -61,16 +56,9 @@ def test_other_categories_are_refused(tmp_path: Path) -> None:
     source = write_set(tmp_path / "set", [1, 2, 3], categories={3: "cat", 17: "bus", 44: "dog"})
     files = json.dumps([source.model_dump()])
     arguments = [f"data.{key}={files}" for key in ("train", "val")]
-    done = run_ranks(
-        MODULE,
-        1,
-        "--checkpoint",
-        tmp_path / "best.pt",
-        "data.kind=coco",
-        *arguments,
-        launcher="python",
-    )
-    assert done.returncode == 2, done.stdout
+    words = ["--checkpoint", tmp_path / "best.pt", "data.kind=coco", *arguments]
+    done = evaluated(1, "python", *words)
+    assert done.values == [2], done.stdout
     assert "category 17: 'traffic light' against 'bus'" in done.stdout
     assert "Traceback" not in done.stdout
 

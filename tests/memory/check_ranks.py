@@ -1,14 +1,15 @@
-"""Run by several ranks: training with recomputation against training without, bit for bit.
+"""Called by several ranks: training with recomputation against training without, bit for bit.
 
-Arguments: folder, the machine of each rank or ``-``. Weights, momentum and each rank's own running
+Weights, momentum and each rank's own running
 statistics are compared, and the collectives of CGBN are counted.
 """
 
-import sys
-import traceback
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import horovod.torch as hvd
 import torch
@@ -16,7 +17,6 @@ import torch.utils.checkpoint
 from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.settings import HorovodSettings
@@ -30,7 +30,7 @@ from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.memory import Mode, checkpoint, recompute_segments
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.check_gradients import CLASSES, IMAGES, part, pictures
-from tests.engine.small import small_config
+from tests.engine.small import small_config, thin_backbones
 
 STEPS = 2
 CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=same")
@@ -39,10 +39,11 @@ CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=s
 class Collectives:
     """Counts the operations of CGBN by name, as they are handed to Horovod."""
 
-    def __init__(self) -> None:
+    def __init__(self, patches: ExitStack) -> None:
         self.names = Counter[str]()
         for function in ("allreduce", "allreduce_", "allreduce_async", "allreduce_async_"):
-            setattr(hvd, function, self._counted(getattr(hvd, function)))
+            counted = self._counted(getattr(hvd, function))
+            patches.enter_context(mock.patch.object(hvd, function, counted))
 
     def _counted(self, send: Any) -> Any:
         def counted(*args: Any, **settings: Any) -> Any:
@@ -169,26 +170,21 @@ def check_models_of_others(world: World, sends: Collectives) -> None:
     barrier(world, "refused")
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
-    world = start(machine_of_rank=told, settings=HorovodSettings(deterministic=True))
+def same_bits(path: str, machines: Sequence[int] | None) -> None:
+    """Everything above; runs are below ``path``, ``machines``: of each rank."""
+    with ExitStack() as patches:
+        patches.enter_context(thin_backbones())
+        _same_bits(Path(path), machines, Collectives(patches))
+
+
+def _same_bits(folder: Path, machines: Sequence[int] | None, sends: Collectives) -> None:
+    world = start(machine_of_rank=machines, settings=HorovodSettings(deterministic=True))
     start_log(world)
     torch.set_num_threads(1)
-    sends = Collectives()
     check_training(world, folder, sends, "cgbn", ["blocks", "stages"], *CONVOLUTIONAL)
     if world.size <= 2:  # plain BN is each rank's own
         twice = ("model.norm=bn", "learning.accumulation=2", "global_batch=24")
         check_training(world, folder, sends, "bn", ["blocks"], *twice)
     check_uneven(world, folder, sends)
     check_models_of_others(world, sends)
-    print(f"rank {world.rank} of {world.size}: same bits", flush=True)
     stop()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

@@ -23,6 +23,7 @@ from megdet_hvd.evaluation.inference import detect
 from megdet_hvd.evaluation.trained import read_trained
 from megdet_hvd.pipeline.__main__ import main
 from megdet_hvd.pipeline.picture import prepare_picture
+from tests.engine.small import thin_backbones
 
 RANK = int(os.environ["OMPI_COMM_WORLD_RANK"])
 
@@ -117,6 +118,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 if __name__ == "__main__":
     with ExitStack() as patched:
+        patched.enter_context(thin_backbones())
         for name, value in CASES[sys.argv[1]].items():
             patched.enter_context(mock.patch(name, value))
         code = main(sys.argv[2:])

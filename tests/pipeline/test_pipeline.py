@@ -10,6 +10,7 @@ import pytest
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from tests.engine.small import small_settings
+from tests.pool import on_ranks
 from tests.ranks import run_ranks
 
 CHECK = Path(__file__).with_name("check_pipeline.py")
@@ -69,8 +70,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
         file.unlink()
 
     words = ["--resume", str(along), f"learning.max_iterations={STEPS + 1}"]
-    done = run_ranks([*PIPELINE, *words], 3, launcher="mpirun", timeout_s=200, env=env)
-    assert done.returncode == 0, done.stdout
+    module, program = "megdet_hvd.pipeline.__main__", "tests.programs:run_thin"
+    ended = on_ranks(program, 3, module, words, timeout_s=200, env=env)
+    assert ended.values == [0, 0, 0], ended.stdout
     assert json.loads(outcome.read_text())["code"] == 0
     found = evaluations(along)
     assert [line["iteration"] for line in found] == [0, 3, 5, 6]
@@ -82,9 +84,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     assert (along / "detections.png").exists() and (along / "curves.png").exists()
 
     words = settings(tmp_path, "name=line", "evaluation.untrained=true", "pipeline.evaluators=0")
-    done = run_ranks([*PIPELINE, *words], 2, launcher="mpirun", timeout_s=200)
-    assert done.returncode == 0, done.stdout
-    assert "0 pictures read, 46 unchanged" in done.stdout
+    ended = on_ranks(program, 2, module, words, timeout_s=200)
+    assert ended.values == [0, 0], ended.stdout
+    assert "0 pictures read, 46 unchanged" in ended.stdout
     assert found[:3] == evaluations(line), "the same numbers, in the same order"
     assert any(one["AP"] > 0 for one in found)
 
