@@ -1,7 +1,6 @@
 """One start of a run: launched, watched, ended, and what it left."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import psutil
 
 from megdet_hvd.cluster.outcome import read_outcome
 from tests.faults.draw import Chain, Fault
-from tests.ranks import _SURROUNDINGS, ROOT, RanksHung, _end, _stacks, launch_command
+from tests.ranks import ROOT, RanksHung, end_family, launch_command, stacks_of, surroundings_of
 
 MARK = "MEGDET_FAULTS_MARK"
 LEFT_S = 8.0
@@ -34,6 +33,7 @@ class Attempt:
     took_s: float
     events: list[dict[str, Any]]
     """The faults that took effect."""
+    ranks: int
     left: list[str] = field(default_factory=list)
     """Processes that were still there."""
 
@@ -70,15 +70,12 @@ def run_attempt(
     }
     (folder / "plan.json").write_text(json.dumps(plan))
     mark = uuid.uuid4().hex
-    env = {
-        **os.environ,
-        **_SURROUNDINGS,
+    own = {
         MARK: mark,
         "MEGDET_FAULTS": str(folder / "plan.json"),
         "MEGDET_OUTCOME": str(outcome),
-        "PATH": str(Path(sys.executable).parent) + os.pathsep + os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
     }
+    env = surroundings_of(own)
     began = time.monotonic()
     launcher_code, output = _run(chain, words, env, folder / "output", limit_s)
     took_s = time.monotonic() - began
@@ -95,6 +92,7 @@ def run_attempt(
         output,
         took_s,
         _events(events),
+        chain.ranks,
         left,
     )
 
@@ -125,8 +123,8 @@ def _run(
         try:
             running.wait(limit_s)
         except subprocess.TimeoutExpired:
-            stacks = _stacks(family)
-            _end(family)
+            stacks = stacks_of(family)
+            end_family(family)
             for process in _marked(env[MARK]):
                 process.kill()
             output.seek(0)

@@ -10,9 +10,12 @@ effect. The rest is the program's own command line. The moments:
     checkpoint  a checkpoint's file is written, and has not yet its name
 """
 
+import builtins
 import errno
 import functools
+import io
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -29,11 +32,11 @@ from unittest import mock
 
 import psutil
 import torch
-from PIL import Image
 
 from megdet_hvd.bn.carriers import Carrier
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.comm.position import compute, go_outside, place, waiting
+from tests.engine.small import thin_backbones
 from tests.faults.draw import Fault
 
 PAUSE_S = 1.5
@@ -58,6 +61,8 @@ class Victim:
         self.last_step = 0
         self.full_until: int | None = None
         self.reads: Callable[[], None] | None = None
+        self.checkpoint_reads: Callable[[], None] | None = None
+        self.corrupts: Callable[[Any], None] | None = None
         self.nan = False
         self.skips = False
         self.armed: list[Fault] = []
@@ -134,10 +139,10 @@ class Victim:
             os.kill(os.getpid(), number)
 
     def _loader_killed(self, fault: Fault) -> None:
-        workers = [worker.pid for loader in _loaders for worker in loader._workers]
-        if workers:
-            self.tell(fault, pid=workers[0])
-            os.kill(workers[0], signal.SIGKILL)
+        workers = multiprocessing.active_children()
+        if workers and workers[0].pid is not None:
+            self.tell(fault, pid=workers[0].pid)
+            os.kill(workers[0].pid, signal.SIGKILL)
 
     # What goes wrong in the program.
 
@@ -204,28 +209,25 @@ class Victim:
         self._failing_read(fault, always=True)
 
     def _unreadable_checkpoint(self, fault: Fault) -> None:
-        real_open, mine = os.open, self
+        def fail() -> None:
+            self.tell(fault)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-        def failing(path: Any, *args: Any, **more: Any) -> Any:
-            if str(path).endswith(".pt") and "iteration_" in str(path):
-                mine.tell(fault)
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-            return real_open(path, *args, **more)
+        self.checkpoint_reads = fail
 
-        import builtins
-        import io
-
-        plain_open = builtins.open
-
-        def failing_open(path: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
-            if "r" in mode and str(path).endswith(".pt") and "iteration_" in str(path):
-                mine.tell(fault)
-                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
-            return plain_open(path, mode, *args, **more)
-
-        mock.patch("builtins.open", failing_open).start()
-        mock.patch.object(io, "open", failing_open).start()
-        mock.patch("os.open", failing).start()
+    def opens(self, path: Any, mode: str) -> None:
+        """A file is opened, by Python's own functions."""
+        name = os.fspath(path) if isinstance(path, str | os.PathLike) else ""
+        if "r" not in mode or not isinstance(name, str):
+            return
+        if name.endswith(".png"):
+            corrupt, self.corrupts = self.corrupts, None
+            if corrupt is not None:
+                corrupt(name)
+            if self.reads is not None:
+                self.reads()
+        elif self.checkpoint_reads is not None and "iteration_" in name:
+            self.checkpoint_reads()
 
     def _corrupt_picture(self, fault: Fault) -> None:
         def fail(path: Any) -> None:
@@ -234,9 +236,7 @@ class Victim:
             Path(self.plan["mend"]).write_text(json.dumps([str(path), content.hex()]))
             Path(path).write_bytes(content[: len(content) // 3])
 
-        self.corrupts: Callable[[Any], None] | None = fail
-
-    corrupts = None
+        self.corrupts = fail
 
     # Strangers.
 
@@ -316,20 +316,15 @@ def listening_ports(mark: str) -> set[int]:
     return found if watched is None else found & {int(port) for port in watched.split(",")}
 
 
-_loaders: list[Any] = []
-
-
 @contextmanager
 def hooks(victim: Victim) -> Iterator[None]:
     """The moments, hung into the program."""
-    import torch.utils.data.dataloader as dataloader
 
     import megdet_hvd.engine.loop
 
     share_of_mean = megdet_hvd.engine.loop.share_of_mean
     enter, carrier_sum = waiting.__enter__, Carrier.sum
-    save, image_open = torch.save, Image.open
-    start_loader = dataloader._MultiProcessingDataLoaderIter.__init__
+    save = torch.save
 
     def at_compute(step: int, part: str) -> None:
         compute(step, part)
@@ -364,18 +359,13 @@ def hooks(victim: Victim) -> Iterator[None]:
         save(*args, **more)
         victim.moment("checkpoint")
 
-    @functools.wraps(image_open)
-    def at_open(path: Any, *args: Any, **more: Any) -> Any:
-        if victim.reads is not None:
-            victim.reads()
-        if victim.corrupts is not None and isinstance(path, (str, Path)):
-            fail, victim.corrupts = victim.corrupts, None
-            fail(path)
-        return image_open(path, *args, **more)
+    def watched(true: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(true)
+        def at_open(path: Any, mode: str = "r", *args: Any, **more: Any) -> Any:
+            victim.opens(path, mode)
+            return true(path, mode, *args, **more)
 
-    def at_loader(self: Any, *args: Any, **more: Any) -> None:
-        start_loader(self, *args, **more)
-        _loaders[:] = [self]
+        return at_open
 
     from matplotlib.figure import Figure
 
@@ -388,8 +378,8 @@ def hooks(victim: Victim) -> Iterator[None]:
             (Carrier, "sum", at_sum),
             (Figure, "savefig", at_picture),
             (torch, "save", at_save),
-            (Image, "open", at_open),
-            (dataloader._MultiProcessingDataLoaderIter, "__init__", at_loader),
+            (builtins, "open", watched(builtins.open)),
+            (io, "open", watched(io.open)),
         ):
             stack.enter_context(mock.patch.object(target, name, value))
         stack.enter_context(mock.patch("megdet_hvd.evaluation.inference.go_outside", at_outside))
@@ -400,7 +390,7 @@ def main() -> int:
     """Run the program with this rank's faults; returns its exit code."""
     plan = json.loads(Path(os.environ["MEGDET_FAULTS"]).read_text())
     victim = Victim(plan, read_launch(os.environ).rank or 0)
-    with hooks(victim):
+    with thin_backbones(), hooks(victim):
         for fault in [fault for fault in victim.faults if fault.moment == "start"]:
             victim.happen(fault)
         if plan["program"] == "pipeline":

@@ -1,6 +1,6 @@
 """Ranks without which the others go on: rank 0's view of them."""
 
-from megdet_hvd.comm.watchdog.channel import new_secret
+from megdet_hvd.comm.watchdog.greeting import new_secret
 from megdet_hvd.comm.watchdog.hub import Hub
 from megdet_hvd.comm.watchdog.identity import own_identity
 from megdet_hvd.comm.watchdog.judge import judge
