@@ -8,12 +8,18 @@ ifneq ($(crowded),)
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 endif
 
-.PHONY: help train test test-cluster check setup pack archives doctor
+# Tests run on so many cores at once; 0: one after another in one process (make test JOBS=0).
+JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 4 ? cores : 4)))
+pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup \
+	--ignore=tests/slurm --ignore=tests/faults/campaign
+
+.PHONY: help train test test-all test-cluster check setup pack archives lock doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
 	@echo "               settings of the run: make train NP=4 ARGS=\"global_batch=8 name=mine\""
 	@echo "make test      set up if needed, then run the tests (some of them: ARGS=tests/bn)"
+	@echo "make test-all  the rest of them: further launchers, numbers of processes and sizes"
 	@echo "make test-cluster  the tests on a real Slurm of 16 nodes, brought up here (wants root)"
 	@echo "make check     set up if needed, then formatting, lint and types"
 	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
@@ -30,7 +36,11 @@ train:
 
 test:
 	@sh install/setup quiet
-	sh install/run python -m pytest --ignore=tests/slurm $(ARGS)
+	$(pytest) -m "not tail" $(ARGS)
+
+test-all:
+	@sh install/setup quiet
+	$(pytest) -m tail $(ARGS)
 
 test-cluster:
 	@sh install/setup quiet
@@ -52,3 +62,7 @@ pack:
 
 archives:
 	@sh install/setup archives
+
+# Writes install/lock anew, after a change of install/versions.toml.
+lock:
+	@sh install/setup lock

@@ -7,16 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from install.console import run_logged, say, step
+from install.lock import check_files, constraints_of, hashed
 from install.packages import Installer, get_uv
 from install.pins import (
     VERSIONS_FILE,
+    TorchPair,
+    Versions,
     build_requirements,
     constraints,
     read_versions,
     run_requirements,
 )
 from install.problem import SetupProblem
-from install.settings import Places, read_settings
+from install.settings import Places, read_settings, wants_hashes
 from install.sources import get_source
 
 
@@ -42,7 +45,8 @@ def fetch_archives(places: Places, environ: Mapping[str, str]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     logs = places.cache / "logs"
-    installer = Installer(get_uv(versions.uv, online, environ), online, environ)
+    uv = get_uv(versions.uv, online, environ, hashed(f"uv=={versions.uv}", environ))
+    installer = Installer(uv, online, environ)
     with tempfile.TemporaryDirectory(dir=places.cache, prefix="archives-") as scratch:
         helper = Path(scratch) / "env"
         python = helper / "bin" / "python"
@@ -52,7 +56,7 @@ def fetch_archives(places: Places, environ: Mapping[str, str]) -> None:
         installer.install(python, helpers, constraints(versions, pair), logs / "archives-env.log")
         with step(f"fetching about 3 GB of archives into {folder}"):
             held = Path(scratch) / "constraints.txt"
-            held.write_text("\n".join(constraints(versions, pair)) + "\n", encoding="utf-8")
+            held.write_text("\n".join(_pins(versions, pair, environ)) + "\n", encoding="utf-8")
             command: list[str | Path] = [
                 python,
                 "-m",
@@ -75,6 +79,20 @@ def fetch_archives(places: Places, environ: Mapping[str, str]) -> None:
         partial = folder / f".{source.name}.{os.getpid()}"
         partial.write_bytes(source.read_bytes())
         partial.replace(target)
+    if pair is not None and wants_hashes(environ):
+        with step("comparing them with the lock files"):
+            check_files(
+                (file for file in folder.iterdir() if file.name.endswith((".whl", ".tar.gz"))),
+                also=[versions.horovod_sha256],
+            )
     count = sum(1 for path in folder.iterdir() if path.is_file())
     say(f"{folder} holds {count} archives for {asdict(settings)} on this Python version")
     say(f"on the machine without network: make setup MEGDET_ARCHIVES={folder}")
+
+
+def _pins(versions: Versions, pair: TorchPair | None, environ: Mapping[str, str]) -> list[str]:
+    """The versions that set-up will want to find, for pip, which is given no hashes here.
+
+    It would take packages without one for a fault; the files are compared afterwards.
+    """
+    return [line.partition(" --hash=")[0] for line in constraints_of(versions, pair, environ)]

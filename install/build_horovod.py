@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from install.console import run_logged, step
-from install.files import only_one, put_folder, write_json
+from install.files import only_one, own_folder, put_folder, write_json
 from install.horovod_edits import EDITS, apply_edits
 from install.keys import fingerprint, wheel_key
+from install.lock import constraints_of, hashed
 from install.machine import SiteTorch, cuda_toolkit, require_compilers
 from install.packages import Installer
-from install.pins import TorchPair, Versions, build_requirements, constraints
+from install.pins import TorchPair, Versions, build_requirements
 from install.problem import SetupProblem
 from install.runpath import make_movable
 from install.settings import Places, Settings
@@ -204,7 +205,8 @@ def _build(
 ) -> None:
     builds = build_folder(places.cache, Path(tempfile.gettempdir()), os.getuid())
     logs = places.cache / "logs"
-    builds.mkdir(parents=True, exist_ok=True)
+    builds.parent.mkdir(parents=True, exist_ok=True)
+    own_folder(builds)
     for left in builds.glob(f"{key}-*"):  # by a build that was killed; we hold the lock
         shutil.rmtree(left, ignore_errors=True)
     scratch = Path(tempfile.mkdtemp(prefix=f"{key}-", dir=builds))
@@ -223,7 +225,7 @@ def _build(
                 site_mpi=plan.mpicc is not None,
                 packaged_cuda=packaged_cuda,
             ),
-            constraints(versions, plan.pair),
+            constraints_of(versions, plan.pair, environ),
             logs / "build-env.log",
         )
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -241,7 +243,9 @@ def _build(
     if plan.mpicc is not None:
         with step(f"building mpi4py for {plan.mpi}, about 3 minutes on 2 cores"):
             mpi4py = f"mpi4py=={versions.groups['run']['mpi4py']}"
-            _build_mpi4py(python, mpi4py, made, places, variables)
+            wanted = scratch / "mpi4py.txt"
+            wanted.write_text("\n".join(hashed(mpi4py, environ)) + "\n", encoding="utf-8")
+            _build_mpi4py(python, wanted, made, places, variables)
     pip: list[str | Path] = [python, "-m", "pip", "wheel", "--no-build-isolation"]
     pip += ["--no-deps", "--wheel-dir"]
     gpu = f"CUDA {plan.cuda} for {plan.architectures}" if plan.cuda else "no GPU support"
@@ -284,12 +288,13 @@ def _repack(
 
 def _build_mpi4py(
     python: Path,
-    requirement: str,
+    wanted: Path,
     made: Path,
     places: Places,
     variables: Mapping[str, str],
 ) -> None:
     source = ["--no-index", "--find-links", str(places.archives)] if places.archives else []
     command: list[str | Path] = [python, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    command += ["-v", "--no-binary", "mpi4py", "--wheel-dir", made, *source, requirement]
+    command += ["-v", "--no-binary", "mpi4py", "--wheel-dir", made, *source]
+    command += ["--requirement", wanted]
     run_logged("building mpi4py", command, places.cache / "logs" / "mpi4py.log", environ=variables)

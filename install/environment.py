@@ -13,9 +13,10 @@ from install.console import run_logged, say, step, warn
 from install.files import device_of, only_one, read_json, write_json
 from install.horovod_edits import EDITS
 from install.keys import RECIPE, fingerprint, ready
+from install.lock import constraints_of, hashed
 from install.machine import site_mpi, site_torch
 from install.packages import Installer, get_uv
-from install.pins import VERSIONS_FILE, Versions, constraints, read_versions, run_requirements
+from install.pins import VERSIONS_FILE, Versions, read_versions, run_requirements
 from install.problem import SetupProblem
 from install.settings import Places, Settings, read_settings
 
@@ -156,7 +157,8 @@ def _make(
             "copied (5 GB) instead of linked: put both on one with MEGDET_CACHE or MEGDET_VENV"
         )
         environ = {"UV_LINK_MODE": "copy", **environ}
-    installer = Installer(get_uv(versions.uv, places, environ), places, environ)
+    uv = get_uv(versions.uv, places, environ, hashed(f"uv=={versions.uv}", environ))
+    installer = Installer(uv, places, environ)
     wheels = get_wheel(plan, versions, places, installer, environ)
 
     marks = {**wanted, "python": list(sys.version_info[:3])}
@@ -176,7 +178,7 @@ def _make(
         installer.install(
             places.python,
             run_requirements(versions, pair, site_mpi=plan.mpicc is not None),
-            constraints(versions, pair),
+            constraints_of(versions, pair, environ),
             logs / "packages.log",
             *options,
         )

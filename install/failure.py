@@ -25,6 +25,11 @@ CAUSES = (
         "the compiler ran out of memory: make setup MEGDET_JOBS=1",
     ),
     (
+        r"Hash mismatch for|DO NOT MATCH THE HASHES|all requirements must have a hash",
+        "the package index serves other files than this project was made with. Where it builds its "
+        "packages itself, set MEGDET_HASHES=no; anywhere else, find out who changed them",
+    ),
+    (
         r"No space left on device",
         "a disk is full: free some, or put the caches elsewhere with MEGDET_CACHE=/path and the "
         "build's scratch files with TMPDIR=/path",

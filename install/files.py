@@ -5,12 +5,14 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from install.console import say, warn
+from install.problem import SetupProblem
 
 
 @contextmanager
@@ -54,6 +56,30 @@ def put_folder(made: Path, place: Path) -> None:
     if place.exists():
         shutil.rmtree(place)
     made.replace(place)
+
+
+def own_folder(folder: Path) -> None:
+    """Make a folder that nobody else can get into, or see that it is one already.
+
+    Raises:
+        SetupProblem: another user has laid it, or may change it.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode):
+            wrong = "is no folder"
+        elif found.st_uid != os.geteuid():
+            wrong = f"belongs to user {found.st_uid}, not to you"
+        elif found.st_mode & 0o022:
+            wrong = f"may be written to by others (mode {stat.S_IMODE(found.st_mode):04o})"
+        else:
+            return
+        raise SetupProblem(
+            f"{folder} {wrong}, and what lies in it would be built and run: remove it, or set "
+            "TMPDIR or MEGDET_CACHE to a folder of your own"
+        ) from None
 
 
 def sha256(path: Path) -> str:

@@ -52,8 +52,13 @@ def uv_source(places: Places) -> list[str]:
     return ["--offline", "--no-index", "--find-links", str(places.archives)]
 
 
-def get_uv(version: str, places: Places, environ: Mapping[str, str]) -> Path:
-    """Path of uv: MEGDET_UV, else the cached one, else fetched with the user's pip."""
+def get_uv(
+    version: str, places: Places, environ: Mapping[str, str], hashed: Sequence[str] = ()
+) -> Path:
+    """Path of uv: MEGDET_UV, else the cached one, else fetched with the user's pip.
+
+    ``hashed``: its requirement with hashes, which what is fetched is compared with.
+    """
     if own := environ.get("MEGDET_UV"):
         found = shutil.which(own)
         if found is None:
@@ -80,7 +85,10 @@ def get_uv(version: str, places: Places, environ: Mapping[str, str]) -> Path:
             pip = [helper / "bin" / "python", "-m", "pip"]
         made = Path(scratch) / "made"
         command = [*pip, "install", "--quiet", "--no-deps", "--target", made, *pip_source(places)]
-        run_logged("fetching uv", [*command, f"uv=={version}"], places.cache / "logs" / "uv.log")
+        wanted = Path(scratch) / "wanted.txt"
+        wanted.write_text("\n".join(hashed or [f"uv=={version}"]) + "\n", encoding="utf-8")
+        command += ["--requirement", wanted]
+        run_logged("fetching uv", command, places.cache / "logs" / "uv.log")
         put_folder(made, place)
     return place / "bin" / "uv"
 
@@ -115,5 +123,29 @@ class Installer:
             held.flush()
             command: list[str | Path] = [self._uv, "pip", "install", "--python", python]
             command += uv_source(self._places)
+            if any("--hash=" in line for line in constraints):
+                command.append("--require-hashes")
             command += ["--constraint", held.name, *options, *requirements]
             run_logged("installing packages", command, log, environ=self._environ)
+
+    def lock(
+        self,
+        requirements: Iterable[str],
+        constraints: Sequence[str],
+        out: Path,
+        python: str,
+        log: Path,
+    ) -> None:
+        """Write ``requirements`` and what they need, with hashes, for Python ``python`` and up."""
+        with (
+            tempfile.NamedTemporaryFile("w", suffix=".in") as wanted,
+            tempfile.NamedTemporaryFile("w", suffix=".txt") as held,
+        ):
+            for file, lines in ((wanted, requirements), (held, constraints)):
+                file.write("\n".join(lines) + "\n")
+                file.flush()
+            command: list[str | Path] = [self._uv, "pip", "compile", "--universal"]
+            command += ["--python-version", python, "--generate-hashes", "--no-emit-index-url"]
+            command += ["--no-header", "--no-annotate", *uv_source(self._places)]
+            command += ["--constraint", held.name, "--output-file", out, wanted.name]
+            run_logged("locking packages", command, log, environ=self._environ)

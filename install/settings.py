@@ -57,6 +57,18 @@ class Places:
         return self.venv / "megdet_hvd.json"
 
 
+def wants_hashes(environ: Mapping[str, str]) -> bool:
+    """Whether packages are compared with the lock files (MEGDET_HASHES).
+
+    Raises:
+        SetupProblem: neither yes nor no.
+    """
+    given = environ.get("MEGDET_HASHES", "").strip() or "yes"
+    if given not in ("yes", "no"):
+        raise SetupProblem(f"MEGDET_HASHES={given} is neither yes nor no")
+    return given == "yes"
+
+
 def read_settings(
     environ: Mapping[str, str], remembered: Mapping[str, str], default_torch: str
 ) -> Settings:

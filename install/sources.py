@@ -38,9 +38,13 @@ def get_source(versions: Versions, places: Places, python: Path) -> Path:
                 "--no-deps",
             ]
             command += ["--no-build-isolation", "--dest", scratch, *pip_source(places)]
+            # pip looks at the hash before it runs the archive's setup.py for its metadata.
+            wanted = Path(scratch) / "wanted.txt"
+            line = f"horovod=={versions.horovod} --hash=sha256:{versions.horovod_sha256}\n"
+            wanted.write_text(line, encoding="utf-8")
             run_logged(
                 "fetching Horovod's sources",
-                [*command, f"horovod=={versions.horovod}"],
+                [*command, "--require-hashes", "--requirement", wanted],
                 places.cache / "logs" / "source.log",
             )
             place.parent.mkdir(parents=True, exist_ok=True)

@@ -79,10 +79,24 @@ def make_plan(
     from megdet_hvd.evaluation.trained import read_trained
 
     trained = read_trained(checkpoint.expanduser())
-    config = trained.config
+    config = _no_folder_of(trained.config)
     if config_file is not None:
         config = load_config(config_file).model_copy(update={"model": config.model})
     return Plan(trained, override(config, overrides), out)
+
+
+def _no_folder_of(config: Config) -> Config:
+    """Without a place that the checkpoint, a file from anywhere, names for files of ours.
+
+    Rendered scenes are used where they lie there already, and else rendered into our own cache.
+    """
+    from megdet_hvd.data.scenes.cache import scenes_folder
+
+    if config.data.kind != "scenes" or scenes_folder(config.data.scenes).is_dir():
+        return config
+    scenes = config.data.scenes.model_copy(update={"cache": "auto"})
+    data = config.data.model_copy(update={"scenes": scenes})
+    return config.model_copy(update={"data": data})
 
 
 def evaluate_in_world(plan: Plan, world: "World") -> int:

@@ -2,20 +2,25 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import as_storage_error, is_transient
 
 if TYPE_CHECKING:
     from megdet_hvd.evaluation.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, detect, write, and return the exit code: 2 if any picture could not be used."""
+    """Parse, detect, write, and return the exit code: 2 if any picture could not be used.
+
+    6: storage failed at the moment, and that is all.
+    """
     parser = make_parser(
         "megdet_hvd.predict",
         "Detect objects and write each picture with boxes, class names and scores on it.",
@@ -51,38 +56,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         predictor = load_detector(found.checkpoint, found.device)
         problems = predict(predictor, found.images, found.out, found.score)
-    except UserError as error:
-        problems = [str(error)]
+    except (UserError, StorageError, OSError) as error:
+        known = as_storage_error(error)
+        if not isinstance(known, UserError | StorageError):
+            raise
+        problems = [known]
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
-    return 2 if problems else 0
+    if not problems:
+        return 0
+    return 6 if all(isinstance(problem, StorageError) for problem in problems) else 2
 
 
 def predict(
     predictor: "Predictor", images: Sequence[Path], folder: Path, score: float
-) -> list[str]:
+) -> list[UserError | StorageError]:
     """Write a PNG for each picture and print what is on it; what went wrong is returned.
 
     A picture that can't be decoded doesn't keep the others from being done.
 
     Raises:
         UserError: the folder can't be written to.
+        StorageError: so it is at the moment.
     """
     from megdet_hvd.evaluation.predictor import as_picture
     from megdet_hvd.report.predictions import draw_prediction
 
-    problems = []
+    problems: list[UserError | StorageError] = []
     for image, out in zip(images, output_files(images, folder), strict=True):
         try:
             picture = as_picture(image)
-        except UserError as error:
-            problems.append(str(error))
+        except (UserError, StorageError) as error:
+            problems.append(error)
             continue
         (detections,) = predictor(picture)
         try:
             shown = draw_prediction(picture, detections, predictor.categories, out, score=score)
         except OSError as error:
-            raise UserError(
+            raised = StorageError if is_transient(error) else UserError
+            raise raised(
                 f"{out}: cannot be written ({error.strerror or error}); choose another --out"
             ) from error
         print(f"{image}: {', '.join(shown) or f'nothing at or above {score}'} → {out}", flush=True)
@@ -93,14 +105,19 @@ def output_files(images: Iterable[Path], folder: Path) -> list[Path]:
     """A file name in ``folder`` for each picture: its own, ``.png``, and a number where taken.
 
     Pictures of the same name from different folders keep apart, whatever the case of their
-    letters, and no output takes the place of a picture that was given.
+    letters. No output takes the place of a picture that was given, by whatever way its folder is
+    named, nor of any file that isn't an output of an earlier call.
     """
+    from megdet_hvd.report.predictions import is_prediction
+
     images = list(images)
     taken = {_key(image) for image in images}
     files = []
     for image in images:
         number, name = 1, f"{image.stem}.png"
-        while _key(folder / name) in taken:
+        while _key(folder / name) in taken or (
+            os.path.lexists(folder / name) and not is_prediction(folder / name)
+        ):
             number += 1
             name = f"{image.stem}_{number}.png"
         taken.add(_key(folder / name))
@@ -109,7 +126,7 @@ def output_files(images: Iterable[Path], folder: Path) -> list[Path]:
 
 
 def _key(path: Path) -> str:
-    return str(path.absolute()).casefold()
+    return os.path.realpath(path).casefold()
 
 
 def _score(text: str) -> float:

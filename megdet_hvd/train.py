@@ -11,8 +11,10 @@ from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.config.load import load_config, override
-from megdet_hvd.config.schema import Config
+from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
+from megdet_hvd.storage import exists
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from megdet_hvd.engine.run import Measure
 
 
+@serializable
 @dataclass(frozen=True)
 class Plan:
     """What the command line asks for."""
@@ -37,6 +40,8 @@ class Plan:
     """What was given of configuration and overrides, as words of a command line."""
     program: str = "megdet_hvd.train"
     """The module that was started."""
+    prepared: DataConfig | None = None
+    """Files to read instead of those of ``config``, which the run keeps: prepared from them."""
 
     def carry_on(self, path: Path) -> str:
         """The command that carries on the run in ``path``, launcher aside."""
@@ -89,9 +94,9 @@ def train(
     Raises:
         Exception: on all members. Whoever failed raises its own error, the others
             :class:`megdet_hvd.errors.MemberError`, which names the rank and carries the text; all
-            raise the same UserError or RunError where all agree on it. MPI, and the next call,
-            work as before. A member that hangs or has died can't be told, nor tell: then the
-            watchdog ends the whole program (``config.watchdog.seconds=0``: never).
+            raise the same UserError, RunError or StorageError where all agree on it. MPI, and the
+            next call, work as before. A member that hangs or has died can't be told, nor tell:
+            then the watchdog ends the whole program (``config.watchdog.seconds=0``: never).
     """
     from megdet_hvd.engine.library import train_as_member
 
@@ -121,7 +126,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
         folder = find_run(Path(load_config(arguments.config, arguments.overrides).output))
     else:
         folder = RunFolder(arguments.run_folder)
-    if not folder.config.exists():
+    if not exists(folder.config):
         raise UserError(f"{folder.path} holds no run to carry on (it has no config.yaml)")
     source = arguments.config or folder.config
     config = override(load_config(source), arguments.overrides)
@@ -142,7 +147,7 @@ def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, 
         )
     folder = RunFolder(path)
     begun = bool(list_checkpoints(folder.checkpoints))
-    source = arguments.config or (folder.config if folder.config.exists() else None)
+    source = arguments.config or (folder.config if exists(folder.config) else None)
     if begun and source is None:
         raise UserError(
             f"{path} holds checkpoints and no config.yaml; name the configuration with --config"
@@ -150,7 +155,7 @@ def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, 
     config = load_config(source, arguments.overrides)
     if not begun:
         return Plan(config, source, None, folder=path, words=words)
-    own = load_config(folder.config) if folder.config.exists() else config
+    own = load_config(folder.config) if exists(folder.config) else config
     # The words of a job that is requeued are no wish for another layout.
     resumption = resumption_of(path, config, own, ())
     return Plan(config, source, path, resumption, folder=path, words=words)
@@ -165,6 +170,7 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
     from megdet_hvd.comm.exchange import broadcast_object
     from megdet_hvd.config.refit import Refit
     from megdet_hvd.engine.evaluations import InLine
+    from megdet_hvd.engine.lock import holding
     from megdet_hvd.engine.log import LOGGER, log_refit
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
@@ -182,11 +188,20 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
         if name == "auto":
             name = broadcast_object(new_run_name(plan.config_file), world, "name")
         path = Path(plan.config.output) / name
-    resume = plan.resumed is not None
-    run = prepare_run(refit.config, world, path, resume=resume, anew=plan.folder is not None)
-    announce(run)
-    log_refit(refit, world)
-    execute(run, measure or InLine)
+    resume, anew = plan.resumed is not None, plan.folder is not None
+    with holding(path, world) as lock:
+        run = prepare_run(
+            refit.config,
+            world,
+            path,
+            resume=resume,
+            anew=anew,
+            prepared=plan.prepared,
+            lock=lock,
+        )
+        announce(run)
+        log_refit(refit, world)
+        execute(run, measure or InLine)
     if run.stopped is None:
         ending.note(message=f"finished after iteration {run.iteration}")
         return 0

@@ -57,7 +57,9 @@ SITE_REQUEUE_ON_FAILURE=2
 
 # --- Modules and network. The job runs this before anything else, on the first node; what it
 # exports reaches all ranks. A command behind || return ends the job, with exit code 2, if it fails;
-# others may fail. `set -e`, `set -u` and `exit` have no place in this file.
+# others may fail, so the last one is `:`. `set -u`, `exit` and `exec` have no place in this file; a
+# `cd` ends with it. PYTHONPATH, OMPI_MCA_… and HOROVOD_… reach the ranks as you mean them when they
+# are exported here; what your shell has of them is named in the log, or left out.
 site_setup() {
     # module load cuda/12.4 || return           # only with an environment built on it
     # export NCCL_SOCKET_IFNAME=ib0             # network card for NCCL (`ip -br addr` on a node)

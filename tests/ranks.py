@@ -44,7 +44,8 @@ def launch_command(launcher: Launcher, np: int) -> list[str]:
     return [str(folder / "horovodrun"), kind, "-np", str(np)]
 
 
-def _stacks(process: psutil.Process) -> str:
+def stacks_of(process: psutil.Process) -> str:
+    """The Python stacks of a process and its descendants."""
     spy = Path(sys.executable).parent / "py-spy"
     texts = []
     for child in [process, *process.children(recursive=True)]:
@@ -61,7 +62,8 @@ def _stacks(process: psutil.Process) -> str:
     return "\n".join(texts)
 
 
-def _end(process: psutil.Process) -> None:
+def end_family(process: psutil.Process) -> None:
+    """Kill a process and its descendants."""
     family = [*process.children(recursive=True), process]
     for member in family:
         try:
@@ -69,6 +71,15 @@ def _end(process: psutil.Process) -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(family, timeout=20)
+
+
+def surroundings_of(env: Mapping[str, str]) -> dict[str, str]:
+    """The environment that a launcher is given."""
+    folder = str(Path(sys.executable).parent)
+    surroundings = {**os.environ, **_SURROUNDINGS}
+    surroundings["PATH"] = folder + os.pathsep + surroundings["PATH"]
+    surroundings["PYTHONPATH"] = str(ROOT) + os.pathsep + surroundings.get("PYTHONPATH", "")
+    return {**surroundings, **env}
 
 
 def run_ranks(
@@ -87,11 +98,6 @@ def run_ranks(
     """
     words = [*script] if isinstance(script, (list, tuple)) else [str(script)]
     command = [*launch_command(launcher, np), sys.executable, *words, *map(str, args)]
-    folder = str(Path(sys.executable).parent)
-    surroundings = {**os.environ, **_SURROUNDINGS}
-    surroundings["PATH"] = folder + os.pathsep + surroundings["PATH"]
-    surroundings["PYTHONPATH"] = str(ROOT) + os.pathsep + surroundings.get("PYTHONPATH", "")
-    surroundings.update(env or {})
     with tempfile.TemporaryFile("w+") as output:
         with subprocess.Popen(
             command,
@@ -99,7 +105,7 @@ def run_ranks(
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            env=surroundings,
+            env=surroundings_of(env or {}),
             cwd=cwd,
             start_new_session=True,
         ) as running:
@@ -107,8 +113,8 @@ def run_ranks(
             try:
                 running.wait(timeout_s)
             except subprocess.TimeoutExpired:
-                stacks = _stacks(family)
-                _end(family)
+                stacks = stacks_of(family)
+                end_family(family)
                 output.seek(0)
                 raise RanksHung(
                     f"{command} did not end in {timeout_s} s\n{output.read()[-20000:]}\n{stacks}"

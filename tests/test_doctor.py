@@ -366,6 +366,7 @@ def test_the_sum_is_read_under_mpiruns_tags(output: str, told: tuple[int, int] |
     assert probes.sum_told(output) == told
 
 
+@pytest.mark.launch
 def test_this_machine(tmp_path: Path) -> None:
     """The environment that runs these tests can train, and the doctor says so."""
     done = subprocess.run(

@@ -3,13 +3,19 @@ from pathlib import Path
 
 import pytest
 
+from megdet_hvd.data.scenes.cache import scenes_folder
 from megdet_hvd.evaluate import main, make_plan
 from tests.evaluation.checkpoints import write_checkpoint
 from tests.evaluation.sets import CATEGORY_IDS, write_set
 from tests.evaluation.test_coco_ap import directly, without_id_zero
-from tests.ranks import Launcher, run_ranks
+from tests.pool import Done, on_ranks
+from tests.ranks import Launcher
 
-MODULE = ["-m", "megdet_hvd.evaluate"]
+
+def evaluated(np: int, launcher: Launcher, *words: object) -> Done:
+    """``python -m megdet_hvd.evaluate WORDS…``."""
+    module = "megdet_hvd.evaluate"
+    return on_ranks("tests.programs:run", np, module, [*map(str, words)], launcher=launcher)
 
 
 def test_alone_and_by_two_processes(tmp_path: Path) -> None:
@@ -24,22 +30,12 @@ def test_alone_and_by_two_processes(tmp_path: Path) -> None:
         f"  val: *files\n"
     )
     texts = []
-    launchers: dict[int, Launcher] = {1: "python", 2: "horovodrun"}
+    launchers: dict[int, Launcher] = {1: "python", 2: "mpirun"}
     for np, launcher in launchers.items():
         out = tmp_path / f"results of {np}.json"
-        done = run_ranks(
-            MODULE,
-            np,
-            "--checkpoint",
-            checkpoint,
-            "--config",
-            config,
-            "--out",
-            out,
-            "data.workers=0",
-            launcher=launcher,
-        )
-        assert done.returncode == 0, done.stdout
+        words = ["--checkpoint", checkpoint, "--config", config, "--out", out, "data.workers=0"]
+        done = evaluated(np, launcher, *words)
+        assert done.values == [0] * np, done.stdout
         results = json.loads(out.read_text())
         assert len(results) > 50
         assert {entry["category_id"] for entry in results} <= set(CATEGORY_IDS)
@@ -60,16 +56,9 @@ def test_other_categories_are_refused(tmp_path: Path) -> None:
     source = write_set(tmp_path / "set", [1, 2, 3], categories={3: "cat", 17: "bus", 44: "dog"})
     files = json.dumps([source.model_dump()])
     arguments = [f"data.{key}={files}" for key in ("train", "val")]
-    done = run_ranks(
-        MODULE,
-        1,
-        "--checkpoint",
-        tmp_path / "best.pt",
-        "data.kind=coco",
-        *arguments,
-        launcher="python",
-    )
-    assert done.returncode == 2, done.stdout
+    words = ["--checkpoint", tmp_path / "best.pt", "data.kind=coco", *arguments]
+    done = evaluated(1, "python", *words)
+    assert done.values == [2], done.stdout
     assert "category 17: 'traffic light' against 'bus'" in done.stdout
     assert "Traceback" not in done.stdout
 
@@ -102,3 +91,16 @@ def test_the_model_is_the_checkpoints_and_settings_come_on_top(tmp_path: Path) -
     assert plan.config.data.min_sizes == (96,)
     assert plan.config.evaluation.max_images == 3
     assert plan.trained.build(model=plan.config.model).config.roi.score_threshold == 0.25
+
+
+def test_a_checkpoint_names_no_place_to_write_to(tmp_path: Path) -> None:
+    """Scenes are read from where it says, but rendered where we say."""
+    there = tmp_path / "there"
+    write_checkpoint(tmp_path / "best.pt", ["data.kind=scenes", f"data.scenes.cache={there}"])
+    scenes = make_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
+    assert scenes.cache == "auto"
+    own = [f"data.scenes.cache={tmp_path}"]
+    assert make_plan(tmp_path / "best.pt", None, own, None).config.data.scenes.cache == own[0][18:]
+    scenes_folder(scenes.model_copy(update={"cache": str(there)})).mkdir(parents=True)
+    found = make_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
+    assert found.cache == str(there)

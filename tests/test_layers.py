@@ -15,7 +15,8 @@ PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows"),
-    ("storage",),
+    ("storage", "serialize"),
+    ("run_lock",),
     ("schedule",),
     ("config", "cluster", "staging"),
     ("comm",),
@@ -44,6 +45,7 @@ NO_TORCH = (
     "megdet_hvd",
     "errors",
     "storage",
+    "run_lock",
     "draws",
     "schedule",
     "config",

@@ -31,6 +31,31 @@ def test_names_keep_apart() -> None:
     assert all(file.parent == Path("out") for file in output_files(images, Path("out")))
 
 
+def test_no_picture_of_the_users_is_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Given by another way to its folder, or lying in the output folder ungiven."""
+    write_checkpoint(tmp_path / "a.pt")
+    own = [picture(tmp_path / "out" / name) for name in ("given.png", "beside.png")]
+    (tmp_path / "way").symlink_to(tmp_path / "out")
+    before = [file.read_bytes() for file in own]
+    jpg = picture(tmp_path / "beside.jpg")
+    words = ["--checkpoint", str(tmp_path / "a.pt"), "--device", "cpu", "--out"]
+    for _ in range(2):  # what was written itself is replaced
+        given = [str(tmp_path / "way" / "given.png"), str(jpg)]
+        assert main([*words, str(tmp_path / "out"), *given]) == 0
+        assert [file.read_bytes() for file in own] == before
+        assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+            "beside.png",
+            "beside_2.png",
+            "given.png",
+            "given_2.png",
+        ]
+    dotted = Path(f"{tmp_path}/out/../out/given.png")
+    assert output_files([dotted], tmp_path / "out") == [tmp_path / "out" / "given_2.png"]
+    capsys.readouterr()
+
+
 def test_pictures_are_written_and_what_is_no_picture_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,15 +7,25 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from tests.engine.small import small_settings
+from tests.pool import on_ranks
 from tests.ranks import ROOT, run_ranks
 
 TRAIN = ["-m", "megdet_hvd.train"]
+
+
+def said(program: str, *words: object) -> str:
+    """The output of a program of one process, which ends well."""
+    module = f"megdet_hvd.{program}"
+    done = on_ranks("tests.programs:run", 1, module, [*map(str, words)], launcher="python")
+    assert done.values == [0], done.stdout
+    return done.stdout
 
 
 def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None:
@@ -35,13 +45,8 @@ def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None
     folder = tmp_path / "runs" / "a run"
     assert load_checkpoint(folder)["world"] == 2
 
-    done = run_ranks(
-        [*TRAIN, "--resume", str(folder), "learning.max_iterations=4", "log.tensorboard=false"],
-        1,
-        launcher="python",
-    )
-    assert done.returncode == 0, done.stdout
-    assert "carrying on after iteration 2" in done.stdout
+    text = said("train", "--resume", folder, "learning.max_iterations=4", "log.tensorboard=false")
+    assert "carrying on after iteration 2" in text
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line["iteration"] for line in lines if line["kind"] == "train"]
     assert steps == [1, 2, 3, 4]
@@ -52,12 +57,9 @@ def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None
 
     last = [line for line in lines if line["kind"] == "eval"][-1]
     assert last["iteration"] == 4
-    done = run_ranks(
-        ["-m", "megdet_hvd.evaluate", "--checkpoint", str(folder)], 1, launcher="python"
-    )
-    assert done.returncode == 0, done.stdout
-    shown = re.search(r"AP    IoU 0.50:0.95\s+([\d.]+)", done.stdout)
-    assert shown is not None and abs(float(shown[1]) - last["AP"]) < 1e-3, done.stdout
+    text = said("evaluate", "--checkpoint", folder)
+    shown = re.search(r"AP    IoU 0.50:0.95\s+([\d.]+)", text)
+    assert shown is not None and abs(float(shown[1]) - last["AP"]) < 1e-3, text
 
 
 def test_a_run_killed_in_mid_run_carries_on_from_its_last_checkpoint(tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_a_run_killed_in_mid_run_carries_on_from_its_last_checkpoint(tmp_path: P
     )
     folder = tmp_path / "runs" / "k"
     command = [sys.executable, *TRAIN, *settings, "deterministic=true"]
-    # Bit for bit means the same number of threads too, and run_ranks gives each process one.
+    # Bit for bit means the same number of threads too, and a pool gives each process one.
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=one_thread) as running:
         deadline = time.monotonic() + 120
@@ -75,17 +77,15 @@ def test_a_run_killed_in_mid_run_carries_on_from_its_last_checkpoint(tmp_path: P
         running.send_signal(signal.SIGKILL)
     reached = load_checkpoint(folder)["iteration"]
     assert 2 <= reached < 400
-    more = ["--resume", str(folder), f"learning.max_iterations={reached + 1}"]
-    done = run_ranks([*TRAIN, *more], 1, launcher="python")
-    assert done.returncode == 0, done.stdout
+    said("train", "--resume", folder, f"learning.max_iterations={reached + 1}")
     whole = ["name=w", f"learning.max_iterations={reached + 1}", "deterministic=true"]
-    done = run_ranks([*TRAIN, *small_settings(tmp_path, *whole)], 1, launcher="python")
-    assert done.returncode == 0, done.stdout
+    said("train", *small_settings(tmp_path, *whole))
     ours, theirs = load_checkpoint(folder), load_checkpoint(tmp_path / "runs" / "w")
     assert ours["iteration"] == theirs["iteration"] == reached + 1
     assert all(torch.equal(v, theirs["model"][n]) for n, v in ours["model"].items())
 
 
+@pytest.mark.tail
 def test_eight_processes_on_however_few_cores(tmp_path: Path) -> None:
     settings = small_settings(
         tmp_path, "name=eight", "global_batch=8", "learning.max_iterations=1", "data.min_sizes=[48]"

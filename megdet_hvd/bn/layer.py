@@ -10,7 +10,12 @@ from megdet_hvd.bn.carriers import Alone, Carrier, carrier_of
 from megdet_hvd.bn.eager import outside_graphs
 from megdet_hvd.bn.function import GroupNormalise
 from megdet_hvd.bn.parts import parts_of
-from megdet_hvd.bn.tape import Statistics, recording_tape, replaying_tape
+from megdet_hvd.bn.tape import (
+    Statistics,
+    recording_tapes,
+    refuse_recomputation,
+    replaying_tape,
+)
 from megdet_hvd.comm import groups
 
 _unnamed = itertools.count()
@@ -37,6 +42,8 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
 
     Raises:
         ValueError: the whole group holds one value per channel (on all its processes).
+        RuntimeError: a backward pass computes it again, and not through
+            :func:`megdet_hvd.memory.checkpoint`.
         UserError: the carrier can't serve this job.
     """
 
@@ -92,6 +99,7 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
 
     @outside_graphs
     def _normalise(self, x: Tensor) -> Tensor:
+        refuse_recomputation(self.message_name)
         parts = parts_of(x, self.images_per_statistic)
         done = [self._one_statistic(part) for part in parts]
         if self.track_running_stats and replaying_tape() is None:
@@ -99,15 +107,15 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         return done[0][0] if len(done) == 1 else torch.cat([y for y, _ in done])
 
     def _one_statistic(self, x: Tensor) -> tuple[Tensor, Statistics]:
-        replayed, recorded = replaying_tape(), recording_tape()
+        replayed = replaying_tape()
         known = None if replayed is None else replayed.recall(self)
         call = self._call() if known is None else known.call
         y, n, mean, variance = GroupNormalise.apply(
             x, self.weight, self.bias, self.eps, self.carrier, self.message_name, call, known
         )
         statistics = Statistics(n, mean, variance, call, x.numel() // x.shape[1])
-        if recorded is not None:
-            recorded.note(self, statistics)
+        for tape in recording_tapes():
+            tape.note(self, statistics)
         return y, statistics
 
     def _call(self) -> int:

@@ -20,6 +20,12 @@ from torch import Tensor
 
 from megdet_hvd.bn.pieces import dims_of, per_channel, pieces
 
+FUSED_VALUES = 1 << 14
+"""On a CPU, values a channel in one piece up to which torch's one-pass kernel will do. There it
+adds channels-last float32 up one after another in float32: σ² errs by 6·10⁻⁷ of itself at 4,096
+values, by 2·10⁻⁴ at 700,000 (*measured here*). Only inputs of few channels have so many in a piece;
+torch's other sums go pairwise."""
+
 
 def local_moments(x: Tensor) -> Tensor:
     """The vector this process adds: (1 + 2C,) float64, for ``x`` of shape (N, C, …).
@@ -49,10 +55,10 @@ def _moments_about(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     for at in pieces(x):
         channels = at[1]
         z = x[at] - column[:, channels]
-        if fused:
-            # Channels last: torch's one-pass kernel is the quick one, with sums in float64 inside.
+        count = z.numel() // z.shape[1]
+        if fused and (x.is_cuda or count <= FUSED_VALUES):
+            # Channels last: torch's one-pass kernel is the quick one.
             mean, variance = torch.batch_norm_update_stats(z, None, None, 0.0)
-            count = z.numel() // z.shape[1]
             total = count * mean.double()
             first[channels] += total
             second[channels] += count * variance.double() + total * mean

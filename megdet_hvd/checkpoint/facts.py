@@ -18,6 +18,7 @@ from megdet_hvd.checkpoint.naming import FORMAT, find_checkpoint
 from megdet_hvd.checkpoint.zip_check import NOT_A_ZIP, DamagedFileError
 from megdet_hvd.config.before import Before, before_of
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import ReadFile, cannot_read, retried
 
 
 class Absent:
@@ -46,15 +47,14 @@ def read_facts(path: Path) -> dict[str, Any]:
     Raises:
         DamagedFileError: cut off, or the checksum of that part doesn't fit.
         UserError: it isn't there, can't be read, or is no checkpoint of ours.
+        StorageError: it can't be read at the moment.
     """
     path = find_checkpoint(path)
     try:
-        with ZipFile(path) as archive:
-            parts = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            text = archive.read(parts[0]) if parts else b""
-        content = _PlainUnpickler(io.BytesIO(text)).load() if parts else None
+        text = retried(lambda: _pickle_of(path))
+        content = None if text is None else _PlainUnpickler(io.BytesIO(text)).load()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise cannot_read(path, error) from error
     except NOT_A_ZIP as error:
         raise DamagedFileError(f"{path} is damaged: it is cut off or overwritten") from error
     except Exception as error:  # unpickling foreign bytes raises anything
@@ -62,6 +62,13 @@ def read_facts(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: not a checkpoint of megdet_hvd")
     return content
+
+
+def _pickle_of(path: Path) -> bytes | None:
+    """The part with the plain values; None: there is none."""
+    with ReadFile(path) as file, ZipFile(file) as archive:
+        parts = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        return archive.read(parts[0]) if parts else None
 
 
 def read_before(path: Path) -> Before:

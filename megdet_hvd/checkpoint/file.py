@@ -8,7 +8,7 @@ are read first.
 
 import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from megdet_hvd.checkpoint.naming import (
     list_checkpoints,
 )
 from megdet_hvd.checkpoint.zip_check import DamagedFileError, check_sums
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import ReadFile, cannot_read, retried
 
 VERSION = 1
 """Raised when a reader of the former version could no longer make sense of the file."""
@@ -34,7 +35,12 @@ REQUIRED = ("config", "categories", "category_ids", "model", "images_seen", "ite
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Tensor)
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+def save_checkpoint(
+    path: Path,
+    state: Mapping[str, Any],
+    *,
+    before_it_shows: Callable[[], None] = lambda: None,
+) -> None:
     """Write ``state`` to ``path``, whole or not at all; ``format`` and ``version`` are added.
 
     Args:
@@ -43,9 +49,11 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
             ``config`` (plain dict), ``categories`` (names of labels 1…K), ``category_ids``
             (their ids in the annotation files), ``model`` (state dict), ``optimizer``,
             ``images_seen``, ``iteration``, ``ap``, ``random``, ``world``, ``bn_groups``.
+        before_it_shows: called once it is on the disk; if it raises, ``path`` stays as it was.
 
     Raises:
         UserError: the file can't be written; an earlier file of that name is as it was.
+        StorageError: so it is, and the storage fails for the moment.
         TypeError: ``state`` holds something that ``weights_only=True`` would not read back.
     """
     content = {"format": FORMAT, "version": VERSION, **state}
@@ -53,7 +61,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     assert not missing, missing
     _check_plain(content, "checkpoint")
     try:
-        write_atomically(path, lambda file: torch.save(content, file))
+        write_atomically(path, lambda file: torch.save(content, file), before_it_shows)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -110,10 +118,13 @@ def check_content(content: Any, path: Path) -> dict[str, Any]:
 
 
 def is_sound(path: Path) -> bool:
-    """Whether a file is a checkpoint of ours whose every byte is as it was written."""
+    """Whether a file is a checkpoint of ours whose every byte is as it was written.
+
+    One that can't be read at the moment is not known to be.
+    """
     try:
         check_content(read_torch_file(path), path)
-    except UserError:
+    except (UserError, StorageError):
         return False
     return True
 
@@ -124,28 +135,33 @@ def read_torch_file(path: Path) -> Any:
     Raises:
         DamagedFileError: cut off, empty, or a checksum doesn't fit.
         UserError: not there, not readable, or not tensors and plain values.
+        StorageError: it can't be read at the moment, which is no proof of damage.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder, and a checkpoint file is needed")
     try:
-        if path.stat().st_size == 0:
-            raise DamagedFileError(f"{path} is damaged: the file is empty")
-        with path.open("rb") as file:
-            head = file.read(4)
-        if head == b"PK\x03\x04":
-            check_sums(path)
-        return _torch_load(path, is_zip=head == b"PK\x03\x04")
+        return retried(lambda: _read(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint file") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise cannot_read(path, error) from error
+
+
+def _read(path: Path) -> Any:
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a checkpoint file is needed")
+    if path.stat().st_size == 0:
+        raise DamagedFileError(f"{path} is damaged: the file is empty")
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head == b"PK\x03\x04":
+        check_sums(path)
+    return _torch_load(path, is_zip=head == b"PK\x03\x04")
 
 
 def _torch_load(path: Path, *, is_zip: bool) -> Any:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ReadFile(path) as file:
             warnings.simplefilter("ignore", UserWarning)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
     except pickle.UnpicklingError as error:
         if is_zip or "Unsupported" in str(error) or "GLOBAL" in str(error):
             reason = "it holds objects other than tensors and plain values, which are not loaded"

@@ -1,12 +1,15 @@
 """Which files of a folder are checkpoints, and in which order they were made."""
 
+import os
 import re
 from pathlib import Path
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import exists, retried
 
 BEST = "best.pt"
-"""The checkpoint with the highest mmAP so far; another name of one of the numbered files."""
+"""The checkpoint with the highest mmAP so far: another name of one of the numbered files, or a file
+of its own where none was due after that iteration."""
 
 FORMAT = "megdet_hvd checkpoint"
 """What a checkpoint says of itself, under the key ``format``."""
@@ -28,10 +31,16 @@ def iteration_of(path: Path) -> int | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The numbered checkpoints of a folder, oldest first; none for a folder that isn't there."""
-    if not folder.is_dir():
-        return []
-    numbered = [(iteration_of(path), path) for path in folder.iterdir()]
+    """The numbered checkpoints of a folder, oldest first; none for a folder that isn't there.
+
+    Raises:
+        OSError: the folder can't be read.
+    """
+
+    def names() -> list[str]:
+        return os.listdir(folder) if folder.is_dir() else []
+
+    numbered = [(iteration_of(path), path) for path in map(folder.joinpath, retried(names))]
     return [path for _, path in sorted((n, path) for n, path in numbered if n is not None)]
 
 
@@ -50,7 +59,7 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         UserError: there is no such file or folder, or the folder holds no checkpoint.
     """
-    if path.is_dir():
+    if retried(path.is_dir):
         for folder in (path, path / "checkpoints"):
             latest = latest_checkpoint(folder)
             if latest is not None:
@@ -59,7 +68,7 @@ def find_checkpoint(path: Path) -> Path:
             f"{path}: this folder holds no checkpoint; expected {checkpoint_name(1200)} or the "
             "like in it or in its folder checkpoints/. Name a checkpoint file or a run folder"
         )
-    if not path.exists():
+    if not exists(path):
         beside = [p.name for p in list_checkpoints(path.parent)]
         best = path.parent / BEST
         if best.exists():

@@ -4,11 +4,10 @@ Needs no torch, so that the driver of a batch job can look before it starts a ru
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from megdet_hvd.checkpoint.atomic import TEMPORARY, sync_folder
+from megdet_hvd.checkpoint.atomic import link_or_copy, sync_folder
 from megdet_hvd.checkpoint.facts import read_facts
 from megdet_hvd.checkpoint.naming import BEST, DAMAGED, checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.zip_check import DamagedFileError, check_sums
@@ -72,7 +71,7 @@ def bring_back_best(folder: Path) -> Path | None:
         The numbered checkpoint; None: there is no ``best.pt``, or it is damaged too.
 
     Raises:
-        OSError: it can't be read, or linked and copied.
+        OSError, StorageError: it can't be read, or linked and copied.
     """
     best = folder / BEST
     if not best.exists():
@@ -87,12 +86,5 @@ def bring_back_best(folder: Path) -> Path | None:
     if not isinstance(iteration, int):
         return None
     numbered = folder / checkpoint_name(iteration)
-    temporary = numbered.with_name(TEMPORARY.format(name=numbered.name))
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(best, temporary)
-    except OSError:
-        shutil.copyfile(best, temporary)
-    os.replace(temporary, numbered)
-    sync_folder(folder)
+    link_or_copy(best, numbered)
     return numbered

@@ -1,12 +1,11 @@
 """Which checkpoints stay: the newest few, and the best."""
 
-import os
-import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from megdet_hvd.checkpoint.atomic import TEMPORARY, cannot_write, sync_folder
+from megdet_hvd.checkpoint.atomic import cannot_write, link_or_copy
 from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
+from megdet_hvd.storage import is_temporary
 
 
 def mark_best(path: Path) -> Path:
@@ -17,37 +16,61 @@ def mark_best(path: Path) -> Path:
     two names can't drift apart.
 
     Raises:
-        UserError: the link or copy can't be made; the former ``best.pt`` is as it was.
+        UserError, StorageError: the link or copy can't be made; the former ``best.pt`` is as it
+            was.
     """
     best = path.with_name(BEST)
-    temporary = path.with_name(TEMPORARY.format(name=BEST))
     try:
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(path, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
-        os.replace(temporary, best)
+        link_or_copy(path, best)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise cannot_write(best, error) from error
-    temporary.unlink(missing_ok=True)  # rename(2) leaves both names where they are one file.
-    sync_folder(path.parent)
     return best
 
 
-def prune_checkpoints(folder: Path, keep: int, protected: Collection[Path] = ()) -> list[Path]:
-    """Delete all but the newest ``keep`` numbered checkpoints, and what interrupted writes left.
+def prune_checkpoints(
+    folder: Path,
+    keep: int,
+    protected: Collection[Path] = (),
+    *,
+    own: Collection[str] | None = None,
+) -> list[Path]:
+    """Delete all but the newest ``keep`` numbered checkpoints.
 
     ``best.pt`` is never touched, nor are ``protected`` files of the folder, such as one that is
     being evaluated alongside; a later call deletes them. Call it after the newest one is written.
+
+    Args:
+        folder: where they lie.
+        keep: how many stay.
+        protected: those that stay in any case.
+        own: names of those that this run wrote, or found when it was carried on: all others are
+            somebody else's, and neither counted nor deleted. None: all are.
 
     Returns:
         The deleted checkpoints, oldest first.
     """
     assert keep >= 1, keep
     spared = {path.name for path in protected}
-    gone = [path for path in list_checkpoints(folder)[:-keep] if path.name not in spared]
-    for path in [*gone, *folder.glob(TEMPORARY.format(name="*.pt"))]:
+    ours = [path for path in list_checkpoints(folder) if own is None or path.name in own]
+    gone = [path for path in ours[:-keep] if path.name not in spared]
+    for path in gone:
         path.unlink(missing_ok=True)
     return gone
+
+
+def clear_leftovers(run_folder: Path) -> list[Path]:
+    """Delete what interrupted writes left in a run folder. For the holder of its lock alone.
+
+    Raises:
+        OSError: a file can't be deleted.
+    """
+    left = [
+        path
+        for folder in (run_folder, run_folder / "checkpoints")
+        if folder.is_dir()
+        for path in folder.iterdir()
+        if is_temporary(path)
+    ]
+    for path in left:
+        path.unlink(missing_ok=True)
+    return left

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import ReadFile, retried
 
 NOT_A_ZIP = (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError)
 """What zipfile raises where a container is cut off or overwritten."""
@@ -20,9 +21,13 @@ def check_sums(path: Path) -> None:
         DamagedFileError: it is cut off or overwritten, or a checksum doesn't fit.
         OSError: it can't be read, which says nothing of its bytes.
     """
+
+    def first_bad() -> str | None:
+        with ReadFile(path) as file, zipfile.ZipFile(file) as archive:
+            return archive.testzip()
+
     try:
-        with zipfile.ZipFile(path) as archive:
-            bad = archive.testzip()
+        bad = retried(first_bad)
     except NOT_A_ZIP as error:
         raise DamagedFileError(f"{path} is damaged: it is cut off or overwritten") from error
     if bad is not None:

@@ -2,11 +2,13 @@
 
 import os
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from megdet_hvd.cluster.handover import OUTCOME
 from megdet_hvd.cluster.outcome import Outcome, write_outcome
+from megdet_hvd.storage import retried
 
 _known = Outcome(code=0)
 
@@ -41,8 +43,9 @@ def tell(code: int, message: str | None = None) -> None:
         return
     said = _known.message if message is None else message
     try:
-        write_outcome(Path(path), replace(_known, code=code, message=said))
-    except OSError as error:
-        text = f"warning: {path}: the outcome can't be written ({error.strerror or error})\n"
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        retried(lambda: write_outcome(Path(path), replace(_known, code=code, message=said)))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        with suppress(OSError, ValueError):  # nobody may read it any more
+            sys.stderr.write(f"warning: {path}: the outcome can't be written ({reason})\n")
+            sys.stderr.flush()

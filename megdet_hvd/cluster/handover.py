@@ -4,7 +4,13 @@
 """
 
 NOTE = "MEGDET_NOTE"
-"""Path of the file in which the batch script notes why the job shall stop; the driver reads it."""
+"""Folders, one a line, in which the batch script notes that the job shall stop: an empty file
+``note.USR1``, ``note.TERM`` or ``note.USR2`` in one of them. The driver reads it."""
+SCRIPT = "MEGDET_SCRIPT"
+"""Path of the batch script that runs: Slurm's copy of the template."""
+WORDS = "MEGDET_WORDS"
+"""The words that the user gave behind the template, joined by :data:`WORDS_JOINED_BY`."""
+WORDS_JOINED_BY = "\x1f"
 STOP_FILE = "MEGDET_STOP_FILE"
 """Path of a file. Once it is there the job shall stop in order; its content says why."""
 OUTCOME = "MEGDET_OUTCOME"

@@ -142,12 +142,51 @@ def _from_open_mpi(environ: Mapping[str, str]) -> Launch:
     )
 
 
+_OTHERS = {
+    "mpirun_rsh": (
+        "MV2_COMM_WORLD_SIZE",
+        "MV2_COMM_WORLD_RANK",
+        "MV2_COMM_WORLD_LOCAL_RANK",
+        "MV2_COMM_WORLD_LOCAL_SIZE",
+    ),
+    "jsrun": (
+        "JSM_NAMESPACE_SIZE",
+        "JSM_NAMESPACE_RANK",
+        "JSM_NAMESPACE_LOCAL_RANK",
+        "JSM_NAMESPACE_LOCAL_SIZE",
+    ),
+    "flux": ("FLUX_JOB_SIZE", "FLUX_TASK_RANK", "FLUX_TASK_LOCAL_ID", ""),
+    "aprun": ("", "ALPS_APP_PE", "", ""),
+}
+"""Launchers that set neither Open MPI's variables nor PMI's, or not always: the names of size,
+rank, local rank and local size."""
+
+
+def _from_others(environ: Mapping[str, str]) -> Launch | None:
+    for launcher, names in _OTHERS.items():
+        size, rank, local_rank, local_size = (_number(environ, name) for name in names)
+        if rank is not None:
+            return Launch("mpi", launcher, size, rank, local_rank, local_size)
+    return None
+
+
+def _refuse_torchrun(environ: Mapping[str, str]) -> None:
+    """Raises UserError: torchrun started this process as one of several."""
+    size = _number(environ, "WORLD_SIZE")
+    if "TORCHELASTIC_RUN_ID" in environ and size is not None and size > 1:
+        raise UserError(
+            f"torchrun (or accelerate) started {size} processes, which Horovod knows nothing of, "
+            f"so each would train alone; start them with horovodrun -np {size} python -m …, mpirun "
+            "or srun --mpi=pmix"
+        )
+
+
 def read_launch(environ: Mapping[str, str]) -> Launch:
     """Read the launcher's variables.
 
     Raises:
-        UserError: several tasks were started by ``srun`` without an MPI plugin, so that each
-            would believe itself alone.
+        UserError: several tasks were started by ``srun`` without an MPI plugin, or by
+            ``torchrun``, so that each would believe itself alone.
     """
     if environ.get("HOROVOD_CONTROLLER") == "gloo" and "HOROVOD_RANK" in environ:
         return _from_horovodrun(environ)
@@ -163,4 +202,8 @@ def read_launch(environ: Mapping[str, str]) -> Launch:
             "start them with srun --mpi=pmix (srun --mpi=list shows what the site has), "
             "or use mpirun"
         )
+    other = _from_others(environ)
+    if other is not None:
+        return other
+    _refuse_torchrun(environ)
     return Launch("single", "python", 1, 0, 0, 1)

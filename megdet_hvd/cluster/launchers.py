@@ -44,8 +44,12 @@ def srun_words(allocation: Allocation, *, mpi: str = "pmix", bind: bool = True) 
 
 def once_a_node_words(allocation: Allocation) -> list[str]:
     """``srun`` for one task a node without MPI."""
-    count = len(allocation.hosts)
-    words = ["srun", "--mpi=none", "--cpu-bind=none", f"--nodes={count}", f"--ntasks={count}"]
+    return once_a_node(len(allocation.hosts))
+
+
+def once_a_node(nodes: int) -> list[str]:
+    """The same, for a number of nodes."""
+    words = ["srun", "--mpi=none", "--cpu-bind=none", f"--nodes={nodes}", f"--ntasks={nodes}"]
     return [*words, "--ntasks-per-node=1"]
 
 

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from megdet_hvd.storage import retried, temporary_beside
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -30,7 +32,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
     Raises:
         OSError: the file can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = temporary_beside(path)  # of ranks on several machines, whose numbers may be equal
     temporary.write_text(json.dumps(asdict(outcome)))
     try:
         with suppress(FileExistsError):
@@ -48,6 +50,10 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 def read_outcome(path: Path) -> Outcome | None:
     """What was written; None: nothing, so the program was killed before it could say anything."""
     try:
-        return Outcome(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found = Outcome(**json.loads(retried(lambda: path.read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    whole = type(found.code) is int and isinstance(found.message, str)
+    iteration, folder = found.iteration, found.run_folder
+    whole = whole and (iteration is None or type(iteration) is int)
+    return found if whole and (folder is None or isinstance(folder, str)) else None

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from megdet_hvd.cluster.launch import Launch
+from megdet_hvd.comm.mpi_exchange import broadcast_value
+from megdet_hvd.comm.promise import check_mpi
 from megdet_hvd.comm.rendezvous import meet
 
 T = TypeVar("T")
@@ -18,15 +20,17 @@ def rank_0_decides(make: Callable[[], T], launch: Launch) -> T:
 
     Raises:
         RunError: under Gloo, a process did not come.
+        UserError: MPI does not find the processes that the launcher started.
     """
     if launch.controller == "single":
         return make()
+    check_mpi(launch)
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         from mpi4py import MPI
 
         world = MPI.COMM_WORLD
-        decided: T = world.bcast(make() if world.Get_rank() == 0 else None, root=0)
+        decided: T = broadcast_value(world, make() if world.Get_rank() == 0 else None)
         return decided
     own = (None if launch.rank else make(),)
     found: T = meet(own, launch.rank or 0, launch.size or 1, os.environ)[0][0]

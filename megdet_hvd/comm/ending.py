@@ -12,10 +12,12 @@ from megdet_hvd.comm.agree import is_agreed
 from megdet_hvd.comm.meeting import Interrupted, Meeting
 from megdet_hvd.comm.mpi_sums import Standing
 from megdet_hvd.errors import MemberError
+from megdet_hvd.serialize import serializable
 
 How = Literal["well", "failed", "agreed", "freed"]
 
 
+@serializable
 @dataclass(frozen=True)
 class Ending:
     """How it went for one member."""

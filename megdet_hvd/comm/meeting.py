@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from megdet_hvd.comm.mpi_exchange import allgather_values, receive_value, send_value
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.rendezvous import meet
 
@@ -28,6 +29,8 @@ class Meeting(ABC):
     """This member, 0…size-1."""
     size: int
     """Number of members."""
+    private = True
+    """Whether nobody else can read what is told."""
 
     def gather(self, value: Any, name: str) -> list[Any]:
         """``value`` of every member, by rank, on every member. All members call it together.
@@ -70,6 +73,8 @@ class Alone(Meeting):
 class StoreMeeting(Meeting):
     """Over the store of ``horovodrun --gloo``."""
 
+    private = False
+
     def __init__(self, rank: int, size: int, environ: Mapping[str, str]) -> None:
         self.rank, self.size, self._environ = rank, size, environ
 
@@ -90,13 +95,13 @@ class MpiMeeting(Meeting):
 
     def _gather(self, value: Any) -> list[Any]:
         wait_for(self._communicator.Ibarrier())
-        return list(self._communicator.allgather(value))
+        return allgather_values(self._communicator, value)
 
     def tell_failure(self) -> None:
         """A message to each other member."""
         if not self._told:
             others = [rank for rank in range(self.size) if rank != self.rank]
-            self._told = [self._communicator.isend(True, r, tag=_FAILURE_TAG) for r in others]
+            self._told = [send_value(self._communicator, True, r, _FAILURE_TAG) for r in others]
 
     def heard_of_failure(self) -> bool:
         """Whether such a message has come; about a microsecond."""
@@ -106,12 +111,12 @@ class MpiMeeting(Meeting):
 
     def close(self) -> None:
         """Take in what was told and free the duplicate."""
-        tellers = self._communicator.allgather(bool(self._told))
+        tellers = allgather_values(self._communicator, bool(self._told))
         for rank, told in enumerate(tellers):
             if told and rank != self.rank:
-                self._communicator.recv(source=rank, tag=_FAILURE_TAG)
+                receive_value(self._communicator, rank, _FAILURE_TAG)
         for request in self._told:
-            request.wait()
+            request.Wait()
         self._communicator.Free()
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from megdet_hvd.comm.meeting import Interrupted, wait_for
+from megdet_hvd.serialize import serializable
 
 _SPIN_S, _SLEEP_S = 50e-6, 20e-6
 """A blocking MPI call spins until the slowest rank has come, and so takes a core, or half of one,
@@ -26,6 +27,7 @@ _abandoned: list[Any] = []
 """Requests that can't be completed, with their buffers, which MPI may still write to."""
 
 
+@serializable
 @dataclass(frozen=True)
 class Standing:
     """How far a member is with its group's sums."""

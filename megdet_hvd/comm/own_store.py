@@ -6,17 +6,22 @@ that of the process sets stays empty. So Gloo coordinates as well there, as unde
 --gloo``; the store that this launcher keeps is kept by rank 0 here.
 """
 
-import socket
+import http.client
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from megdet_hvd.comm.mpi_exchange import allgather_values, broadcast_value
+from megdet_hvd.comm.rendezvous import ask_store
 from megdet_hvd.comm.watchdog.channel import addresses
 from megdet_hvd.comm.world import Machines
 from megdet_hvd.errors import RunError
 
 _CONNECT_S = 5.0
+_MARK = "megdet_hvd/store"
+"""Where rank 0 lays a nonce in its store, by which the others know it."""
 
 
 def wants_gloo(environ: Mapping[str, str]) -> bool:
@@ -86,7 +91,8 @@ class OwnStore:
 
         plan = slots(machines)
         self._server: Any = None
-        where: tuple[list[str], int] | None = None
+        nonce = secrets.token_hex(16).encode()
+        where: tuple[list[str], int, bytes] | None = None
         if communicator.Get_rank() == 0:
             self._server = RendezvousServer()
             port = self._server.start()
@@ -104,10 +110,11 @@ class OwnStore:
                     for s in plan
                 ]
             )
-            where = addresses(loopback=len(machines) == 1), port
-        names, port = communicator.bcast(where)
-        address = _reachable(names, port)
-        missing = [r for r, a in enumerate(communicator.allgather(address)) if a is None]
+            ask_store("127.0.0.1", port, "PUT", _MARK, nonce)
+            where = addresses(loopback=len(machines) == 1), port, nonce
+        names, port, nonce = broadcast_value(communicator, where)
+        address = _reachable(names, port, nonce)
+        missing = [r for r, a in enumerate(allgather_values(communicator, address)) if a is None]
         if address is None or missing:
             self.close()
             raise RunError(
@@ -129,9 +136,10 @@ class OwnStore:
             self._server = None
 
 
-def _reachable(names: list[str], port: int) -> str | None:
+def _reachable(names: list[str], port: int, nonce: bytes) -> str | None:
+    """The first address at which rank 0's own store answers: others may listen at such a port."""
     for name in names:
-        with suppress(OSError):
-            socket.create_connection((name, port), timeout=_CONNECT_S).close()
-            return name
+        with suppress(OSError, http.client.HTTPException):
+            if ask_store(name, port, "GET", _MARK, timeout_s=_CONNECT_S) == nonce:
+                return name
     return None

@@ -16,14 +16,19 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.cluster.threads import cores_per_process
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.agree import mark_agreed, raise_first
+from megdet_hvd.comm.agree import Told, as_told, mark_agreed, raise_first
+from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.comm.mpi_exchange import allgather_values
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.own_store import OwnStore, wants_gloo
 from megdet_hvd.comm.position import waiting
+from megdet_hvd.comm.promise import broken_promise, check_mpi
 from megdet_hvd.comm.rendezvous import meet
 from megdet_hvd.comm.settings import HorovodSettings, horovod_variables, initialise
+from megdet_hvd.comm.stale_addresses import forget_addresses
 from megdet_hvd.comm.world import Machines, World, machines_of
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.serialize import serializable
 
 
 def machine_key() -> tuple[str, str]:
@@ -41,7 +46,7 @@ def start(
     bn_groups: Callable[[Machines], Machines] | None = None,
     facts: Callable[[], Any] | None = None,
     check: Callable[[list[Any], Machines], str | None] | None = None,
-    problem: str | None = None,
+    problem: UserError | StorageError | None = None,
 ) -> World:
     """Start Horovod and say who takes part. Every process of the job must call this together.
 
@@ -59,7 +64,9 @@ def start(
 
     Raises:
         UserError: the launcher's local size contradicts what the machines say, or what ``check``
-            says, or a rank has a ``problem``; on all ranks alike.
+            says, or a rank has a ``problem``; on all ranks alike. MPI or Horovod does not find the
+            processes that the launcher started: on each that finds it out.
+        StorageError: a rank's ``problem`` is one.
     """
     global _store
     launch = read_launch(os.environ)
@@ -67,6 +74,8 @@ def start(
     if communicator is not None:
         # What the launcher says holds for all processes, of which these may be a few.
         launch = Launch("mpi", f"{launch.launcher}, mpi4py", None, None, None, None)
+    else:
+        check_mpi(launch)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
     if launch.controller == "single":
         # Horovod would start MPI, which needs a daemon that plain python may not find.
@@ -84,9 +93,14 @@ def start(
         _store = OwnStore(communicator or _world_communicator(), machines)
         variables = {**variables, **_store.variables}
         notes = (*notes, "Gloo carries its messages")
+    if launch.controller == "gloo" and forget_addresses(os.environ):
+        meet("ready", launch.rank or 0, launch.size or 1, os.environ)
     sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
+    broken = broken_promise(launch, hvd.size(), hvd.rank(), "Horovod")
+    if broken is not None:
+        raise UserError(broken)
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
     own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
     process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
@@ -102,16 +116,14 @@ def start(
         hosts=tuple(found[ranks[0]].machine[0] for ranks in machines),
     )
     if machine_of_rank is None:
-        problems = [
-            p
-            for p in hvd.allgather_object(_local_size_problem(launch, world), name="megdet.local")
-            if p
-        ]
+        own_problem = _local_size_problem(launch, world)
+        problems = [p for p in gather_objects(own_problem, world, "local") if p]
         if problems:
             raise mark_agreed(UserError(problems[0]))
     return world
 
 
+@serializable
 @dataclass(frozen=True)
 class _Told:
     """What a rank tells the others before Horovod runs."""
@@ -119,7 +131,7 @@ class _Told:
     machine: tuple[str, str]
     cores: frozenset[int]
     facts: Any
-    problem: str | None
+    problem: Told | None
 
 
 _store: OwnStore | None = None
@@ -132,13 +144,16 @@ def _world_communicator() -> Any:
     return MPI.COMM_WORLD
 
 
-def _everyone(launch: Launch, communicator: Any, facts: Any, problem: str | None) -> list[_Told]:
+def _everyone(
+    launch: Launch, communicator: Any, facts: Any, problem: UserError | StorageError | None
+) -> list[_Told]:
     """What every rank tells, in rank order."""
-    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, problem)
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, as_told(problem))
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        return list((communicator or _world_communicator()).allgather(own))
-    return meet(own, launch.rank or 0, launch.size or 1, os.environ)
+        return allgather_values(communicator or _world_communicator(), own)
+    rank, size = launch.rank or 0, launch.size or 1
+    return meet(own, rank, size, os.environ)
 
 
 def stop() -> None:

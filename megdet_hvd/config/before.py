@@ -1,10 +1,13 @@
 """What a checkpoint says of the processes it was made on."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from megdet_hvd.serialize import serializable
 
+
+@serializable
 @dataclass(frozen=True)
 class Before:
     """How a run's batch lay on its processes when a checkpoint was written."""
@@ -20,6 +23,11 @@ class Before:
     bn_images: tuple[int, ...] | None
     """The different BN sizes (images per statistic), ascending: one, or several on machines of
     unequal size; empty where no statistics are taken; None: it doesn't say."""
+    config: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    """The resolved configuration it was made with, as plain data; empty: it doesn't say."""
+    filed: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    """What the run folder's file said then of the settings that a resume fits to its processes
+    (:data:`megdet_hvd.config.refit.MAY_STAND`); None: it doesn't say."""
 
     @property
     def images(self) -> int:
@@ -53,4 +61,4 @@ def before_of(content: Mapping[str, Any]) -> Before:
         found = None
     else:
         found = tuple(sorted({len(group) * images for group in groups}))
-    return Before(batch, processes, passes, norm, found)
+    return Before(batch, processes, passes, norm, found, config, content.get("filed"))

@@ -20,6 +20,7 @@ from megdet_hvd.config.problems import as_user_error, unknown_key
 from megdet_hvd.config.schema import Config
 from megdet_hvd.config.yaml_text import dump_yaml, parse_yaml, yaml_problem
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 
 def load_config(file: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -101,10 +102,12 @@ def _read(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
 
 def _parse_file(file: Path) -> dict[str, Any]:
     try:
-        tree = parse_yaml(file.read_text(encoding="utf-8"))
+        tree = parse_yaml(retried(lambda: file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{file}: no such configuration file{_neighbours(file)}") from None
     except OSError as error:
+        if is_transient(error):
+            raise cannot_read(file, error) from None
         raise UserError(f"{file}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(f"{file}: not a text file (UTF-8); a configuration is YAML") from None

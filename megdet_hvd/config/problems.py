@@ -32,14 +32,14 @@ def _line(detail: ErrorDetails, place: Place) -> str:
         return unknown_key(place.path)
     if section := as_section(place.kind):
         return (
-            f"{place.path}={_given(detail['input'])}: must be a group of settings; "
+            f"{place.path}={shown(detail['input'])}: must be a group of settings; "
             f"its keys are {', '.join(section.model_fields)}"
         )
     rule = re.sub(r"^(whole |number|list)", r"a \1", describe(place.annotation))
     if detail["type"] == "missing":
         return f"{place.path} is missing: give {rule}"
     fix = _fix(detail["input"], place)
-    return f"{place.path}={_given(detail['input'])}: must be {rule}; {fix}"
+    return f"{place.path}={shown(detail['input'])}: must be {rule}; {fix}"
 
 
 def unknown_key(path: str) -> str:
@@ -47,8 +47,8 @@ def unknown_key(path: str) -> str:
     return f"{path}: no such key; nearest: {', '.join(nearest_keys(path))}"
 
 
-def _given(value: Any) -> str:
-    """The value as YAML would have it on one line, shortened."""
+def shown(value: Any) -> str:
+    """A value as YAML would have it on one line, shortened."""
     text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
@@ -70,7 +70,7 @@ def _fix(value: Any, place: Place) -> str:
     ):
         return f"try {int(value)}"
     if place.kind is str:
-        return f'put it in quotes: "{_given(value)}"'
+        return f'put it in quotes: "{shown(value)}"'
     if place.default is not ...:
-        return f"the default is {_given(place.default)}"
+        return f"the default is {shown(place.default)}"
     return "change it or take it out"

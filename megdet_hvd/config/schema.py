@@ -124,6 +124,11 @@ class Config(Section):
             raise ValueError(
                 "data.kind=coco needs data.train: a list of {annotations: FILE, images: FOLDER}"
             )
+        if self.name.startswith("/") or ".." in self.name.split("/"):
+            raise ValueError(
+                f"name={self.name} leads out of the folder output={self.output}: give the run "
+                "folder's name alone, and its place with output=FOLDER or --run FOLDER"
+            )
         side = self.pipeline.max_side
         if side is not None and side < self.data.max_size:
             raise ValueError(

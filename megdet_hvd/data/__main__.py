@@ -8,13 +8,17 @@ import time
 from collections.abc import Sequence
 
 from megdet_hvd.config.paths import expand_path
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import as_storage_error, is_transient
 
-CLEAN, PROBLEMS, BAD_USAGE = 0, 1, 2
+CLEAN, PROBLEMS, BAD_USAGE, STORAGE = 0, 1, 2, 6
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; 0: nothing wrong, 1: problems found, 2: bad usage or a failed download."""
+    """Run a command; 0: nothing wrong, 1: problems found, 2: bad usage or a failed download.
+
+    6: storage failed at the moment, so that nothing can be said.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that knows only ASCII
@@ -24,6 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_USAGE
+    except (StorageError, OSError) as error:
+        known = as_storage_error(error)
+        if not isinstance(known, StorageError):
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return STORAGE
     except KeyboardInterrupt:
         print("interrupted; the same command carries on", file=sys.stderr)
         return 130
@@ -36,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         "check",
         help="read a COCO-format data set through and say what is wrong with it",
         description="By the rules of training, which reads the files as one data set. Exit code "
-        "0: nothing wrong. 1: problems found: training would stop, or is warned. 2: bad usage.",
+        "0: nothing wrong. 1: problems found: training would stop, or is warned. 2: bad usage. "
+        "6: the storage fails at the moment.",
     )
     check.add_argument(
         "paths", nargs="+", metavar="PATH", help="annotation files, or a COCO-format folder"
@@ -139,6 +150,8 @@ def _check(options: argparse.Namespace) -> int:
         try:
             contact_sheet(indexes, options.draw).save(out, "PNG")
         except OSError as error:
+            if is_transient(error):
+                raise
             raise UserError(f"--out {out}: {error.strerror or error}") from None
         print(f"ground truth drawn in {out}")
     return PROBLEMS if problems else CLEAN

@@ -64,6 +64,8 @@ class Batch:
     """One per picture; empty in evaluation."""
     unreadable: tuple[Unreadable, ...] = field(default=())
     """Pictures of this batch that could not be decoded, and are missing from it."""
+    failed: tuple[str, ...] = field(default=())
+    """Why storage did not give up others, which are missing too: nobody may go on without them."""
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -75,6 +77,7 @@ class Batch:
             self.infos,
             tuple(t.to(device) for t in self.targets),
             self.unreadable,
+            self.failed,
         )
 
 

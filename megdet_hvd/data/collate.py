@@ -19,6 +19,7 @@ from megdet_hvd.data.transforms import (
     resized_size,
     scale_boxes,
 )
+from megdet_hvd.errors import StorageError
 
 STRIDE = 32
 """Canvas sides are multiples of this, so that P2…P5 have whole sizes."""
@@ -73,12 +74,15 @@ def load_batch(
 ) -> Batch:
     """Decode, transform and collate pictures, given as (position in the index, epoch).
 
-    A picture that can't be decoded is named in ``Batch.unreadable`` and missing from the rest.
+    A picture that can't be decoded is named in ``Batch.unreadable`` and missing from the rest. One
+    that storage does not give up at the moment is told of in ``Batch.failed``, and no exception:
+    loader processes would turn it into another one.
     """
     pixels: list[Pixels] = []
     infos: list[ImageInfo] = []
     targets: list[Target] = []
     unreadable: list[Unreadable] = []
+    failed: list[str] = []
     for position, epoch in pictures:
         record = index.record(position)
         annotated = (record.width, record.height)
@@ -86,6 +90,9 @@ def load_batch(
             picture = decode(record.file, annotated)
         except UnreadablePicture as error:
             unreadable.append(Unreadable(str(record.file), str(error)))
+            continue
+        except StorageError as error:
+            failed.append(str(error))
             continue
         draw = transform.draw(epoch, record.source, record.image_id)
         size = resized_size(*annotated, draw.min_size, transform.max_size)
@@ -109,7 +116,7 @@ def load_batch(
             if draw.flip:
                 boxes = flip_boxes(boxes, size[0])
             targets.append(Target(torch.from_numpy(boxes), torch.from_numpy(record.labels.copy())))
-    return Batch(canvas(pixels), tuple(infos), tuple(targets), tuple(unreadable))
+    return Batch(canvas(pixels), tuple(infos), tuple(targets), tuple(unreadable), tuple(failed))
 
 
 def canvas(pictures: Sequence[Pixels]) -> torch.Tensor:

@@ -1,32 +1,20 @@
 """The training loader and the evaluation batches."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-
-from torch.utils.data import DataLoader, Dataset
 
 from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.data.ahead import load_ahead
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.collate import EvalTransform, TrainTransform, load_batch
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.sampler import Stream, block
-from megdet_hvd.data.workers import (
-    STEPS_AHEAD,
-    fork_server,
-    one_thread,
-    shared_memory_bytes,
-    starting_workers,
-    worker_count,
-)
-
-T = TypeVar("T")
+from megdet_hvd.data.workers import shared_memory_bytes, worker_count
 
 
 @dataclass(frozen=True)
-class _TrainSteps(Dataset[list[Batch]]):
+class _TrainSteps:
     """Step number to the batches that one rank handles in it."""
 
     index: ImageIndex
@@ -40,7 +28,17 @@ class _TrainSteps(Dataset[list[Batch]]):
     def __getitem__(self, step: int) -> list[Batch]:
         return [self._batch(step, accumulated) for accumulated in range(self.accumulation)]
 
+    def files(self, step: int) -> list[str]:
+        """The pictures of a step."""
+        passes = range(self.accumulation)
+        drawn = [picture for accumulated in passes for picture in self._pictures(step, accumulated)]
+        return [str(self.index.file(position)) for position, _ in drawn]
+
     def _batch(self, step: int, accumulated: int) -> Batch:
+        pictures = self._pictures(step, accumulated)
+        return load_batch(self.index, pictures, self.transform, with_targets=True)
+
+    def _pictures(self, step: int, accumulated: int) -> list[tuple[int, int]]:
         positions = block(
             step,
             accumulated,
@@ -49,12 +47,11 @@ class _TrainSteps(Dataset[list[Batch]]):
             accumulation=self.accumulation,
             world_size=self.world_size,
         )
-        pictures = [self.stream.at(position) for position in positions]
-        return load_batch(self.index, pictures, self.transform, with_targets=True)
+        return [self.stream.at(position) for position in positions]
 
 
 @dataclass(frozen=True)
-class _EvalSteps(Dataset[Batch]):
+class _EvalSteps:
     """Batch number to the pictures of it."""
 
     index: ImageIndex
@@ -63,10 +60,16 @@ class _EvalSteps(Dataset[Batch]):
     transform: EvalTransform
 
     def __getitem__(self, step: int) -> Batch:
-        start = step * self.images_per_batch
-        chosen = self.positions[start : start + self.images_per_batch]
-        pictures = [(position, 0) for position in chosen]
+        pictures = [(position, 0) for position in self._chosen(step)]
         return load_batch(self.index, pictures, self.transform, with_targets=False)
+
+    def files(self, step: int) -> list[str]:
+        """The pictures of a batch."""
+        return [str(self.index.file(position)) for position in self._chosen(step)]
+
+    def _chosen(self, step: int) -> tuple[int, ...]:
+        start = step * self.images_per_batch
+        return self.positions[start : start + self.images_per_batch]
 
 
 class TrainLoader:
@@ -91,6 +94,7 @@ class TrainLoader:
         end_iteration: int,
         local_size: int = 1,
         cores: int | None = None,
+        limit_s: float = 0.0,
     ) -> None:
         """Steps ``start_iteration`` … ``end_iteration`` - 1 of the stream.
 
@@ -106,12 +110,14 @@ class TrainLoader:
             end_iteration: the step after the last.
             local_size: ranks of this machine; for ``workers=auto``.
             cores: this rank's own share of them; None: those it may run on, shared by all ranks.
+            limit_s: how long pictures may be waited for, see `load_ahead`; 0: for ever.
         """
         images = -(-global_batch // (world_size * accumulation))
         sides = config.max_size, max(config.min_sizes)
         self.workers = _workers(config, local_size, cores, images * accumulation, sides)
         """Loader processes; 0: a thread of this process loads one step ahead."""
         self._start, self._end = start_iteration, end_iteration
+        self._limit_s = limit_s
         grouped = config.aspect_grouping > 1
         self._steps = _TrainSteps(
             index=index,
@@ -137,7 +143,8 @@ class TrainLoader:
         return max(0, self._end - self._start)
 
     def __iter__(self) -> Iterator[list[Batch]]:
-        return _iterate(self._steps, range(self._start, self._end), self.workers)
+        numbers = range(self._start, self._end)
+        return load_ahead(self._steps, numbers, self.workers, self._limit_s)
 
 
 def eval_transform(config: DataConfig) -> EvalTransform:
@@ -155,6 +162,7 @@ def eval_batches(
     *,
     local_size: int = 1,
     cores: int | None = None,
+    limit_s: float = 0.0,
 ) -> Iterator[Batch]:
     """The pictures at ``positions``, in that order, without augmentation and without targets.
 
@@ -165,12 +173,13 @@ def eval_batches(
         images_per_batch: pictures per batch; the last may hold fewer.
         local_size: ranks of this machine; for ``workers=auto``.
         cores: this rank's own share of them; None: those it may run on, shared by all ranks.
+        limit_s: how long pictures may be waited for, see `load_ahead`; 0: for ever.
     """
     steps = _EvalSteps(index, tuple(positions), images_per_batch, eval_transform(config))
     count = -(-len(positions) // images_per_batch)
     sides = config.max_size, steps.transform.min_size
     workers = _workers(config, local_size, cores, images_per_batch, sides)
-    return _iterate(steps, range(count), min(workers, count))
+    return load_ahead(steps, range(count), workers, limit_s)
 
 
 def _workers(
@@ -185,37 +194,3 @@ def _workers(
         step_bytes=images * 3 * sides[0] * sides[1],
         shared_bytes=shared_memory_bytes(),
     )
-
-
-def _iterate(steps: Dataset[T], numbers: range, workers: int) -> Iterator[T]:
-    if not numbers:
-        return iter(())
-    if workers == 0:
-        return _one_ahead(steps.__getitem__, numbers)
-    loader: DataLoader[Any] = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        prefetch_factor=STEPS_AHEAD,
-        collate_fn=_as_is,
-        multiprocessing_context=fork_server(),
-        worker_init_fn=one_thread,
-    )
-    with starting_workers():
-        return iter(loader)
-
-
-def _as_is(item: T) -> T:
-    return item
-
-
-def _one_ahead(load: Callable[[int], T], numbers: range) -> Iterator[T]:
-    """Load each step in a thread while the one before it is being used."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
-        ahead = pool.submit(load, numbers[0])
-        for number in numbers[1:]:
-            ready = ahead.result()
-            ahead = pool.submit(load, number)
-            yield ready
-        yield ahead.result()

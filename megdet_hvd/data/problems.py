@@ -4,9 +4,12 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from megdet_hvd.serialize import serializable
+
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
+@serializable
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a data set."""

@@ -5,13 +5,16 @@ Pictures stay uint8 until they are on the device, where they are normalised.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
+from megdet_hvd.data.formats import open_picture
 from megdet_hvd.draws import draw_key
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 Pixels = NDArray[np.uint8]
 
@@ -33,9 +36,11 @@ def decode(file: Path, annotated_size: tuple[int, int] | None = None) -> Image.I
 
     Raises:
         UnreadablePicture: it cannot be decoded, or neither way of holding it has that size.
+        StorageError: the file can't be read at the moment, which says nothing of the picture.
     """
+    content = _content(file)
     try:
-        with Image.open(file) as opened:
+        with open_picture(BytesIO(content)) as opened:
             opened.load()
             upright = ImageOps.exif_transpose(opened)
             picture = upright
@@ -51,7 +56,19 @@ def decode(file: Path, annotated_size: tuple[int, int] | None = None) -> Image.I
         raise
     except MemoryError:
         raise
+    except UnidentifiedImageError:
+        raise UnreadablePicture("it is no picture, or of a format that is not known") from None
     except Exception as error:  # decoders raise whatever they like on damaged files
+        raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
+
+
+def _content(file: Path) -> bytes:
+    """The file's bytes, read before anything decodes them: decoders' errors are not the disk's."""
+    try:
+        return retried(file.read_bytes)
+    except OSError as error:
+        if is_transient(error):
+            raise cannot_read(file, error) from error
         raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
 
 

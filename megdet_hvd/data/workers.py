@@ -15,11 +15,12 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import types
 from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing import popen_forkserver, resource_tracker
+from contextlib import contextmanager, suppress
+from multiprocessing import popen_forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any, Literal
 
@@ -28,6 +29,9 @@ import torch
 MAX_AUTO_WORKERS = 4
 STEPS_AHEAD = 2
 """Steps that each worker loads ahead."""
+LONGEST_TEMPORARY_FOLDER = 70
+"""Bytes: a socket's address has 107, of which multiprocessing's own names take 33."""
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -35,7 +39,7 @@ class _Popen(popen_forkserver.Popen):
     """The handle of a worker, which does not hear SIGTERM."""
 
     def terminate(self) -> None:
-        """End it; DataLoader does so with workers that don't leave within 5 s, Python at exit."""
+        """End it; Python does so at exit with those that are left."""
         self.kill()
 
 
@@ -95,9 +99,30 @@ def shared_memory_bytes() -> int | None:
 
 def fork_server() -> Any:
     """The multiprocessing context that workers start from."""
+    _keep_addresses_short()
     context = _Workers()
     context.set_forkserver_preload(["megdet_hvd.data.loader"])
     return context
+
+
+def _keep_addresses_short() -> None:
+    """Have multiprocessing keep its sockets in a folder whose name fits a socket's address.
+
+    They lie below TMPDIR, for which batch systems make long names. It asks once a process, and
+    hands the answer down to workers.
+    """
+    usual = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) <= LONGEST_TEMPORARY_FOLDER:
+        return
+    for folder in _SHORT_FOLDERS:
+        if os.access(folder, os.W_OK | os.X_OK):
+            tempfile.tempdir = folder
+            try:
+                with suppress(OSError):
+                    util.get_temp_dir()  # one of our own in there, closed to others
+                    return
+            finally:
+                tempfile.tempdir = usual
 
 
 @contextmanager

@@ -88,5 +88,5 @@ class InLine(Evaluations):
             run.stopped = str(broken_off)
             return
         run.evaluation_due = False
-        run.ap = found.result.ap
+        run.ap, run.measured_at = found.result.ap, run.iteration
         self._pictures.draw(found)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.agree import Told, as_told, mark_agreed, raise_first
 from megdet_hvd.comm.ending import end_together, exception_of
 from megdet_hvd.comm.meeting import Alone, Meeting, MpiMeeting, StoreMeeting
 from megdet_hvd.comm.position import count_steps_anew, go_outside
@@ -28,6 +28,7 @@ from megdet_hvd.config.refit import Refit
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
 from megdet_hvd.engine.job import Job, training_job
+from megdet_hvd.engine.lock import holding
 from megdet_hvd.engine.log import borrowed_log, log_refit, log_urgent
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.program import HANG
@@ -35,7 +36,8 @@ from megdet_hvd.engine.result import TrainResult, result_of
 from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import as_storage_error, exists
 
 
 def train_as_member(
@@ -71,16 +73,18 @@ def train_as_member(
                 job.watchdog_s,
                 write=log_urgent,
                 exit_code=HANG,
-                gather=partial(meeting.gather, name="watchdog"),
+                # Its secret travels along.
+                gather=partial(meeting.gather, name="watchdog") if meeting.private else None,
             )
             refit = _refit(config, resumption, world.machines)
-            run = prepare_run(refit.config, world, path, resume=resume)
-            announce(run)
-            log_refit(refit, world)
-            execute(run)
+            with holding(path, world) as lock:
+                run = prepare_run(refit.config, world, path, resume=resume, lock=lock)
+                announce(run)
+                log_refit(refit, world)
+                execute(run)
             result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
         except BaseException as raised:
-            error = raised
+            error = as_storage_error(raised)
         endings = end_together(meeting, result, error)
         watchdog.stop()
     go_outside("outside of training")
@@ -153,26 +157,26 @@ def _agree_on_run(
     All members call it together, before Horovod runs.
 
     Raises:
-        UserError: on all members alike.
+        UserError, StorageError: on all members alike.
     """
-    problem: str | None = None
+    problem: Told | None = None
     path: Path | None = None
     resumption: Resumption | None = None
     try:
-        problem = _not_ready()
+        if (reason := _not_ready()) is not None:
+            raise UserError(reason)
         if meeting.rank == 0:
             path = _run_folder(config, run_folder, resume)
             resumption = _resumption(path, config) if resume else None
-    except UserError as error:
-        problem = str(error)
+    except (UserError, StorageError, OSError) as error:
+        known = as_storage_error(error)
+        if not isinstance(known, UserError | StorageError):
+            raise
+        problem = as_told(known)
     digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()
     found = meeting.gather((problem, digest, resume, (path, resumption)), "run")
-    problems = {rank: told[0] for rank, told in enumerate(found) if told[0] is not None}
-    if problems:
-        rank, told = next(iter(problems.items()))
-        everybody = len(problems) == meeting.size
-        raise mark_agreed(UserError(told if everybody else f"rank {rank}: {told}"))
-    others = [rank for rank, told in enumerate(found) if told[1:3] != found[0][1:3]]
+    raise_first([one[0] for one in found])
+    others = [rank for rank, one in enumerate(found) if one[1:3] != found[0][1:3]]
     if others:
         raise mark_agreed(
             UserError(
@@ -187,7 +191,7 @@ def _agree_on_run(
 def _resumption(path: Path, config: Config) -> Resumption:
     """Raises UserError: there is no run in ``path``."""
     folder = RunFolder(path)
-    if not folder.config.exists():
+    if not exists(folder.config):
         raise UserError(f"{path} holds no run to carry on (it has no config.yaml)")
     return resumption_of(path, config, load_config(folder.config), ())
 

@@ -26,7 +26,7 @@ class _BesideBar(logging.Handler):
     """Writes whole lines, above the progress bar where there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # a full disk takes the line, not the run
+        with suppress(Exception):  # a full disk or a closed stream takes the line, not the run
             _write_line(self.format(record), sys.stdout)
 
 
@@ -37,16 +37,15 @@ class _RunLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
-        if not isinstance(error, OSError):
-            super().handleError(record)
-        elif not self.failed:
+        if isinstance(error, Exception) and not self.failed:
             self.failed = True
             _log_lost(self.baseFilename, error)
 
 
-def _log_lost(file: str | Path, error: OSError) -> None:
+def _log_lost(file: str | Path, error: Exception) -> None:
+    reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
     LOGGER.warning(
-        f"warning: {file} can't be written ({error.strerror or error}), and the log goes on "
+        f"warning: {file} can't be written ({reason}), and the log goes on "
         "without; this is said once"
     )
 
@@ -121,7 +120,7 @@ def log_error(text: str) -> None:
 
 def log_urgent(text: str) -> None:
     """To standard error, and to the run's log file."""
-    with suppress(OSError):
+    with suppress(Exception):
         _write_line(text, sys.stderr)
     record = LOGGER.makeRecord(LOGGER.name, logging.ERROR, "", 0, text, (), None)
     for handler in LOGGER.handlers:

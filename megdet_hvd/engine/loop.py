@@ -61,6 +61,7 @@ def train_steps(
     Raises:
         RunError: on all ranks: a loss is not finite, or a rank met a picture it can't read and
             may not skip. Weights are then as after the last finished step.
+        StorageError: so, where a rank's storage did not give up a picture at the moment.
     """
     detector.train()
     iteration = start_iteration
@@ -76,6 +77,7 @@ def train_steps(
         optimizer.zero_grad()
         message = StatusMessage(world, device)
         message.problem = unreadable_problem(batches, config.data.unreadable_images)
+        message.storage = next((text for batch in batches for text in batch.failed), None)
         for number, batch in enumerate(batches):
             compute(iteration + 1, "forward")
             with autocast(config.precision, device):

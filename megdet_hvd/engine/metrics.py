@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.engine.spare import Spare
+from megdet_hvd.report.metrics_file import MetricsFile, read_metrics
 
 
 def _plain(value: Any) -> Any:
@@ -17,10 +18,18 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def lines_so_far(file: Path) -> MetricsFile:
+    """What a run has written; nothing, with a warning, where it can't be read. Rank 0 only."""
+    found = MetricsFile([], [])
+    with Spare(str(file), "read").writing():
+        found = read_metrics(file)
+    return found
+
+
 class Metrics:
     """Appends to ``metrics.jsonl`` and, where wanted, to TensorBoard event files.
 
-    A full disk costs lines, with one warning, and never the run.
+    Whatever goes wrong costs lines, with one warning, and never the run.
     """
 
     def __init__(self, file: Path, tensorboard: Path | None, from_iteration: int) -> None:
@@ -30,17 +39,17 @@ class Metrics:
         """The last line may have been cut off."""
         self._writer: Any = None
         if tensorboard is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
             self._spare_events = Spare(str(tensorboard))
             with self._spare_events.writing():
+                from torch.utils.tensorboard import SummaryWriter
+
                 self._writer = SummaryWriter(str(tensorboard), purge_step=from_iteration + 1)
 
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
-        record = {"kind": kind, "iteration": iteration, **values}
-        line = json.dumps(_plain(record)) + "\n"
         with self._spare.writing():
+            record = {"kind": kind, "iteration": iteration, **values}
+            line = json.dumps(_plain(record)) + "\n"
             before, self._torn = "\n" if self._torn else "", True
             with self._file.open("a") as file:
                 file.write(before + line)

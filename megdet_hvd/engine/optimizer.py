@@ -59,6 +59,36 @@ def build_optimizer(model: nn.Module, config: Config, *, hold: bool = True) -> A
         )
 
 
+def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+    """Take up the momentum in ``state``; what configuration sets stays as ``optimizer`` was built.
+
+    torch's ``load_state_dict`` brings back all of a group: its weight decay, momentum and whatever
+    else it was once built with.
+
+    Raises:
+        UserError: ``state`` belongs to other parameters, or groups of them.
+    """
+    had = [len(group["params"]) for group in state["param_groups"]]
+    have = [len(group["params"]) for group in optimizer.param_groups]
+    if had != have:
+        raise UserError(
+            f"resume: the optimizer's state in the checkpoint is of {_sizes(had)} parameters, and "
+            f"{_sizes(have)} are trained now; go on with the settings (learning.decay_bn, "
+            "model.frozen_stages, model.norm) that it was written with"
+        )
+    own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
+        if not group["momentum"]:
+            for parameter in group["params"]:  # it would lie there until a later resume asks for it
+                optimizer.state.pop(parameter, None)
+
+
+def _sizes(groups: list[int]) -> str:
+    return " + ".join(map(str, groups))
+
+
 def set_rate(optimizer: Any, rate: float) -> None:
     """Give every parameter group the learning rate of this iteration."""
     for group in optimizer.param_groups:

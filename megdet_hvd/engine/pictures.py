@@ -18,27 +18,29 @@ class RunPictures:
     folder: RunFolder
     data: DataSets
     world: World
-    _spare: Spare = field(default_factory=lambda: Spare("a picture"))
+    _curves: Spare = field(default_factory=lambda: Spare("the picture of the curves"))
+    _detections: Spare = field(default_factory=lambda: Spare("the picture of detections"))
 
     def draw(self, found: Evaluation) -> None:
         """Refresh both after an evaluation."""
         self.draw_curves()
         if self.world.is_main and self.data.val is not None:
-            draw_found(self.data.val, found, self.folder.detections, self._spare)
+            draw_found(self.data.val, found, self.folder.detections, self._detections)
 
     def draw_curves(self) -> None:
         """Refresh the curves."""
-        if not self.world.is_main or not self.folder.metrics.exists():
+        if not self.world.is_main:
             return
-        from megdet_hvd.report.curves import draw_curves
+        with self._curves.writing():
+            from megdet_hvd.report.curves import draw_curves
 
-        with self._spare.writing():
-            draw_curves(self.folder.metrics, self.folder.curves)
+            if self.folder.metrics.exists():
+                draw_curves(self.folder.metrics, self.folder.curves)
 
 
 def draw_found(index: ImageIndex, found: Evaluation, file: Path, spare: Spare) -> None:
     """Detections on pictures of ``index`` beside their ground truth, into ``file``."""
-    from megdet_hvd.report.detections import draw_detections
-
     with spare.writing():
+        from megdet_hvd.report.detections import draw_detections
+
         draw_detections(index, found.detections, file)

@@ -1,6 +1,6 @@
 """What a run works with: data opened, detector built, run folder made, checkpoint taken up."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,17 +8,21 @@ import torch
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
-from megdet_hvd.config.load import to_yaml
-from megdet_hvd.config.schema import Config
+from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.config.resume_rules import Change, changes
+from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
+from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
+from megdet_hvd.engine.fingerprints import measure
 from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
@@ -28,6 +32,7 @@ from megdet_hvd.engine.norms import (
     shares_statistics_with_all,
 )
 from megdet_hvd.engine.optimizer import build_optimizer
+from megdet_hvd.engine.resumption import filed
 from megdet_hvd.engine.run_folder import (
     RunFolder,
     check_writable,
@@ -35,10 +40,12 @@ from megdet_hvd.engine.run_folder import (
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
+from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
 from megdet_hvd.model.pretrained import fetch_backbone_weights
+from megdet_hvd.run_lock.lock import RunLock
 
 if TYPE_CHECKING:
     from megdet_hvd.engine.evaluations import Evaluations
@@ -65,8 +72,12 @@ class Run:
     """What of the detector is recomputed, in words."""
     iteration: int = 0
     """Optimizer steps done."""
+    saved: int = 0
+    """Of these, those that a checkpoint holds."""
     ap: float | None = None
     """Newest mmAP on the validation pictures."""
+    measured_at: int | None = None
+    """The iteration that ``ap`` was measured at."""
     best_ap: float | None = None
     """Highest so far."""
     evaluation_due: bool = False
@@ -75,6 +86,32 @@ class Run:
     """Why the run ended before its end, on request."""
     evaluations: "Evaluations | None" = None
     """Who measures the detector; None: nobody, or not yet."""
+    changes: tuple[Change, ...] = ()
+    """Settings that are other ones than in the checkpoint that was taken up."""
+    compared_after: int = 0
+    """An mmAP of this iteration or an earlier one was measured otherwise than it is now."""
+    measured_anew: bool = False
+    """Whether that is so since this resume."""
+    filed: dict[str, object] = field(default_factory=dict)
+    """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
+    lock: RunLock | None = None
+    """Rank 0's hold on the folder; None: other ranks, or nobody else can come."""
+    own_checkpoints: set[str] = field(default_factory=set)
+    """Names of those that this run wrote or found, on rank 0: no others are ever deleted."""
+
+    @property
+    def own_ap(self) -> float | None:
+        """The mmAP of the detector as it is now; None: it was not measured."""
+        return self.ap if self.measured_at == self.iteration else None
+
+    def still_ours(self) -> None:
+        """Before something is written into the folder: rank 0 must still hold it.
+
+        Raises:
+            RunError: on rank 0 alone: it was taken for gone, and another process writes there.
+        """
+        if self.lock is not None:
+            self.lock.check()
 
     @property
     def epoch(self) -> float:
@@ -83,12 +120,21 @@ class Run:
 
 
 def prepare_run(
-    config: Config, world: World, path: Path, *, resume: bool, anew: bool = False
+    config: Config,
+    world: World,
+    path: Path,
+    *,
+    resume: bool,
+    anew: bool = False,
+    prepared: DataConfig | None = None,
+    lock: RunLock | None = None,
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
     ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up, and with
-    ``anew`` it may hold a run without any checkpoint, whose place this one takes.
+    ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
+    files to read instead of those that ``config`` names, made from them. ``lock``: rank 0's hold
+    on the folder, for as long as the run lasts.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
@@ -98,7 +144,7 @@ def prepare_run(
         device = prepare_device(config, world)
     with together(world, "data"):
         data = open_datasets(
-            config.data,
+            prepared or config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "data"),
         )
@@ -125,8 +171,10 @@ def prepare_run(
         if resume and world.is_main:
             check_writable(folder)
             state = load_checkpoint(path)
+            state["best_ap"] = best_ap_of(folder, state["best_ap"])
         elif world.is_main:
             create_run_folder(path, to_yaml(config), anew=anew)
+        own = filed(load_config(folder.config)) if world.is_main and folder.config.exists() else {}
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
@@ -145,7 +193,11 @@ def prepare_run(
         scaler,
         shares_statistics_with_all(config, world),
         recomputation,
+        filed=own,
+        lock=lock,
     )
+    if resume and world.is_main:
+        run.own_checkpoints = {found.name for found in list_checkpoints(folder.checkpoints)}
     if resume:
         _take_up(run, broadcast_object(state, world, "checkpoint"))
     else:
@@ -171,10 +223,29 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
         run.iteration = restore_state(
             state, run.detector, run.optimizer, run.scaler, run.config, run.data.train, run.world
         )
+        _check_end(run)
+    run.changes = tuple(changes(state["config"], run.config))
+    run.saved = run.iteration
     run.ap, run.best_ap = state["ap"], state["best_ap"]
     run.evaluation_due = state.get("evaluation_due", False)
+    run.compared_after = state.get("compared_after", 0)
+    way = measure(run.config, run.data.val)
+    if state.get("measure", way) != way:
+        run.ap = run.best_ap = None
+        run.compared_after, run.measured_anew = run.iteration - run.evaluation_due, True
+    run.measured_at = None if run.ap is None else run.iteration
     if run.world.is_main:
         forget_after(run.folder.metrics, run.iteration, evaluation_due=run.evaluation_due)
+
+
+def _check_end(run: Run) -> None:
+    end = run.derived.end_iteration
+    if end < run.iteration:
+        raise UserError(
+            f"resume: the run would end after iteration {end}, and the checkpoint is of iteration "
+            f"{run.iteration}; raise learning.max_iterations={run.config.learning.max_iterations}, "
+            f"or let the policy ({run.config.learning.policy}) end later"
+        )
 
 
 def _where(world: World) -> str:
@@ -216,5 +287,20 @@ def announce(run: Run) -> None:
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
     LOGGER.info(run.recomputation)
+    for change in run.changes if world.is_main else ():
+        _tell(change)
+    if run.measured_anew:
+        LOGGER.info(
+            f"mmAP was measured otherwise up to iteration {run.compared_after}: best.pt is chosen "
+            "among later ones"
+        )
     if run.iteration:
         LOGGER.info(f"carrying on after iteration {run.iteration} (epoch {run.epoch:.2f})")
+
+
+def _tell(change: Change) -> None:
+    """What becomes of a setting that was changed for this resume."""
+    if change.rule.answer == "no effect":
+        LOGGER.warning(f"warning: {change}, which has no effect: {change.rule.words}")
+    else:
+        LOGGER.info(f"{change}: {change.rule.words}")

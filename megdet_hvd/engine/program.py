@@ -19,8 +19,10 @@ from megdet_hvd.cluster.bind import bind_process
 from megdet_hvd.cluster.cores import CoreShare
 from megdet_hvd.cluster.handover import STOP_FILE
 from megdet_hvd.cluster.launch import Launch, read_launch
+from megdet_hvd.cluster.limits import raise_open_files
 from megdet_hvd.cluster.mpi_start import meet_once
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
@@ -40,6 +42,14 @@ STOPPED = 5
 """Stopped on request: nothing is wrong, and the run can be carried on."""
 STORAGE_ERROR = 6
 """Storage that fails for the moment: the same may go well later."""
+
+
+def code_of(error: UserError | RunError | StorageError) -> int:
+    """The exit code of a program that this error ends."""
+    if isinstance(error, StorageError):
+        return STORAGE_ERROR
+    return USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+
 
 _LET_RANK_0_SPEAK_S = 2.0
 _LET_WATCHDOG_SPEAK_S = 2.5
@@ -84,6 +94,7 @@ def run_program(
         launch = read_launch(os.environ)
         meet_once(launch, os.environ)
         cores = bind_process(launch, os.environ)  # before libraries start threads
+        raise_open_files()
     except UserError as error:
         return refused(error)
     if stoppable:
@@ -108,11 +119,24 @@ def listen(launch: Launch) -> None:
     )
 
 
-def refused(error: UserError) -> int:
+def refused(error: UserError | RunError | StorageError) -> int:
     """Say why this process can't take part, before it knows of others; returns the exit code."""
     print(f"error: {error}", file=sys.stderr, flush=True)
-    ending.tell(USER_ERROR, str(error))
-    return USER_ERROR
+    ending.tell(code_of(error), str(error))
+    return code_of(error)
+
+
+def attempted(
+    configure: Callable[[], T],
+) -> tuple[T | None, UserError | StorageError | None]:
+    """What ``configure`` returns, or the error that the user is to be told of."""
+    try:
+        return configure(), None
+    except (UserError, StorageError, OSError) as error:
+        known = as_storage_error(error)
+        if not isinstance(known, UserError | StorageError):
+            raise
+        return None, known
 
 
 def _configured(
@@ -123,18 +147,15 @@ def _configured(
 ) -> int:
     from megdet_hvd.comm.beforehand import rank_0_decides
 
-    def attempt() -> tuple[T | None, UserError | None]:
-        try:
-            return configure(), None
-        except UserError as error:
-            return None, error
+    def attempt() -> tuple[T | None, UserError | StorageError | None]:
+        return attempted(configure)
 
     try:
         value, problem = rank_0_decides(attempt, launch) if rank_0_configures else attempt()
+    except UserError as error:  # of the meeting itself: a key that is none
+        return refused(error)
     except RunError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        ending.tell(RUN_ERROR, str(error))
-        return RUN_ERROR
+        return refused(error)
     except Exception as fault:
         end_on_fault(launch.rank or 0, fault)
     if problem is not None and launch.controller == "single":
@@ -142,7 +163,12 @@ def _configured(
     return _together(launch.rank or 0, value, problem, program)
 
 
-def _together(rank: int, value: T | None, problem: UserError | None, program: _Program[T]) -> int:
+def _together(
+    rank: int,
+    value: T | None,
+    problem: UserError | StorageError | None,
+    program: _Program[T],
+) -> int:
     from megdet_hvd.comm.abort import end_job
     from megdet_hvd.comm.agree import is_agreed
     from megdet_hvd.comm.session import start, stop
@@ -159,7 +185,7 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
             bn_groups=wishes.bn_groups,
             facts=wishes.facts,
             check=wishes.check,
-            problem=None if problem is None else str(problem),
+            problem=problem,
         )
         rank = world.rank
         start_log(world)
@@ -179,8 +205,11 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
         stop()
         watchdog.stop()
         return code
-    except (UserError, RunError) as error:
-        code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+    except BaseException as raised:
+        error = as_storage_error(raised)
+        if not isinstance(error, UserError | RunError | StorageError):
+            end_on_fault(rank, raised, watched=watchdog.watches)
+        code = code_of(error)
         if is_agreed(error):
             if rank == 0:
                 log_error(str(error))
@@ -193,8 +222,6 @@ def _together(rank: int, value: T | None, problem: UserError | None, program: _P
         log_error(str(error))
         ending.tell(code, str(error))
         end_job(code)
-    except BaseException as fault:
-        end_on_fault(rank, fault, watched=watchdog.watches)
     raise AssertionError("end_job does not return")
 
 

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.status import LOSS_PARTS, StepStatus
 
 
@@ -50,10 +51,12 @@ class Progress:
         self._trained_steps = 0
         self._bar: Any = None
         self._shown = shown
+        self._spare = Spare("the progress bar", "shown")
         if shown and wants_bar(config.log.progress, launcher, sys.stdout.isatty()):
-            self._bar = tqdm(
-                total=end, initial=start, unit="it", dynamic_ncols=True, file=sys.stdout
-            )
+            with self._spare.writing():
+                self._bar = tqdm(
+                    total=end, initial=start, unit="it", dynamic_ncols=True, file=sys.stdout
+                )
 
     def outside(self, seconds: float) -> None:
         """Time since the last step that was not training."""
@@ -72,7 +75,8 @@ class Progress:
         for name, value in status.balance.items():
             self._balance[name] = self._balance.get(name, 0.0) + value
         if self._bar is not None:
-            self._bar.update(1)
+            with self._spare.writing():
+                self._bar.update(1)
         if iteration % self._every and iteration != self._end:
             return None
         elapsed = max(time.monotonic() - self._since - interval.evaluated_s, 1e-9)
@@ -99,10 +103,11 @@ class Progress:
     def _show(self, iteration: int, metrics: dict[str, float], left_s: float) -> None:
         waiting = 100 * metrics["data_s"] / metrics["step_s"]
         if self._bar is not None:
-            self._bar.set_postfix_str(
-                f"loss {metrics['loss']:.3f}, rate {metrics['rate']:.2g}, "
-                f"{metrics['images_per_s']:.1f} images/s"
-            )
+            with self._spare.writing():
+                self._bar.set_postfix_str(
+                    f"loss {metrics['loss']:.3f}, rate {metrics['rate']:.2g}, "
+                    f"{metrics['images_per_s']:.1f} images/s"
+                )
         elif self._shown:
             parts = " ".join(f"{part} {metrics[part]:.3f}" for part in LOSS_PARTS)
             LOGGER.info(
@@ -114,7 +119,8 @@ class Progress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
-            self._bar.close()
+            with self._spare.writing():
+                self._bar.close()
 
 
 def clock(seconds: float) -> str:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.checkpoint.naming import BEST, latest_checkpoint
+from megdet_hvd.engine.metrics import lines_so_far
 from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.serialize import serializable
 
 
+@serializable
 @dataclass(frozen=True)
 class TrainResult:
     """A finished training; the same on every member."""
@@ -35,7 +37,7 @@ class TrainResult:
 
 def result_of(folder: RunFolder, iteration: int, epoch: float) -> TrainResult:
     """Read from the run folder. Rank 0 only."""
-    evaluations = read_metrics(folder.metrics).eval
+    evaluations = lines_so_far(folder.metrics).eval
     last = evaluations[-1] if evaluations else {}
     known = [line["AP"] for line in evaluations if line.get("AP") is not None]
     best = folder.checkpoints / BEST

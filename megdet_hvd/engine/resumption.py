@@ -13,21 +13,19 @@ from megdet_hvd.config.before import Before
 from megdet_hvd.config.bn_groups import Machines
 from megdet_hvd.config.load import config_to_dict, sets
 from megdet_hvd.config.refit import MAY_STAND, Refit, refit
-from megdet_hvd.config.schema import Config, DataConfig
+from megdet_hvd.config.resume_rules import at_path, refuse_changes
+from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
 
 
+@serializable
 class Resumption:
     """What is known of a run that is carried on."""
 
     def __init__(self, config: Config, given: Collection[str], before: Before | None) -> None:
         """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
         self._config, self._given, self.before = config, frozenset(given), before
-
-    def with_data(self, data: DataConfig) -> "Resumption":
-        """The same run, carried on with other files of its data: those that were prepared."""
-        config = self._config.model_copy(update={"data": data})
-        return Resumption(config, self._given, self.before)
 
     def refit(self, machines: Machines) -> Refit:
         """How the run goes on, given the ranks of each machine.
@@ -64,18 +62,28 @@ def resumption_of(
         own: the run's own configuration, from its folder.
         overrides: words of this resume's own command line; the words of a job that is requeued
             are no wish for another layout and don't belong here.
+
+    Raises:
+        UserError: a setting was changed that a resumed run keeps.
     """
-    asked, had = config_to_dict(config), config_to_dict(own)
-    given = [
-        key for key in MAY_STAND if sets(overrides, key, config) or _at(asked, key) != _at(had, key)
-    ]
     try:
         before = read_before(folder)
     except UserError:
         before = None
+    if before is not None and before.config:
+        refuse_changes(before.config, config)
+    asked, had = config_to_dict(config), config_to_dict(own)
+    then = None if before is None else before.filed
+    given = [
+        key
+        for key in MAY_STAND
+        if sets(overrides, key, config)
+        or at_path(asked, key) != at_path(had, key)
+        or (then is not None and at_path(had, key) != then.get(key))  # the file was edited
+    ]
     return Resumption(config, given, before)
 
 
-def _at(tree: dict[str, dict[str, object]], key: str) -> object:
-    section, _, name = key.partition(".")
-    return tree[section][name]
+def filed(own: Config) -> dict[str, object]:
+    """What ``own``, the run folder's file, says of the settings that a resume fits."""
+    return {key: at_path(config_to_dict(own), key) for key in MAY_STAND}

@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
+from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.cluster import ending
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import gather_objects
@@ -17,7 +18,8 @@ from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
-from megdet_hvd.engine.saving import checkpoint_due, save
+from megdet_hvd.engine.saving import checkpoint_due, save, save_best
+from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.summary import summary
 
 Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
@@ -57,15 +59,17 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         end_iteration=end,
         local_size=world.local_size,
         cores=world.cores,
+        limit_s=config.watchdog.seconds,
     )
     skipped = 0
-    with closing(progress):
+    with closing(progress), _at_stake(run):
         if evaluations is not None:
             began = time.monotonic()
             _before_steps(run, evaluations)
             progress.outside(time.monotonic() - began)
         for step in _steps(run, loader) if run.stopped is None else ():
             go_outside("between steps")
+            run.still_ours()
             run.iteration = step.iteration
             ending.note(iteration=run.iteration)
             skipped += step.status.skipped
@@ -87,6 +91,8 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             needed = evaluations is not None and evaluations.needs_checkpoint
             if checkpoint_due(run, run.iteration) or (measured and needed):
                 save(run)
+            elif measured:
+                save_best(run)
             if evaluations is not None:
                 evaluations.look()
             progress.outside(time.monotonic() - began)
@@ -100,9 +106,27 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     if metrics is not None:
         metrics.close()
     if run.world.is_main and run.stopped is None:
-        for words in summary(folder, run.iteration):
-            LOGGER.info(words)
+        with Spare("the summary").writing():
+            for words in summary(folder, run.iteration):
+                LOGGER.info(words)
     return run
+
+
+@contextmanager
+def _at_stake(run: Run) -> Iterator[None]:
+    """Inside, whoever ends rank 0's process is told what that costs."""
+
+    def lost() -> str:
+        count = run.iteration - run.saved
+        since = f"since {checkpoint_name(run.saved)}" if run.saved else "so far"
+        return f"{count} iteration{'' if count == 1 else 's'} {since}"
+
+    if run.world.is_main:
+        stopping.stake(lost)
+    try:
+        yield
+    finally:
+        stopping.stake(None)
 
 
 def _before_steps(run: Run, evaluations: Evaluations) -> None:
@@ -117,6 +141,8 @@ def _before_steps(run: Run, evaluations: Evaluations) -> None:
     measured = made_up and not evaluations.needs_checkpoint and run.stopped is None
     if measured and checkpoint_due(run, run.iteration):
         save(run)
+    elif measured:
+        save_best(run)
 
 
 def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:

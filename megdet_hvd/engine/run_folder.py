@@ -9,7 +9,8 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.checkpoint.naming import list_checkpoints
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import as_storage_error, exists, retried
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,10 @@ def create_run_folder(path: Path, config_text: str, *, anew: bool = False) -> Ru
 
     Raises:
         UserError: the folder can't be written, or holds another run already.
+        StorageError: it can't be written at the moment.
     """
     folder = RunFolder(path)
-    if folder.config.exists() and not (anew and not list_checkpoints(folder.checkpoints)):
+    if exists(folder.config) and not (anew and not list_checkpoints(folder.checkpoints)):
         raise UserError(
             f"{path} already holds a run; carry it on with --resume {path}, or choose another "
             "name=…"
@@ -81,16 +83,28 @@ def create_run_folder(path: Path, config_text: str, *, anew: bool = False) -> Ru
         # Whole or not at all: a job that is killed here is started anew from this file.
         write_bytes(folder.config, config_text.encode())
     except OSError as error:
-        raise UserError(
-            f"{path}: the run folder can't be written ({error.strerror}); choose another place "
-            "with output=FOLDER"
-        ) from None
+        raise cannot_make(path, error) from None
     return folder
 
 
+def cannot_make(path: Path, error: OSError) -> UserError | StorageError:
+    """What to raise for a run folder that can't be written."""
+    known = as_storage_error(error)
+    if isinstance(known, StorageError):
+        return known
+    return UserError(
+        f"{path}: the run folder can't be written ({error.strerror}); choose another place "
+        "with output=FOLDER"
+    )
+
+
 def check_writable(folder: RunFolder) -> None:
-    """Raise UserError where a run to be resumed can't be written to. Rank 0 only."""
+    """Raise UserError where a run to be resumed can't be written to. Rank 0 only.
+
+    Raises OSError where storage does not answer, for which ``os.access`` has no other word.
+    """
     if not os.access(folder.path, os.W_OK):
+        retried(lambda: os.stat(folder.path))
         raise UserError(
             f"{folder.path}: the run folder can't be written; mend its permissions, or copy it"
         )
@@ -102,11 +116,15 @@ def find_run(output: Path) -> RunFolder:
     Raises:
         UserError: there is none.
     """
-    runs = [
-        (list_checkpoints(folder / "checkpoints")[-1].stat().st_mtime, folder)
-        for folder in (output.iterdir() if output.is_dir() else ())
-        if (folder / "config.yaml").exists() and list_checkpoints(folder / "checkpoints")
-    ]
+
+    def with_checkpoints() -> list[tuple[float, Path]]:
+        return [
+            (list_checkpoints(folder / "checkpoints")[-1].stat().st_mtime, folder)
+            for folder in (output.iterdir() if output.is_dir() else ())
+            if (folder / "config.yaml").exists() and list_checkpoints(folder / "checkpoints")
+        ]
+
+    runs = retried(with_checkpoints)
     if not runs:
         raise UserError(
             f"{output} holds no run with a checkpoint to resume; name its folder: --resume FOLDER"
@@ -120,16 +138,18 @@ def forget_after(metrics: Path, iteration: int, *, evaluation_due: bool = False)
     Where the file can't be written it stays as it is; readers let the later of two lines count.
     ``evaluation_due``: so does the evaluation after ``iteration`` itself.
     """
-    if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text().splitlines():
-        try:
-            record = json.loads(line)
-            again = evaluation_due and record["kind"] == "eval"
-            if record["iteration"] < iteration + (0 if again else 1):
-                kept.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue  # half a line, written when the power went
     with suppress(OSError):
+        if not metrics.exists():
+            return
+        kept = []
+        for line in retried(
+            lambda: metrics.read_text(encoding="utf-8", errors="replace")
+        ).splitlines():
+            try:
+                record = json.loads(line)
+                again = evaluation_due and record["kind"] == "eval"
+                if record["iteration"] < iteration + (0 if again else 1):
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # half a line, written when the power went
         write_bytes(metrics, "".join(f"{line}\n" for line in kept).encode())

@@ -1,16 +1,22 @@
 """Checkpoints of a run: when they are due, and what follows where one can't be written."""
 
+from pathlib import Path
+
 from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
-from megdet_hvd.checkpoint.naming import checkpoint_name, list_checkpoints
+from megdet_hvd.checkpoint.naming import BEST, checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
-from megdet_hvd.comm.agree import mark_agreed
+from megdet_hvd.comm.agree import Told, as_told, mark_agreed
 from megdet_hvd.comm.exchange import broadcast_object
 from megdet_hvd.comm.position import go_outside
+from megdet_hvd.engine.best import is_better
+from megdet_hvd.engine.fingerprints import measure
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
+from megdet_hvd.engine.spare import reason_of
 from megdet_hvd.engine.state import capture_state
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.storage import as_storage_error
 
 
 def checkpoint_due(run: Run, iteration: int) -> bool:
@@ -27,19 +33,45 @@ def checkpoint_due(run: Run, iteration: int) -> bool:
 def save(run: Run, *, last: bool = False) -> None:
     """Write a checkpoint. Every process calls it together.
 
-    Between two that are due (a stop on request) it never becomes ``best.pt``, so that a run in
-    two parts keeps the same one as a run in one. Where it can't be written, the former ones stay
-    and the run goes on, unless ``checkpoint.on_error`` says stop or it is the ``last`` one.
+    It becomes ``best.pt`` where it was measured itself and is the best so far. Where it can't be
+    written, the former ones stay and the run goes on, unless ``checkpoint.on_error`` says stop or
+    it is the ``last`` one.
 
     Raises:
         RunError: on all ranks alike; names the newest good checkpoint.
+        StorageError: so, where the storage fails for the moment: the run may be tried again.
     """
+    name = checkpoint_name(run.iteration)
+    problem = _write(run, name)
+    if run.evaluations is not None:
+        run.evaluations.saved(run.folder.checkpoints / name if problem is None else None)
+    if problem is not None:
+        _failed(run, problem, last or run.iteration == run.derived.end_iteration)
+
+
+def save_best(run: Run) -> None:
+    """Write ``best.pt`` alone, where no checkpoint is due and the detector is the best so far.
+
+    Every process calls it together, after the detector as it is now was measured. Errors as in
+    :func:`save`.
+    """
+    if broadcast_object(_is_best(run), run.world, "checkpoint.best"):  # rank 0's files count
+        problem = _write(run, BEST)
+        if problem is not None:
+            _failed(run, problem, last=False)
+
+
+def _is_best(run: Run) -> bool:
+    """The untrained detector is measured for comparison, not to be kept."""
+    return run.iteration > 0 and is_better(run.own_ap, run.best_ap)
+
+
+def _write(run: Run, name: str) -> Told | None:
+    """Write the state under a name; what went wrong, the same on all ranks."""
     go_outside("checkpoint")
-    due = checkpoint_due(run, run.iteration) and not run.evaluation_due
-    best_before = run.best_ap
-    best = due and run.ap is not None and (run.best_ap is None or run.ap > run.best_ap)
+    best_before, best = run.best_ap, _is_best(run)
     if best:
-        run.best_ap = run.ap
+        run.best_ap = run.own_ap
     state = capture_state(
         run.detector,
         run.optimizer,
@@ -48,36 +80,68 @@ def save(run: Run, *, last: bool = False) -> None:
         run.data.train,
         run.world,
         iteration=run.iteration,
-        ap=run.ap,
+        ap=run.own_ap,
         best_ap=run.best_ap,
         shared_statistics=run.shared_statistics,
         evaluation_due=run.evaluation_due,
     )
-    problem: str | None = None
+    state |= {
+        "filed": run.filed,
+        "measure": measure(run.config, run.data.val),
+        "compared_after": run.compared_after,
+    }
+    problem: Told | None = None
     if run.world.is_main:
-        path = run.folder.checkpoints / checkpoint_name(run.iteration)
+        path = run.folder.checkpoints / name
+        run.still_ours()
         try:
-            save_checkpoint(path, state)
-            if best:
-                mark_best(path)
-            protected = () if run.evaluations is None else run.evaluations.protected
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, protected)
-        except (UserError, OSError) as error:
-            problem = str(error)
+            save_checkpoint(path, state, before_it_shows=run.still_ours)
+            if name != BEST:
+                run.own_checkpoints.add(name)
+        except (UserError, StorageError, OSError) as error:
+            known = as_storage_error(error)
+            problem = as_told(known if isinstance(known, StorageError) else UserError(str(known)))
+        if problem is None and name != BEST and not _after(run, path, best):
+            run.best_ap = best_before
     problem = broadcast_object(problem, run.world, "checkpoint.problem")
-    if run.evaluations is not None:
-        file = run.folder.checkpoints / checkpoint_name(run.iteration)
-        run.evaluations.saved(file if problem is None else None)
-    if problem is not None:
+    if problem is None:
+        run.saved = run.saved if name == BEST else run.iteration
+    else:
         run.best_ap = best_before
-        _failed(run, problem, last or run.iteration == run.derived.end_iteration)
+    return problem
 
 
-def _failed(run: Run, problem: str, last: bool) -> None:
-    text = f"iteration {run.iteration}: the checkpoint could not be written: {problem}"
+def _after(run: Run, path: Path, best: bool) -> bool:
+    """Mark a checkpoint that was written, and clear others away; whether it could be marked.
+
+    Training goes on where that fails: the checkpoint is there.
+    """
+    marked = True
+    try:
+        if best:
+            marked = False
+            mark_best(path)
+            marked = True
+        protected = () if run.evaluations is None else run.evaluations.protected
+        prune_checkpoints(
+            run.folder.checkpoints,
+            run.config.checkpoint.keep,
+            protected,
+            own=run.own_checkpoints,
+        )
+    except Exception as error:
+        reason = reason_of(error)
+        LOGGER.warning(f"warning: checkpoints after iteration {run.iteration}: {reason}")
+    return marked
+
+
+def _failed(run: Run, problem: Told, last: bool) -> None:
+    kind, reason = problem
+    text = f"iteration {run.iteration}: the checkpoint could not be written: {reason}"
     if last or run.config.checkpoint.on_error == "stop":
         good = _newest_good(run) if run.world.is_main else ""
-        raise mark_agreed(RunError(f"{text}. {good}"))
+        raised = StorageError if kind == "StorageError" else RunError
+        raise mark_agreed(raised(f"{text}. {good}"))
     if run.world.is_main:
         end = run.derived.end_iteration
         later = range(run.iteration + 1, end + 1)

@@ -9,9 +9,12 @@ from megdet_hvd.bn.running import averaged_running_statistics, running_buffers
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import config_to_dict
+from megdet_hvd.config.resume_rules import refuse_changes
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.engine.fingerprints import order_of_pictures
 from megdet_hvd.engine.norms import sharing_of
+from megdet_hvd.engine.optimizer import load_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.initialise import load_exactly
 
@@ -53,6 +56,7 @@ def capture_state(
         "iteration": iteration,
         "images_seen": iteration * config.global_batch,
         "images_per_epoch": len(data),
+        "pictures": order_of_pictures(data),
         "ap": ap,
         "best_ap": best_ap,
         "evaluation_due": evaluation_due,
@@ -82,18 +86,20 @@ def restore_state(
 ) -> int:
     """Put a checkpoint's state back, the same on every process; returns the iteration.
 
-    Weights, optimizer and gradient scaler do not depend on the number of processes. Running
+    Weights, momentum and gradient scaler do not depend on the number of processes; what
+    configuration sets of the optimizer stays as it was built. Running
     statistics are each process's own where the groups that share them are as before, else the
     average of all. torch's generators go on where the number of processes is as before; with
     another they start anew, which changes nothing: pictures, augmentation and samples are drawn
     from the seed, the epoch and the picture.
 
     Raises:
-        UserError: the checkpoint belongs to other data, another batch or another model.
+        UserError: the checkpoint belongs to other data, another batch or another model; a
+            setting was changed that a resumed run keeps.
     """
     _check_same_run(state, config, data)
     load_exactly(detector, state["model"], "the checkpoint to carry on from")
-    optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(optimizer, state["optimizer"])
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     if state["world"] == world.size:
@@ -124,16 +130,32 @@ def own_statistics(
 
 
 def _check_same_run(state: dict[str, Any], config: Config, data: ImageIndex) -> None:
-    before = state["config"]
+    refuse_changes(state["config"], config)
     pairs = [
-        ("global_batch", before["global_batch"], config.global_batch),
-        ("seed", before["seed"], config.seed),
-        ("training pictures", state["images_per_epoch"], len(data)),
-        ("categories", state["categories"], list(data.categories)),
+        ("number of training pictures", state["images_per_epoch"], len(data)),
+        ("list of classes", *_first_difference(state["categories"], list(data.categories))),
     ]
     for name, old, new in pairs:
         if old != new:
             raise UserError(
-                f"resume: {name} was {old} in the checkpoint and is {new} now; a resumed run "
-                "keeps them. To start anew from its weights, pass model.init_from=CHECKPOINT"
+                f"resume: the {name} was {old} in the checkpoint and is {new} now; a resumed run "
+                f"keeps them. {_ANEW}"
             )
+    order = order_of_pictures(data)
+    if state.get("pictures", order) != order:
+        raise UserError(
+            f"resume: the {len(data)} training pictures have other ids, or another order, than "
+            "those of the checkpoint, so that this epoch would go on with the wrong ones; give "
+            f"the same annotation files in data.train. {_ANEW}"
+        )
+
+
+def _first_difference(before: list[str], now: list[str]) -> tuple[str, str]:
+    """Of two lists of classes, in words that differ where the lists do."""
+    for label, (old, new) in enumerate(zip(before, now, strict=False), 1):
+        if old != new:
+            return f"{len(before)} long with {old!r} in place {label}", f"{len(now)} with {new!r}"
+    return f"{len(before)} long", f"{len(now)} long"
+
+
+_ANEW = "To start anew from its weights, pass model.init_from=CHECKPOINT"

@@ -19,7 +19,7 @@ from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.world import World
-from megdet_hvd.errors import RunError
+from megdet_hvd.errors import RunError, StorageError
 from megdet_hvd.model.balance import SampleBalance
 
 LOSS_PARTS = ("rpn_class", "rpn_box", "class", "box")
@@ -61,6 +61,9 @@ class StatusMessage:
         self.images = 0
         self.skipped = 0
         self.problem: str | None = None
+        """Why this rank can't go on."""
+        self.storage: str | None = None
+        """Why its storage does not let it go on at the moment."""
         self._flat: Tensor | None = None
         self._handle: Any = None
 
@@ -83,7 +86,7 @@ class StatusMessage:
             [
                 self.images,
                 self.skipped,
-                self.problem is not None,
+                self.problem is not None or self.storage is not None,
                 stopping.wanted() is not None,
                 *self.shares.values(),
                 *self.squared_shares.values(),
@@ -103,6 +106,7 @@ class StatusMessage:
 
         Raises:
             RunError: on every rank, when any cannot go on; names iteration, ranks and reasons.
+            StorageError: so, where storage is all that keeps them from it.
         """
         assert self._flat is not None, "send() comes first"
         total = self._flat.tolist()
@@ -115,22 +119,25 @@ class StatusMessage:
         shares, squares = rest[: len(STAGES)], rest[len(STAGES) : 2 * len(STAGES)]
         bad, *sums = rest[2 * len(STAGES) :]
         if failed or bad:
-            raise mark_agreed(RunError(self._reasons(iteration, images)))
+            raise mark_agreed(self._reasons(iteration, images))
         mean = {part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)}
         balance: dict[str, float] = {}
         for stage, share, square in zip(STAGES, shares, squares, strict=True):
             balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
         return StepStatus(mean, int(count), int(skipped), balance, stops > 0)
 
-    def _reasons(self, iteration: int, images: str) -> str:
+    def _reasons(self, iteration: int, images: str) -> RunError | StorageError:
         own = self.problem
         parts = dict(zip(LOSS_PARTS, self.sums.tolist(), strict=True))
         if own is None and not torch.isfinite(self.sums).all():
             shown = ", ".join(f"{part} {value:g}" for part, value in parts.items())
             own = f"the loss is not finite ({shown}, summed over its images) on {images}"
-        reasons = gather_objects(own, self.world, "reasons")
-        told = "; ".join(f"rank {rank}: {text}" for rank, text in enumerate(reasons) if text)
-        return f"iteration {iteration}: {told}"
+        found = gather_objects((own, self.storage), self.world, "reasons")
+        lasting = [f"rank {rank}: {text}" for rank, (text, _) in enumerate(found) if text]
+        passing = [f"rank {rank}: {text}" for rank, (_, text) in enumerate(found) if text]
+        told = f"iteration {iteration}: {'; '.join(lasting + passing)}"
+        # What would come again is not to be tried again.
+        return RunError(told) if lasting else StorageError(told)
 
 
 def _mean_and_spread(name: str, total: float, squares: float, count: float) -> dict[str, float]:

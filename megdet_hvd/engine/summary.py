@@ -13,10 +13,10 @@ def summary(folder: RunFolder, end_iteration: int) -> list[str]:
         last, first = evaluations[-1], evaluations[0]
         beside = ""
         if first["iteration"] == 0 and last is not first:
-            beside = f"; the untrained model: {_shown(first['AP50'])}"
+            beside = f"; the untrained model: {_shown(first.get('AP50'))}"
         lines.append(
-            f"after {end_iteration} iterations: AP@.5 on validation {_shown(last['AP50'])}"
-            f"{beside}; mmAP {_shown(last['AP'])}"
+            f"after {end_iteration} iterations: AP@.5 on validation {_shown(last.get('AP50'))}"
+            f"{beside}; mmAP {_shown(last.get('AP'))}"
         )
     best = folder.checkpoints / BEST
     pictures = [p for p in (folder.curves, folder.detections) if p.exists()]
@@ -25,5 +25,5 @@ def summary(folder: RunFolder, end_iteration: int) -> list[str]:
     return lines
 
 
-def _shown(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3f}"
+def _shown(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "none"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from megdet_hvd.evaluation.boxes import FoundBoxes, GroundTruth
+from megdet_hvd.serialize import serializable
 
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """Names of the 12 numbers, in pycocotools' order. AP is the paper's mmAP, AP@[.50:.95]."""
@@ -28,6 +29,7 @@ _MEANING = (
 )
 
 
+@serializable
 @dataclass(frozen=True)
 class CocoResult:
     """How well the detections of a set of pictures fit its ground truth."""

@@ -1,5 +1,7 @@
 """A detector measured on a data set, by all ranks together."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import nn
@@ -11,6 +13,7 @@ from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.boxes import FoundBoxes
 from megdet_hvd.evaluation.coco_ap import CocoResult, score
 from megdet_hvd.evaluation.gather import gather_detections
@@ -34,8 +37,26 @@ class Evaluation:
         return self.numbering.found_boxes(self.detections)
 
 
+@contextmanager
+def contained(active: bool = True) -> Iterator[None]:
+    """Inside, whatever goes wrong is a UserError, which the ranks can agree on and survive."""
+    try:
+        yield
+    except (UserError, stopping.StopRequested):
+        raise
+    except Exception as error:
+        if not active:
+            raise
+        raise UserError(f"{type(error).__name__}: {error}") from error
+
+
 def evaluate_detector(
-    detector: nn.Module, index: ImageIndex, config: Config, world: World
+    detector: nn.Module,
+    index: ImageIndex,
+    config: Config,
+    world: World,
+    *,
+    survives: bool = False,
 ) -> Evaluation:
     """Detect on every picture of ``index`` and compare with its ground truth.
 
@@ -48,6 +69,7 @@ def evaluate_detector(
         index: the validation pictures; ``config.evaluation.max_images`` takes the first few.
         config: precision, batch size and picture size are read from it.
         world: who takes part.
+        survives: whatever goes wrong on a rank is a UserError of all, which leaves none waiting.
 
     Raises:
         UserError: on all ranks alike; a picture can't be decoded.
@@ -58,7 +80,7 @@ def evaluate_detector(
     batches = share_out(index.aspects[:count].tolist(), images_per_batch, world.rank, world.size)
     found: dict[int, Detections] = {}
     unreadable = 0
-    with together(world, "evaluation"):
+    with together(world, "evaluation"), contained(survives):
         found, skipped = detect(
             detector,
             index,
@@ -80,7 +102,8 @@ def evaluate_detector(
     numbering = Numbering.of(index, range(count))
     assert len(detections) + unreadable == count, (len(detections), unreadable, count)
     result: CocoResult | None = None
-    if world.is_main:
-        truth = numbering.ground_truth()
-        result = score(truth, numbering.found_boxes(detections), unreadable=unreadable)
+    with together(world, "evaluation.score"), contained(survives):
+        if world.is_main:
+            truth = numbering.ground_truth()
+            result = score(truth, numbering.found_boxes(detections), unreadable=unreadable)
     return Evaluation(broadcast_object(result, world, "evaluation.result"), numbering, detections)

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.world import World
 from megdet_hvd.data.batch import Detections
+from megdet_hvd.serialize import serializable
 
 
+@serializable
 @dataclass(frozen=True)
 class Packed:
     """Detections of one rank's pictures in five arrays: 28 bytes a box, 16 a picture."""

@@ -12,7 +12,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections, Unreadable
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.loader import eval_batches
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.evaluation.device import autocast
 
 
@@ -61,6 +61,7 @@ def detect(
     Raises:
         UserError: a picture can't be decoded and ``data.unreadable_images`` is ``stop``.
             Otherwise it has no detections and is returned in the second list.
+        StorageError: a picture's file can't be read at the moment.
     """
     device = next(detector.parameters()).device
     positions = [position for batch in batches for position in batch]
@@ -75,7 +76,10 @@ def detect(
             images_per_batch,
             local_size=local_size,
             cores=cores,
+            limit_s=config.watchdog.seconds,
         ):
+            if batch.failed:
+                raise StorageError(batch.failed[0])
             for picture in batch.unreadable:
                 if config.data.unreadable_images == "stop":
                     raise UserError(

@@ -1,10 +1,12 @@
 """Detections as standard COCO results JSON, with the data set's own image and category ids."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from megdet_hvd.checkpoint.atomic import cannot_write, write_bytes
+from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.boxes import FoundBoxes
 from megdet_hvd.evaluation.numbering import Numbering
 
@@ -38,12 +40,19 @@ def write_results(path: Path, numbering: Numbering, found: FoundBoxes) -> list[t
         (annotation file, its results file) for each.
 
     Raises:
-        UserError: a file can't be written.
+        UserError: a file can't be written, or is one of the annotation files.
     """
     lists = coco_results(numbering, found)
+    files = numbering.index.annotation_files
+    outs = [path]
+    if len(files) > 1:
+        outs = [path.with_name(f"{path.stem}_{k + 1}{path.suffix}") for k in range(len(files))]
+    truth = {os.path.realpath(file) for file in files}
+    for out in outs:
+        if os.path.realpath(out) in truth:
+            raise UserError(f"{out} is an annotation file; choose another file for the results")
     written = []
-    for k, file in enumerate(numbering.index.annotation_files):
-        out = path if len(lists) == 1 else path.with_name(f"{path.stem}_{k + 1}{path.suffix}")
+    for k, (file, out) in enumerate(zip(files, outs, strict=True)):
         try:
             write_bytes(out, json.dumps(lists[k]).encode())
         except OSError as error:

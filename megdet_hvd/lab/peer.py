@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from megdet_hvd.cli import add_config_option, make_parser, parse
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,9 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = load_config(arguments.config, arguments.overrides)
         train_peer(config)
-    except UserError as error:
+    except (UserError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UserError) else 6
     return 0
 
 
@@ -128,6 +128,8 @@ def train_peer(config: Config) -> None:
     began = time.monotonic()
     peer.train()
     for iteration, (batch,) in enumerate(loader, start=1):
+        if batch.failed:
+            raise StorageError(batch.failed[0])
         set_rate(optimizer, derived.schedule.rate_at((iteration - 1) * config.global_batch))
         losses = peer(batch)
         loss = torch.stack(list(losses.values())).sum()

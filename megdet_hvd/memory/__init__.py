@@ -4,7 +4,8 @@ The paper needs it for BN over 32 and 64 images (§3.3); the method is Chen et a
 (https://arxiv.org/abs/1604.06174).
 """
 
+from megdet_hvd.memory.checkpointing import checkpoint, checkpoint_sequential
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.memory.segments import Mode
 
-__all__ = ["Mode", "recompute_segments"]
+__all__ = ["Mode", "checkpoint", "checkpoint_sequential", "recompute_segments"]

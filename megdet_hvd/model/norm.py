@@ -4,31 +4,12 @@ The detector takes a factory ``channels -> layer``. Cross-GPU BN (§3.3, Algorit
 the caller as one more such factory, so that nothing here knows of processes.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable
 
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm as normalise_batch
 from torchvision.ops import FrozenBatchNorm2d
 
 NormFactory = Callable[[int], nn.Module]
-
-
-_held: ContextVar[bool] = ContextVar("running_statistics_held", default=False)
-
-
-@contextmanager
-def running_statistics_held() -> Iterator[None]:
-    """Within it, BatchNorm2d layers of this thread leave their running statistics alone.
-
-    For computing a batch again that they have already counted.
-    """
-    token = _held.set(True)
-    try:
-        yield
-    finally:
-        _held.reset(token)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
@@ -36,21 +17,12 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     A process without pictures must still run every layer. Statistics of nothing do not exist:
     the running ones stay as they are, and weight and bias get zero gradients.
-
-    Within :func:`running_statistics_held` it computes the same and counts nothing.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, H, W) to the same shape."""
         if input.numel() == 0 and self.training and self.affine:
             return input * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        if self.training and _held.get() and self.running_mean is not None:
-            assert self.running_var is not None
-            # Copies, not None: torch then saves equally many tensors for the backward pass.
-            mean, variance = self.running_mean.clone(), self.running_var.clone()
-            return normalise_batch(
-                input, mean, variance, self.weight, self.bias, True, 0.0, self.eps
-            )
         return super().forward(input)
 
 

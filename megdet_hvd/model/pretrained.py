@@ -1,5 +1,6 @@
 """ImageNet weights for the backbone, by torchvision's name or from a local file."""
 
+import pickle
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.fit import align_counters, find_misfit, refuse
 from megdet_hvd.model.weights_file import read_weights
+from megdet_hvd.storage import FULL, as_storage_error, cannot_keep
 
 CONNECT_TIMEOUT_S = 30.0
 """A cluster node without network often drops packets silently; give up after this long."""
@@ -90,10 +92,25 @@ def body_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _fetch(entry: WeightsEnum, source: str) -> Mapping[str, Tensor]:
     try:
         with _connect_timeout(CONNECT_TIMEOUT_S):
-            state: dict[str, Tensor] = entry.get_state_dict(progress=False, check_hash=True)
+            # A file in the cache is not compared with anything, and others may fill the cache.
+            state: dict[str, Tensor] = entry.get_state_dict(
+                progress=False, check_hash=True, weights_only=True
+            )
             return state
+    except pickle.UnpicklingError as e:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"{source}: {folder / Path(entry.url).name} holds more than weights "
+            f"({str(e).splitlines()[0][:200]}), which torchvision's file does not; remove it, and "
+            "it is downloaded again"
+        ) from e
     except (URLError, OSError, RuntimeError) as e:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
+        if isinstance(e, OSError) and e.errno in FULL:
+            fix = "point TORCH_HOME at another place"
+            raise cannot_keep(f"{folder}: {source} can't be kept there", e, fix) from e
+        if (known := as_storage_error(e)) is not e:
+            raise known from e
         raise UserError(
             f"{source}: {Path(entry.url).name} is not in {folder} and could not be downloaded "
             f"({e}). Either run `python -m megdet_hvd.data fetch backbone` where there is a "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import ReadFile, cannot_read, is_transient, retried
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -36,12 +37,20 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
 
     Raises:
         UserError: no such file, a damaged or foreign file, or one without weights.
+        StorageError: it can't be read at the moment.
     """
-    if not path.is_file():
+    if not retried(path.is_file):
         raise UserError(f"{setting}={path}: no such file; give the path of a PyTorch weights file")
+
+    def load() -> Any:
+        with ReadFile(path) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
+
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = retried(load)
     except UNREADABLE as e:
+        if isinstance(e, OSError) and is_transient(e):
+            raise cannot_read(f"{setting}={path}", e) from e
         reason = str(e).strip().split("\n")[0][:200]
         raise UserError(
             f"{setting}={path}: not a readable PyTorch weights file ({reason}); "

@@ -1,20 +1,21 @@
 """A run's evaluations by other ranks: training goes on, and results come when they are ready."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import broadcast_object, gather_objects
-from megdet_hvd.engine.evaluations import Evaluations, evaluation_due
+from megdet_hvd.engine.best import is_better
+from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
 from megdet_hvd.engine.log import LOGGER
-from megdet_hvd.engine.metrics import Metrics
+from megdet_hvd.engine.metrics import Metrics, lines_so_far
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
-from megdet_hvd.errors import UserError
-from megdet_hvd.pipeline.desk import Order, Result, TrainersDesk
-from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.engine.spare import reason_of
+from megdet_hvd.pipeline.desk import NoResult, Order, Result, TrainersDesk
 
 _ROUND_S = 1.0
 """At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
@@ -30,6 +31,9 @@ class Alongside(Evaluations):
     not get back is handed over again when it is carried on: whatever of its checkpoints was due,
     the untrained model's among them, and has no line in the metrics. Those files are protected
     until then; what could never be written is not evaluated.
+
+    Once the evaluators are lost, training goes on, and from the next evaluation on the trainers
+    measure in line; what had been handed over stays without a result, the last step's aside.
     """
 
     needs_checkpoint = True
@@ -41,7 +45,11 @@ class Alongside(Evaluations):
         self._run, self._metrics, self._pictures, self._desk = run, metrics, pictures, desk
         self._due = False
         self._outstanding: dict[int, Order] = {}
-        run.ap = None
+        self._unmeasured: dict[int, Order] = {}
+        """What was handed over, and got no result since the evaluators were lost."""
+        self._line: InLine | None = None
+        self._loss_told = False
+        run.ap = run.measured_at = None
 
     @property
     def protected(self) -> Collection[Path]:
@@ -57,14 +65,16 @@ class Alongside(Evaluations):
 
     def _catch_up(self) -> bool:
         run = self._run
-        lines = read_metrics(run.folder.metrics).eval
-        known = [line["AP"] for line in lines if line["iteration"] and line.get("AP") is not None]
-        run.best_ap = max([*known, *([] if run.best_ap is None else [run.best_ap])], default=None)
-        measured = {line["iteration"] for line in lines}
+        lines = lines_so_far(run.folder.metrics).eval
+        measured = {line["iteration"]: line.get("AP") for line in lines}
         end = run.derived.end_iteration
         for path in list_checkpoints(run.folder.checkpoints):
             iteration = iteration_of(path)
-            if iteration is None or iteration > run.iteration or iteration in measured:
+            if iteration is None or iteration > run.iteration:
+                continue
+            if iteration in measured:
+                if iteration > run.compared_after:
+                    self._keep_if_best(path, iteration, measured[iteration])
                 continue
             untrained = iteration == 0 and run.config.evaluation.untrained
             if untrained or evaluation_due(run, iteration, end):
@@ -72,9 +82,13 @@ class Alongside(Evaluations):
         return run.iteration in measured or run.iteration in self._outstanding
 
     def measure(self) -> None:
-        """The next checkpoint is to be evaluated."""
+        """The next checkpoint is to be evaluated; without evaluators: evaluate here and now."""
+        run = self._run
+        if broadcast_object(self._are_lost(), run.world, "evaluations.lost"):
+            self._measure_in_line()
+            return
         self._due = True
-        self._run.evaluation_due = False
+        run.evaluation_due = False
 
     def saved(self, path: Path | None) -> None:
         """Hand it over, if an evaluation is due. The next one would be another iteration's."""
@@ -93,6 +107,7 @@ class Alongside(Evaluations):
         if self._desk is not None:
             for result in self._desk.results():
                 self._take_in(result)
+            self._note_loss()
 
     def finish(self) -> None:
         """Wait for all results. A wish to stop ends that: ``stopped`` of the run says why.
@@ -107,11 +122,16 @@ class Alongside(Evaluations):
             if self._desk is not None:
                 for result in self._desk.wait(at_most_s=_ROUND_S):
                     self._take_in(result)
-            own = len(self._outstanding), stopping.wanted()
+                self._note_loss()
+            again = run.iteration in self._unmeasured
+            own = len(self._outstanding), stopping.wanted(), again
             found = gather_objects(own, run.world, "evaluations")
-            if not found[0][0]:  # rank 0 knows
+            outstanding, _, again = found[0]  # rank 0 knows
+            if not outstanding:
+                if again:
+                    self._measure_again()
                 return
-            run.stopped = next((reason for _, reason in found if reason is not None), None)
+            run.stopped = next((reason for _, reason, _ in found if reason is not None), None)
             if run.stopped is not None:
                 run.evaluation_due = True  # results come in order: the last is among the missing
                 return
@@ -123,12 +143,17 @@ class Alongside(Evaluations):
             while self._desk.unanswered:
                 for result in self._desk.wait():
                     self._take_in(result)
+            self._note_loss()
 
     def _hand_over(self, path: Path, iteration: int) -> None:
         assert self._desk is not None, "rank 0 has one"
         run = self._run
         epoch = iteration * run.config.global_batch / len(run.data.train)
-        order = self._outstanding[iteration] = Order(path, iteration, epoch)
+        order = Order(path, iteration, epoch)
+        if self._desk.lost is not None:
+            self._unmeasured[iteration] = order
+            return
+        self._outstanding[iteration] = order
         self._desk.order(order)
         if len(self._outstanding) == _BEHIND:
             LOGGER.warning(
@@ -136,9 +161,51 @@ class Alongside(Evaluations):
                 "until then; raise pipeline.evaluators or evaluation.every_epochs"
             )
 
-    def _take_in(self, result: Result) -> None:
+    def _are_lost(self) -> bool:
+        self.look()
+        return self._desk is not None and self._desk.lost is not None
+
+    def _note_loss(self) -> None:
+        """Rank 0: once the evaluators are lost, say so, and wait for them no more."""
+        desk = self._desk
+        if desk is None or desk.lost is None or self._loss_told:
+            return
+        self._loss_told = True
+        self._unmeasured.update(self._outstanding)
+        missing = ", ".join(map(str, self._outstanding))
+        self._outstanding.clear()
+        LOGGER.error(
+            f"error: evaluation alongside has ended: {desk.lost}. Training goes on, and evaluates "
+            f"in line from here on{f'; without a result: iterations {missing}' if missing else ''}"
+        )
+
+    def _measure_in_line(self) -> None:
+        if self._line is None:
+            self._line = InLine(self._run, self._metrics, self._pictures)
+        self._line.measure()
+
+    def _measure_again(self) -> None:
+        """The last step's checkpoint is there, and nobody else will measure it."""
+        run = self._run
+        self._measure_in_line()
+        order = self._unmeasured.pop(run.iteration, None)
+        if run.stopped is None and order is not None:
+            self._keep_if_best(order.path, order.iteration, run.own_ap)
+
+    def _take_in(self, result: Result | NoResult) -> None:
         assert self._metrics is not None, "rank 0 has them"
         run, order = self._run, result.order
+        if isinstance(result, NoResult):
+            LOGGER.error(
+                f"error: iteration {order.iteration} is not evaluated: {result.reason}. Training "
+                "goes on"
+            )
+            del self._outstanding[order.iteration]
+            self._prune(order.iteration)
+            return
+        run.still_ours()
+        # Marked first: where this process is killed in between, the result is asked for again.
+        self._keep_if_best(order.path, order.iteration, result.ap)
         self._metrics.write("eval", order.iteration, epoch=order.epoch, **result.metrics)
         LOGGER.info(
             f"validation after iteration {order.iteration} (epoch {order.epoch:.2f}): mmAP "
@@ -146,15 +213,33 @@ class Alongside(Evaluations):
             f"at iteration {run.iteration}"
         )
         del self._outstanding[order.iteration]
-        try:
-            # The untrained model is measured for comparison, not to be kept.
-            if order.iteration and (run.best_ap is None or result.ap > run.best_ap):
-                mark_best(order.path)
-                run.best_ap = result.ap
-            prune_checkpoints(run.folder.checkpoints, run.config.checkpoint.keep, self.protected)
-        except (UserError, OSError) as error:  # rank 0 alone has it, and the others go on
-            LOGGER.error(f"error: checkpoints after iteration {order.iteration}: {error}")
+        self._prune(order.iteration)
         self._pictures.draw_curves()
+
+    def _keep_if_best(self, path: Path, iteration: int, ap: float | None) -> None:
+        """The untrained model is measured for comparison, not to be kept."""
+        if iteration and is_better(ap, self._run.best_ap):
+            with self._told(iteration):
+                mark_best(path)
+                self._run.best_ap = ap
+
+    def _prune(self, iteration: int) -> None:
+        run = self._run
+        with self._told(iteration):
+            prune_checkpoints(
+                run.folder.checkpoints,
+                run.config.checkpoint.keep,
+                self.protected,
+                own=run.own_checkpoints,
+            )
+
+    @contextmanager
+    def _told(self, iteration: int) -> Iterator[None]:
+        """What goes wrong with files is said: rank 0 alone knows it, and the others go on."""
+        try:
+            yield
+        except Exception as error:
+            LOGGER.error(f"error: checkpoints after iteration {iteration}: {reason_of(error)}")
 
 
 def alongside(desk: TrainersDesk | None) -> Callable[..., Evaluations]:

@@ -7,18 +7,23 @@ more. MPI keeps the messages between two ranks in order.
 
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.meeting import wait_for
+from megdet_hvd.comm.mpi_exchange import receive_value, send_value
 from megdet_hvd.comm.position import go_outside, waiting
+from megdet_hvd.comm.world import describe_ranks
+from megdet_hvd.serialize import serializable
 
-_ORDER, _ANSWER = 1, 2
+_ORDER, _ANSWER, _LOST, _LEAVES = 1, 2, 3, 4
 _LOOK_EVERY_S = 0.05
 
 
+@serializable
 @dataclass(frozen=True)
 class Order:
     """A checkpoint to be evaluated."""
@@ -28,6 +33,7 @@ class Order:
     epoch: float
 
 
+@serializable
 @dataclass(frozen=True)
 class Result:
     """What an evaluation found."""
@@ -40,16 +46,37 @@ class Result:
     """For a line of metrics."""
 
 
+@serializable
+@dataclass(frozen=True)
+class NoResult:
+    """An evaluation that failed; the evaluators go on with the next."""
+
+    order: Order
+    reason: str
+
+
 class TrainersDesk:
     """Rank 0's end."""
 
-    def __init__(self, communicator: Any, evaluators: tuple[int, ...]) -> None:
-        """``communicator`` is mpi4py's, of all ranks, for these messages alone."""
-        self._communicator, self.evaluators = communicator, evaluators
+    def __init__(
+        self,
+        communicator: Any,
+        evaluators: tuple[int, ...],
+        died: Callable[[], Sequence[int]] = lambda: (),
+    ) -> None:
+        """``communicator`` is mpi4py's, of all ranks, for these messages alone.
+
+        ``died`` says which evaluators' processes have ended.
+        """
+        self._communicator, self.evaluators, self._died = communicator, evaluators, died
         self._sent: list[Any] = []
         self._closed = False
         self.unanswered = 0
         """Orders that are still waited for."""
+        self.lost: str | None = None
+        """Why the evaluators take no more orders; None: they do."""
+        self.dead = False
+        """Whether their processes have ended."""
 
     def order(self, order: Order) -> None:
         """Send an order to all evaluators. Does not wait."""
@@ -57,28 +84,42 @@ class TrainersDesk:
         self._send(order)
         self.unanswered += 1
 
+    def look_for_loss(self) -> None:
+        """Whether the evaluators are still there; once they are not, nothing is waited for."""
+        for rank in self.evaluators:
+            if self._communicator.Iprobe(source=rank, tag=_LOST):
+                reason = str(receive_value(self._communicator, rank, _LOST))
+                self.lost = self.lost or reason
+        dead = self._died()
+        if dead and not self.dead:
+            self.dead = True
+            self.lost = self.lost or f"the process of rank {describe_ranks(dead)} has ended"
+        if self.lost is not None:
+            self.unanswered = 0
+
     def _send(self, order: Order | None) -> None:
         self._sent = [request for request in self._sent if not request.Test()]
         for rank in self.evaluators:
-            self._sent.append(self._communicator.isend(order, dest=rank, tag=_ORDER))
+            self._sent.append(send_value(self._communicator, order, rank, _ORDER))
 
-    def results(self) -> list[Result]:
+    def results(self) -> list[Result | NoResult]:
         """The results that have come. Does not wait.
 
         Where the evaluators broke off, this process wishes to stop as well: it may not have heard.
         """
-        found = []
+        found: list[Result | NoResult] = []
         first = self.evaluators[0]
         while self.unanswered and self._communicator.Iprobe(source=first, tag=_ANSWER):
-            answer: Result | None = self._communicator.recv(source=first, tag=_ANSWER)
+            answer: Result | NoResult | None = receive_value(self._communicator, first, _ANSWER)
             self.unanswered -= 1
             if answer is None:
                 stopping.request("an evaluation alongside was broken off")
             else:
                 found.append(answer)
+        self.look_for_loss()
         return found
 
-    def wait(self, at_most_s: float = math.inf) -> list[Result]:
+    def wait(self, at_most_s: float = math.inf) -> list[Result | NoResult]:
         """The results that come first; none where all orders are answered, or after so long."""
         until = time.monotonic() + at_most_s
         with waiting("evaluation results", self.evaluators):
@@ -91,13 +132,25 @@ class TrainersDesk:
         """Tell all evaluators that there will be no more orders. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._send(None)
+            if not self.dead:
+                self._send(None)
 
     def close(self) -> None:
         """Wait until all orders have been taken and answered; results that come are dropped."""
         self.order_no_more()
         while self.unanswered:
             self.wait()
+        leaving = set(self.evaluators)
+        with waiting("evaluators that leave", self.evaluators):
+            while leaving and not self.dead:
+                leaving -= {r for r in leaving if self._communicator.Iprobe(source=r, tag=_LEAVES)}
+                self.look_for_loss()
+                time.sleep(_LOOK_EVERY_S)
+        go_outside("finishing the run")
+        if self.dead:  # nobody takes what was sent
+            return
+        for rank in self.evaluators:
+            receive_value(self._communicator, rank, _LEAVES)
         for request in self._sent:
             wait_for(request)
         self._sent = []
@@ -114,12 +167,23 @@ class EvaluatorsDesk:
         go_outside("waiting for a checkpoint")
         while not self._communicator.Iprobe(source=0, tag=_ORDER):
             time.sleep(_LOOK_EVERY_S)
-        order: Order | None = self._communicator.recv(source=0, tag=_ORDER)
+        order: Order | None = receive_value(self._communicator, 0, _ORDER)
+        if order is None:
+            wait_for(send_value(self._communicator, None, 0, _LEAVES))
         return order
 
-    def answer(self, result: Result | None) -> None:
+    def answer(self, result: Result | NoResult | None) -> None:
         """Answer an order, from the first evaluator only; None: the evaluation was broken off.
 
         It is taken between two steps, or when training has ended.
         """
-        wait_for(self._communicator.isend(result, dest=0, tag=_ANSWER))
+        wait_for(send_value(self._communicator, result, 0, _ANSWER))
+
+    def give_up(self, reason: str) -> None:
+        """Tell rank 0 that the evaluators take no more orders; those that still come are dropped.
+
+        Any evaluator may say so. Returns once there are no more orders.
+        """
+        wait_for(send_value(self._communicator, reason, 0, _LOST))
+        while self.next_order() is not None:
+            continue

@@ -1,34 +1,39 @@
 """What an evaluating rank does: wait for a checkpoint, measure it with the others, report."""
 
 import os
+import re
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from megdet_hvd.cluster.threads import threads_per_process
-from megdet_hvd.comm.agree import together
+from megdet_hvd.comm.agree import is_agreed, together
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.comm.stopping import StopRequested
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_validation
+from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.pictures import draw_found
 from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.engine.spare import Spare
+from megdet_hvd.engine.spare import Spare, reason_of
+from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.evaluation.device import pick_device
-from megdet_hvd.evaluation.evaluate import evaluate_detector
+from megdet_hvd.evaluation.evaluate import contained, evaluate_detector
 from megdet_hvd.evaluation.labels import Relabelled, labels_in
 from megdet_hvd.evaluation.trained import read_trained
-from megdet_hvd.pipeline.desk import EvaluatorsDesk, Order, Result
+from megdet_hvd.pipeline.desk import EvaluatorsDesk, NoResult, Order, Result
 
 
 def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, everyone: World) -> None:
     """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
 
     Where the job shall stop, the evaluation is broken off, and what is still ordered is left to the
-    run that carries on. Every order is answered, also then.
+    run that carries on. Every order is answered, also then. So is one that fails, whatever the
+    reason: a checkpoint that can't be read, a GPU without room. Training goes on.
 
     ``everyone`` is all of the program: this process's place among those of its machine says which
     GPU is its own.
@@ -37,16 +42,29 @@ def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, everyone
     evaluate = None
     stopped = False
     while (order := desk.next_order()) is not None:
-        result: Result | None = None
-        if evaluate is None and not stopped:  # late: no second reading beside the trainers'
-            evaluate = _evaluation(config, world, everyone)
-        if evaluate is not None and not stopped:
-            try:
+        result: Result | NoResult | None = None
+        try:
+            if evaluate is None and not stopped:  # late: no second reading beside the trainers'
+                evaluate = _evaluation(config, world, everyone)
+            if evaluate is not None and not stopped:
                 result = evaluate(order)
-            except StopRequested:
-                stopped = True
+        except StopRequested:
+            stopped = True
+        except Exception as error:
+            if world.size > 1 and not is_agreed(error):
+                raise  # the others are waiting for this one
+            if not isinstance(error, UserError | StorageError) or error.__cause__ is not None:
+                LOGGER.warning("".join(traceback.format_exception(error)).rstrip())
+            result = NoResult(order, _reason(error, everyone.rank - world.rank))
         if world.is_main:
             desk.answer(result)
+
+
+def _reason(error: Exception, first: int) -> str:
+    """Why there is no result; ranks as all of the program count them, evaluators from ``first``."""
+    text = str(error) if isinstance(error, UserError | StorageError) else reason_of(error)
+    named = re.match(r"rank (\d+): ", text)
+    return text if named is None else f"rank {first + int(named[1])}: {text[named.end() :]}"
 
 
 def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Order], Result]:
@@ -55,19 +73,19 @@ def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Orde
         is_main=world.local_rank == 0,
         wait=lambda: barrier(world, "evaluators.data"),
     )
-    with together(world, "evaluators.device"):
+    with together(world, "evaluators.device"), contained():
         device = pick_device(config.device, everyone.local_rank, everyone.local_size)
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
-    spare = Spare("pictures of detections")
+    spare = Spare("the picture of detections")
 
     def evaluate(order: Order) -> Result:
         go_outside("evaluation")
-        with together(world, "evaluators.detector"):
+        with together(world, "evaluators.detector"), contained():
             trained = read_trained(order.path)
             detector = Relabelled(trained.build(device, config.model), labels_in(index, trained))
-        found = evaluate_detector(detector, index, config, world)
+        found = evaluate_detector(detector, index, config, world, survives=True)
         if world.is_main:
             draw_found(index, found, folder_of(order.path).detections, spare)
         result = found.result

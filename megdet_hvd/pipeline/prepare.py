@@ -2,142 +2,324 @@
 
 Each rank takes every N-th picture. Validation pictures are checked but never scaled, so that AP,
 and what counts as a small or a large box, means what it does elsewhere.
+
+What was found goes into a set of its own (:mod:`megdet_hvd.pipeline.place`), whose name follows
+from the annotations, the pictures and ``pipeline.max_side``: where one of them is another, so is
+the set. Originals are only ever read, and nothing is named by what an annotation file says.
 """
 
-import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn, TypeVar
 
-from megdet_hvd.checkpoint.atomic import cannot_write
+from megdet_hvd.checkpoint.atomic import cannot_write, write_bytes
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.meeting import Meeting
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import AnnotationSource, Config
-from megdet_hvd.data.annotations import read_annotation_file
+from megdet_hvd.data.coco import read_sources
+from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.engine.log import LOGGER
-from megdet_hvd.errors import UserError
-from megdet_hvd.pipeline.index import Entry, read_index, write_index
-from megdet_hvd.pipeline.picture import prepare_picture
-from megdet_hvd.pipeline.rewrite import rewrite
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.pipeline.index import Entry, Index, read_index, write_index
+from megdet_hvd.pipeline.picture import (
+    Seen,
+    expected,
+    is_there,
+    prepare_picture,
+    see,
+    take_over,
+)
+from megdet_hvd.pipeline.place import (
+    ANNOTATIONS,
+    COPIES,
+    clear_abandoned,
+    content_digest,
+    original,
+    put_in_place,
+    set_name,
+    similar_set,
+    unfinished_set,
+)
+from megdet_hvd.pipeline.rewrite import rewritten
+from megdet_hvd.serialize import serializable
+from megdet_hvd.storage import cannot_read, is_transient
+
+_T = TypeVar("_T")
 
 
+@serializable
 @dataclass
 class _Found:
-    """What a rank has found out about its pictures of one source."""
+    """What is known of the pictures of one source, by position; of a rank's share, or of all."""
 
-    entries: dict[str, Entry] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    entries: dict[int, Entry] = field(default_factory=dict)
+    problems: dict[int, Problem] = field(default_factory=dict)
     worked: int = 0
     """Pictures that had to be read."""
+    changed: int = 0
+    """Pictures of which the set does not know yet."""
+
+    @property
+    def scaled(self) -> int:
+        """Pictures of which training reads a smaller copy."""
+        return sum(entry.scaled for entry in self.entries.values())
+
+
+@serializable
+@dataclass(frozen=True)
+class _Known:
+    """What rank 0 has found on disk: the same on all ranks, whatever they see there."""
+
+    folder: Path
+    """The set that is to be made, or to be looked through."""
+    entries: dict[int, Entry]
+    """What the set itself says of its pictures."""
+    similar: Path | None
+    """Another set of the same pictures."""
+    similar_entries: dict[str, Entry]
+    """What that one says, by name."""
 
 
 def prepare_data(config: Config, meeting: Meeting, world: World) -> Config:
     """The configuration to train with. All ranks call it together.
 
+    It names files that this stage made: what a run keeps is ``config`` as it was given, so that it
+    is prepared anew from the originals where it is carried on.
+
     Raises:
-        UserError: on all ranks alike, where pictures can't be read and may not be skipped; on
-            one rank, where the folder can't be written.
+        UserError: on all ranks alike, where data can't be read, or pictures can't be and may not be
+            skipped, or the folder can't be written.
+        StorageError: on all ranks alike; the storage fails for the moment.
     """
     began = time.monotonic()
     go_outside("preparing data")
+    root = prepared_folder(config)
     train, val = _sources(config, meeting, world)
-    totals = _Found()
+    if world.is_main:
+        clear_abandoned(root)
+    given = [expand_source(source) for source in config.data.train]
+    problems: list[Problem] = []
     sources: list[Source] = []
-    pictures = scaled = 0
+    pictures = worked = scaled = 0
     for number, source in enumerate([*train, *val]):
         max_side = config.pipeline.max_side if number < len(train) else None
-        folder = prepared_folder(config) / prepared_name(source)
-        found = _share_out(source, folder, max_side, meeting, world)
-        totals.problems += found.problems
-        totals.worked += found.worked
+        found, prepared = _prepare_source(source, max_side, config, root, meeting, world)
+        problems += [found.problems[position] for position in sorted(found.problems)]
         pictures += len(found.entries)
-        scaled += sum(entry.scaled for entry in found.entries.values())
-        _stop_on(totals.problems, config)
-        sources.append(_use(source, folder, found, meeting, world))
+        worked += found.worked
+        scaled += found.scaled
+        sources.append(prepared)
+    unchanged = pictures - worked + len(problems)
     LOGGER.info(
         f"prepared by {world.size} ranks in {time.monotonic() - began:.1f} s: "
-        f"{totals.worked} pictures read, {pictures - totals.worked} unchanged since "
+        f"{worked} pictures read, {unchanged} unchanged since "
         f"last time, {scaled} scaled down for training (pipeline.max_side="
-        f"{config.pipeline.max_side or 'null'}), {len(totals.problems)} unreadable"
+        f"{config.pipeline.max_side or 'null'}), {len(problems)} unreadable"
+        f"{f'; in {root}' if scaled else ''}"
     )
     train_on = sources[: len(train)]
-    return config if train_on == train else _with_sources(config, train_on, val)
+    as_given = train_on == (given if config.data.kind == "coco" else train)
+    return config if as_given else _with_sources(config, train_on, val)
 
 
 def prepared_folder(config: Config) -> Path:
-    """Where prepared data is kept; all machines must share it."""
+    """Where prepared sets are kept; all machines must share it."""
     folder = config.pipeline.folder
     if folder != "auto":
         return expand_path(folder, "pipeline.folder")
     return expand_path(config.output, "output") / "prepared"
 
 
-def prepared_name(source: Source) -> str:
-    """The folder of one annotation file; equal names elsewhere have another."""
-    digest = hashlib.sha256(str(source.annotations.absolute()).encode()).hexdigest()
-    return f"{source.annotations.stem}-{digest[:8]}"
-
-
 def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Source], list[Source]]:
     data = config.data
     if data.kind == "coco":
-        return [expand_source(s) for s in data.train], [expand_source(s) for s in data.val]
-    if world.local_rank == 0:
-        ensure_scenes(data.scenes)
-    meeting.gather(None, "scenes")
+        train = [original(expand_source(source)) for source in data.train]
+        return train, [expand_source(source) for source in data.val]
+    main = world.local_rank == 0
+    _together(lambda: ensure_scenes(data.scenes) if main else None, meeting, "scenes")
     scenes = ensure_scenes(data.scenes, render=False)
     return [scenes.train], [scenes.val]
 
 
+def _prepare_source(
+    source: Source,
+    max_side: int | None,
+    config: Config,
+    root: Path,
+    meeting: Meeting,
+    world: World,
+) -> tuple[_Found, Source]:
+    """What is known of one source's pictures now, and the source to train on."""
+    index, content = _read(source, config, meeting)
+    seen = _see_all(index, meeting, world)
+    with ExitStack() as open_set:
+        final = root / set_name(content, source.images, seen, max_side)
+        known = _together(
+            lambda: _look(source, final, root, open_set) if world.is_main else None, meeting, "set"
+        )[0]
+        assert known is not None, "rank 0 looks"
+        wanted = [
+            None if one is None else expected(one, size, max_side, position, index.file(position))
+            for position, (one, size) in enumerate(zip(seen, _sizes(index), strict=True))
+        ]
+        found = _share_out(index, wanted, known, meeting, world)
+        _stop_on(found.problems, config)
+        _together(lambda: _finish(source, index, found, known, final, world), meeting, "written")
+    return found, _use(source, final, found, meeting, world)
+
+
+def _read(source: Source, config: Config, meeting: Meeting) -> tuple[ImageIndex, str]:
+    """The annotation file, by the rules of training, and a digest of it."""
+
+    def read() -> tuple[ImageIndex, str]:
+        index = read_sources([source], keep_empty=True, invalid_boxes=config.data.invalid_boxes)
+        try:
+            return index, content_digest(source, index)
+        except OSError as error:
+            raise cannot_read(source.annotations, error) from error
+
+    own: tuple[ImageIndex, str] | None = None
+
+    def digest() -> str:
+        nonlocal own
+        own = read()
+        return own[1]
+
+    digests = _together(digest, meeting, "annotations")
+    assert own is not None, "else all ranks have raised"
+    if len(set(digests)) > 1:
+        others = [rank for rank, one in enumerate(digests) if one != digests[0]]
+        raise mark_agreed(
+            UserError(
+                f"{source.annotations} holds something else on ranks {others} than on rank 0: it "
+                "is being written, or the machines don't share it; start again once it is at rest"
+            )
+        )
+    return own
+
+
+def _see_all(index: ImageIndex, meeting: Meeting, world: World) -> list[Seen | None]:
+    """Size and time of each picture's file, each rank looking at its share."""
+    share = range(world.rank, len(index), world.size)
+
+    def look() -> list[Seen | None]:
+        return _in_threads(lambda position: see(index.file(position)), share, world)
+
+    found = _together(look, meeting, "pictures")
+    seen: list[Seen | None] = [None] * len(index)
+    for rank, part in enumerate(found):
+        seen[rank :: world.size] = part
+    return seen
+
+
+def _look(source: Source, final: Path, root: Path, open_set: ExitStack) -> _Known:
+    """What there is on disk. Rank 0 only."""
+    try:
+        if final.is_dir():  # whole, or robbed of files by a clean-up: what is missing is put back
+            (final / COPIES).mkdir(exist_ok=True)
+            known = read_index(final)
+            return _Known(final, {} if known is None else _by_position(known), None, {})
+        folder = open_set.enter_context(unfinished_set(root))
+    except OSError as error:
+        _cannot_write(root, error)
+    similar = similar_set(root, source)
+    other = None if similar is None else read_index(similar)
+    if similar is None or other is None:
+        return _Known(folder, {}, None, {})
+    pairs = zip(other.names, other.entries, strict=True)
+    return _Known(folder, {}, similar, {name: entry for name, entry in pairs if entry is not None})
+
+
+def _by_position(known: Index) -> dict[int, Entry]:
+    return {p: entry for p, entry in enumerate(known.entries) if entry is not None}
+
+
+def _sizes(index: ImageIndex) -> list[tuple[int, int]]:
+    return [(int(w), int(h)) for w, h in zip(index.widths, index.heights, strict=True)]
+
+
 def _share_out(
-    source: Source, folder: Path, max_side: int | None, meeting: Meeting, world: World
+    index: ImageIndex,
+    wanted: Sequence[Entry | None],
+    known: _Known,
+    meeting: Meeting,
+    world: World,
 ) -> _Found:
     """What all ranks together find out about one source."""
-    file = read_annotation_file(source.annotations)
-    known = read_index(folder / "index.json")
-    own = _Found()
+    copies = known.folder / COPIES
 
-    def work(position: int) -> None:
-        name = file.file_names[position]
-        size = int(file.widths[position]), int(file.heights[position])
-        done = prepare_picture(
-            source.images / name, name, size, max_side, folder / "images", known.get(name)
-        )
+    def work(position: int) -> tuple[int, Entry | Problem, bool, bool]:
+        """Position, what is known of it, whether it had to be read, whether the set knew."""
+        file, entry = index.file(position), wanted[position]
+        if entry is None:
+            return position, Problem("missing picture file", str(file), ""), True, True
+        before = known.entries.get(position)
+        if _same(before, entry) and before is not None and is_there(before, copies):
+            return position, before, False, True
+        other = known.similar_entries.get(index.file_names[position])
+        if known.similar is not None and other is not None and _same(other, entry):
+            taken = take_over(other, known.similar / COPIES, entry, copies)
+            if taken is not None:
+                return position, taken, False, False
+        done = prepare_picture(file, entry, copies)
         go_outside("preparing data")  # anew for each picture: a share may take long in all
-        if isinstance(done, Problem):
-            own.problems.append(done)
-        else:
-            own.entries[name] = done[0]
-            own.worked += done[1]
+        return position, done, True, isinstance(done, Problem)
 
-    try:
-        with ThreadPoolExecutor(max_workers=world.cores) as pool:  # decoders let go of the GIL
-            list(pool.map(work, range(world.rank, len(file.file_names), world.size)))
-    except OSError as error:
-        raise cannot_write(folder, error) from error
+    def share() -> _Found:
+        own = _Found()
+        positions = range(world.rank, len(index), world.size)
+        try:
+            results = _in_threads(work, positions, world)
+        except OSError as error:
+            _cannot_write(copies, error)
+        for position, done, read, knew in results:
+            if isinstance(done, Problem):
+                own.problems[position] = done
+            else:
+                own.entries[position] = done
+            own.worked += read
+            own.changed += not knew
+        return own
+
     everything = _Found()
-    for found in meeting.gather(own, "prepared"):
+    for found in _together(share, meeting, "prepared"):
         everything.entries.update(found.entries)
-        everything.problems += found.problems
+        everything.problems.update(found.problems)
         everything.worked += found.worked
-    everything.problems.sort(key=str)
+        everything.changed += found.changed
     return everything
 
 
-def _stop_on(problems: Sequence[Problem], config: Config) -> None:
+def _same(known: Entry | None, wanted: Entry) -> bool:
+    """Whether what is known is of the same file, and for the same use."""
+
+    def facts(entry: Entry) -> tuple[int, ...]:
+        return (
+            entry.file_bytes,
+            entry.modified_ns,
+            entry.width,
+            entry.height,
+            entry.kept_width,
+            entry.kept_height,
+        )
+
+    return known is not None and facts(known) == facts(wanted)
+
+
+def _stop_on(problems: dict[int, Problem], config: Config) -> None:
     """Raise on all ranks alike, since all hold the same problems."""
-    if not problems:
-        return
-    lines = "\n".join(report_lines(problems))
-    if config.data.unreadable_images == "stop":
+    if problems and config.data.unreadable_images == "stop":
+        lines = "\n".join(report_lines([problems[position] for position in sorted(problems)]))
         raise mark_agreed(
             UserError(
                 f"{lines}\nReplace or remove these pictures, or train without them with "
@@ -146,28 +328,80 @@ def _stop_on(problems: Sequence[Problem], config: Config) -> None:
         )
 
 
-def _use(source: Source, folder: Path, found: _Found, meeting: Meeting, world: World) -> Source:
-    """Write what was found; the source to train on."""
-    scaled = any(entry.scaled for entry in found.entries.values())
-    out = folder / "annotations.json"
-    if world.is_main and (found.worked or (scaled and not out.exists())):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "images").mkdir(exist_ok=True)
-            if scaled:
-                rewrite(source, found.entries, out)
-            write_index(folder / "index.json", found.entries)
-        except OSError as error:
-            raise cannot_write(folder, error) from error
-    meeting.gather(None, "written")
-    if not scaled:
+def _finish(
+    source: Source, index: ImageIndex, found: _Found, known: _Known, final: Path, world: World
+) -> None:
+    """Write what was found, and give a new set its name. Rank 0 only."""
+    if not world.is_main:
+        return
+    annotations = known.folder / ANNOTATIONS
+    entries = [found.entries.get(position) for position in range(len(index))]
+    try:
+        if found.scaled and (known.folder != final or not annotations.exists()):
+            write_bytes(annotations, rewritten(index, entries))
+        if known.folder != final or found.changed:
+            where = source.annotations.absolute(), source.images.absolute()
+            write_index(known.folder, Index(*where, index.file_names, entries))
+        if known.folder != final:
+            put_in_place(known.folder, final)
+    except OSError as error:
+        _cannot_write(final, error)
+
+
+def _use(source: Source, final: Path, found: _Found, meeting: Meeting, world: World) -> Source:
+    """The source to train on."""
+    if not found.scaled:
         return source
-    if not out.exists():
+
+    def look() -> None:
+        if not (final / ANNOTATIONS).exists():
+            raise UserError(
+                f"{final} was written by rank 0 and is not seen by rank {world.rank}: set "
+                "pipeline.folder to a folder that all machines share"
+            )
+
+    _together(look, meeting, "seen")
+    return Source(final / ANNOTATIONS, final / COPIES)
+
+
+def _cannot_write(folder: Path, error: OSError) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
         raise UserError(
-            f"{out} was written by rank 0 and is not seen by rank {world.rank}: set "
-            "pipeline.folder to a folder that all machines share"
-        )
-    return Source(out, folder / "images")
+            f"{folder} was made by rank 0 and is not seen here: set pipeline.folder to a folder "
+            "that all machines share"
+        ) from error
+    if is_transient(error):
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror or error}). The storage fails for the "
+            "moment. Start again once it answers"
+        ) from error
+    raise cannot_write(folder, error) from error
+
+
+def _in_threads(work: Callable[[int], _T], positions: Sequence[int], world: World) -> list[_T]:
+    with ThreadPoolExecutor(max_workers=world.cores) as pool:  # decoders let go of the GIL
+        return list(pool.map(work, positions))
+
+
+def _together(work: Callable[[], _T], meeting: Meeting, name: str) -> list[_T]:
+    """What ``work`` returns on each rank, by rank. All ranks call it together.
+
+    Raises:
+        UserError, RunError, StorageError: on all ranks alike, the lowest rank's that has one.
+    """
+    value: _T | None = None
+    error: UserError | RunError | StorageError | None = None
+    try:
+        value = work()
+    except (UserError, RunError, StorageError) as raised:
+        error = raised
+    told = None if error is None else (type(error), str(error))
+    found = meeting.gather((value, told), f"prepare.{name}")
+    errors = {rank: told for rank, (_, told) in enumerate(found) if told is not None}
+    if errors:
+        rank, (kind, text) = next(iter(errors.items()))
+        raise mark_agreed(kind(text if len(errors) == len(found) else f"rank {rank}: {text}"))
+    return [value for value, _ in found]
 
 
 def _with_sources(config: Config, train: Sequence[Source], val: Sequence[Source]) -> Config:

@@ -1,28 +1,37 @@
 """The program from its start to its end, in every rank: prepare, then train or evaluate.
 
-An exception anywhere ends all ranks: the others wait for the one that failed, or train for nobody.
+An exception ends all ranks, since the others wait for the one that failed; but training goes on
+without its evaluators, whose work is not what it is for.
 """
 
 import os
+import secrets
+import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.mpi_start import meet_once
+from megdet_hvd.config.paths import expand_path
 from megdet_hvd.engine.program import (
     HANG,
-    RUN_ERROR,
-    USER_ERROR,
+    attempted,
+    code_of,
     end_on_fault,
     listen,
     refused,
     tell_of_hang,
 )
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.pipeline.keeper import give_up, keep_place, leaves_in_order, may_die
+from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.meeting import Meeting
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
     from megdet_hvd.train import Plan
 
 _LET_OTHERS_SPEAK_S = 2.0
+_FINALIZE_S = 30.0
 
 
 def run_pipeline(
@@ -39,6 +49,7 @@ def run_pipeline(
 ) -> int:
     """Run the pipeline in every process of the job; returns this process's exit code."""
     ending.begin()
+    _keep_evaluators_place(configure)
     try:
         launch = _mpi_launch()
     except UserError as error:
@@ -50,6 +61,23 @@ def run_pipeline(
         return _run(launch, configure, machine_of_rank)
     finally:
         stopping.forget()
+
+
+def _keep_evaluators_place(configure: "Callable[[], Plan]") -> None:
+    """Where this process will be an evaluator, have its place kept; see :mod:`.keeper`.
+
+    By this process's own view of the configuration: where it has another one than rank 0, the
+    place is kept in vain, or not at all.
+    """
+    try:
+        launch = read_launch(os.environ)
+        if launch.controller != "mpi" or not launch.rank or launch.size is None:
+            return
+        evaluates = launch.rank >= launch.size - configure().config.pipeline.evaluators
+    except Exception:  # it is told later, by all together
+        return
+    if evaluates:
+        keep_place(launch.rank)
 
 
 def _run(
@@ -65,8 +93,12 @@ def _run(
         if not launch.rank:
             ending.tell(code)
         return code
-    except (UserError, RunError) as error:
-        code = USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+    except BaseException as raised:
+        error = as_storage_error(raised)
+        if not isinstance(error, UserError | RunError | StorageError):
+            watched = program.watchdog is not None and program.watchdog.watches
+            end_on_fault(launch.rank or 0, raised, watched=watched)
+        code = code_of(error)
         if not program.speaks:
             time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
         if program.speaks or not is_agreed(error):
@@ -75,9 +107,6 @@ def _run(
         if program.together and is_agreed(error):
             return code
         end_job(code)
-    except BaseException as fault:
-        watched = program.watchdog is not None and program.watchdog.watches
-        end_on_fault(launch.rank or 0, fault, watched=watched)
     raise AssertionError("end_job does not return")
 
 
@@ -104,6 +133,10 @@ class Program:
         self.together = True
         """Whether an error that is agreed on is that of all ranks, so that all leave in order."""
         self.watchdog: Watchdog | None = None
+        self.lost = False
+        """Whether evaluators' processes have ended; the trainers agree on it."""
+        self.places: dict[int, Path] = {}
+        """By evaluator's rank: the file that gives its place in the job up."""
 
     def run(self, configure: "Callable[[], Plan]") -> int:
         """All stages; returns the exit code. All ranks call it together."""
@@ -117,11 +150,8 @@ class Program:
         from megdet_hvd.pipeline.prepare import prepare_data
         from megdet_hvd.pipeline.roles import describe_roles, share_roles
 
-        def attempt() -> "tuple[Plan | None, UserError | None]":
-            try:
-                return configure(), None
-            except UserError as error:
-                return None, error
+        def attempt() -> "tuple[Plan | None, UserError | StorageError | None]":
+            return attempted(configure)
 
         # Files may look different from other machines, a run to carry on above all.
         plan, problem = rank_0_decides(attempt, self.launch)
@@ -141,38 +171,60 @@ class Program:
             exit_code=HANG,
             gather=partial(meeting.gather, name="watchdog"),
             at_end=tell_of_hang,
+            dispensable=roles.evaluators,
         )
-        config, resumption = prepare_data(plan.config, meeting, world), plan.resumption
-        if resumption is not None:
-            resumption = resumption.with_data(config.data)
-        plan = replace(plan, config=config, resumption=resumption)
+        nonce = meeting.gather(secrets.token_hex(8) if world.is_main else "", "places")[0]
+        output = expand_path(plan.config.output, "output")
+        self.places = {rank: output / f".evaluator-{nonce}-{rank}" for rank in roles.evaluators}
+        plan = replace(plan, prepared=prepare_data(plan.config, meeting, world).data)
         code = self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
+        if self.lost:  # nobody can meet the dead
+            self.watchdog.stop()
+            self._leave_the_dead(world, code)
+            return code
         code = int(meeting.gather(code, "end")[0])
         self.watchdog.stop()
         meeting.close()
+        leaves_in_order()
         return code
 
-    def _world(self, meeting: "Meeting", plan: "Plan | None", problem: UserError | None) -> "World":
+    def _leave_the_dead(self, world: "World", code: int) -> None:
+        """Whoever keeps the places of evaluators whose processes have ended may go."""
+        from mpi4py import MPI
+
+        leave = threading.Timer(_FINALIZE_S, os._exit, (code,))
+        leave.daemon = True
+        leave.start()
+        MPI.Finalize()  # which the dead are not needed for, in Open MPI
+        leave.cancel()
+        if world.is_main:
+            for place in self.places.values():
+                with suppress(OSError):
+                    give_up(place)
+
+    def _world(
+        self,
+        meeting: "Meeting",
+        plan: "Plan | None",
+        problem: UserError | StorageError | None,
+    ) -> "World":
         """Who takes part, told before Horovod runs.
 
         Raises:
             UserError: a rank could not be configured, or the ranks don't fit together.
         """
         from megdet_hvd.cluster.threads import cores_per_process
-        from megdet_hvd.comm.agree import mark_agreed
+        from megdet_hvd.comm.agree import as_told, mark_agreed, raise_first
         from megdet_hvd.comm.session import machine_key
         from megdet_hvd.comm.world import World, machines_of
         from megdet_hvd.engine.job import Job, training_job
 
         cores = frozenset(os.sched_getaffinity(0))
-        text = None if problem is None else str(problem)
         job = Job() if plan is None else training_job(plan.config)
         facts = None if job.facts is None else job.facts()
-        found = meeting.gather((machine_key(), cores, text, facts), "start")
-        texts, all_facts = [one[2] for one in found], [one[3] for one in found]
-        for rank, told in enumerate(texts):
-            if told is not None:
-                raise mark_agreed(UserError(f"rank {rank}: {told}" if None in texts else told))
+        found = meeting.gather((machine_key(), cores, as_told(problem), facts), "start")
+        raise_first([one[2] for one in found])
+        all_facts = [one[3] for one in found]
         keys = self.machine_of_rank or [one[0] for one in found]
         machines = machines_of(keys)
         # Of all ranks: trainers and evaluators share machines, and read what the others write.
@@ -189,9 +241,12 @@ class Program:
 
         Returns training's exit code, on the trainers.
         """
+        from megdet_hvd.comm.exchange import broadcast_object
         from megdet_hvd.comm.position import number_ranks
-        from megdet_hvd.comm.session import start, stop
+        from megdet_hvd.comm.session import start, stop, stop_horovod
         from megdet_hvd.engine.job import evaluation_job, training_job
+        from megdet_hvd.engine.log import LOGGER
+        from megdet_hvd.engine.spare import reason_of
         from megdet_hvd.pipeline.alongside import alongside
         from megdet_hvd.pipeline.desk import EvaluatorsDesk, TrainersDesk
         from megdet_hvd.pipeline.evaluator import evaluate_orders
@@ -218,16 +273,34 @@ class Program:
         if not roles.evaluators:
             code = train_in_world(plan, session)
         elif trains:
-            desk = TrainersDesk(messages, roles.evaluators) if world.is_main else None
+            assert self.watchdog is not None, "it was started before"
+            watchdog = self.watchdog
+            died = watchdog.lost
+            desk = TrainersDesk(messages, roles.evaluators, died) if world.is_main else None
             code = train_in_world(plan, session, alongside(desk))
             if desk is not None:
                 desk.close()
+                watchdog.need_all()
+                desk.look_for_loss()
+            dead = desk is not None and desk.dead
+            self.lost = bool(broadcast_object(dead, session, "pipeline.lost"))
         else:
-            evaluate_orders(plan.config, session, EvaluatorsDesk(messages), world)
+            may_die(self.places[world.rank])
+            evaluate = EvaluatorsDesk(messages)
+            try:
+                evaluate_orders(plan.config, session, evaluate, world)
+            except Exception as fault:  # the other evaluators may wait for this one for ever
+                if type(fault).__name__ == "HorovodInternalError":
+                    time.sleep(_LET_OTHERS_SPEAK_S)  # freed by one that has more to say
+                else:
+                    LOGGER.error("".join(traceback.format_exception(fault)).rstrip())
+                stop_horovod()  # which frees them
+                evaluate.give_up(f"rank {world.rank}: {reason_of(fault)}")
         stop()
         number_ranks(None)
-        messages.Free()
-        communicator.Free()
+        if not self.lost:
+            messages.Free()
+            communicator.Free()
         return code
 
 

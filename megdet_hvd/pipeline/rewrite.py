@@ -1,42 +1,37 @@
 """An annotation file for pictures of which some were scaled down."""
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from megdet_hvd.data.source import Source
+import numpy as np
+
+from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.pipeline.index import Entry
-from megdet_hvd.pipeline.picture import scaled_name
 
 
-def rewrite(source: Source, entries: Mapping[str, Entry], out: Path) -> None:
-    """Write ``source``'s annotations to ``out``, boxes and areas of scaled pictures scaled too.
+def rewritten(index: ImageIndex, entries: Sequence[Entry | None]) -> bytes:
+    """``index`` as COCO-format JSON, boxes and areas of scaled pictures scaled too.
 
-    A picture that was left as it is keeps its file, named by its whole path. Masks are left out:
-    the detector has no use for them, and they would no longer fit.
-
-    Raises:
-        OSError: the file can't be written.
+    A picture that was left as it is keeps its file, named by its whole path; the others are named
+    by their copy. Image ids stay, since augmentation is drawn by them. Masks are left out: the
+    detector has no use for them, and they would no longer fit.
     """
-    content: dict[str, Any] = json.loads(source.annotations.read_bytes())
-    factors: dict[Any, tuple[float, float]] = {}
-    for image in content["images"]:
-        entry = entries.get(str(image.get("file_name")))
+    content = index.ground_truth()  # numbers pictures by position
+    factors = np.ones((len(index), 2))
+    for position, (image, entry) in enumerate(zip(content["images"], entries, strict=True)):
+        image["id"] = int(index.image_ids[position])
         if entry is None or not entry.scaled:
-            image["file_name"] = str((source.images / str(image["file_name"])).absolute())
+            image["file_name"] = str(index.file(position).absolute())
             continue
-        image["file_name"] = scaled_name(image["file_name"])
-        factors[image["id"]] = entry.kept_width / entry.width, entry.kept_height / entry.height
+        image["file_name"] = entry.copy
         image["width"], image["height"] = entry.kept_width, entry.kept_height
+        factors[position] = entry.kept_width / entry.width, entry.kept_height / entry.height
     for annotation in content["annotations"]:
-        annotation.pop("segmentation", None)
-        x, y = factors.get(annotation.get("image_id"), (1.0, 1.0))
+        position = annotation["image_id"]
+        annotation["image_id"] = int(index.image_ids[position])
+        x, y = factors[position].tolist()
         if (x, y) != (1.0, 1.0):
             left, top, width, height = annotation["bbox"]
             annotation["bbox"] = [left * x, top * y, width * x, height * y]
-            if isinstance(annotation.get("area"), int | float):
-                annotation["area"] *= x * y
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    temporary.replace(out)
+            annotation["area"] *= x * y
+    return json.dumps(content).encode()

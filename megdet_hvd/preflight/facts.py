@@ -16,11 +16,14 @@ from megdet_hvd.cluster.wheels import built_kernels, driver_problem, misfit
 from megdet_hvd.config.load import to_yaml
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
+from megdet_hvd.serialize import serializable
+from megdet_hvd.storage import retried
 
 PACKAGES = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pillow")
 """Whose versions must be equal on all ranks."""
 
 
+@serializable
 @dataclass(frozen=True)
 class Facts:
     """One rank, as plain values; they travel to all others."""
@@ -71,7 +74,7 @@ def code_digests(package: Path) -> dict[str, str]:
         name = file.relative_to(package)
         digest = digests.setdefault(name.parts[0].removesuffix(".py"), hashlib.sha256())
         digest.update(f"{name}\0".encode())
-        digest.update(file.read_bytes())
+        digest.update(retried(file.read_bytes))
     return {part: digest.hexdigest()[:8] for part, digest in digests.items()}
 
 

@@ -5,7 +5,8 @@ from megdet_hvd.data.first_names import first_names
 from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
-from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_read, is_transient
 
 PICTURES = 2
 """Pictures that each rank opens of each annotation file."""
@@ -14,7 +15,11 @@ _FIRST = 4096
 
 
 def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | None]:
-    """Pictures that this rank has read, and the first thing that it could not read."""
+    """Pictures that this rank has read, and the first thing that it could not read.
+
+    Raises:
+        StorageError: storage fails at the moment, which says nothing of the data.
+    """
     if config.kind != "coco":
         return 0, None
     read = 0
@@ -34,8 +39,10 @@ def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
     try:
         names = first_names(source.annotations, _FIRST)
     except OSError as error:
+        if is_transient(error):
+            raise cannot_read(source.annotations, error) from error
         return 0, f"{source.annotations}: {error.strerror or error}"
-    except (UserError, StorageError) as error:
+    except UserError as error:
         return 0, str(error)
     if not names:
         return 0, f"{source.annotations}: no picture is named in it"

@@ -44,6 +44,7 @@ def run_preflight(config: Config, world: World) -> Report:
 
     Raises:
         UserError: on all ranks alike: data that a machine can't read, or no device to compute on.
+        StorageError: so, where a machine's storage fails at the moment.
     """
     go_outside("preflight")
     began = time.monotonic()
@@ -70,7 +71,10 @@ def run_preflight(config: Config, world: World) -> Report:
 def _read_data(config: Config, world: World, names: tuple[str, ...]) -> str:
     if config.data.kind != "coco":
         return "scenes are rendered, no data to read"
-    found = gather_objects(read_share(config.data, world.rank, world.size), world, "preflight.data")
+    share: tuple[int, str | None] = (0, None)
+    with together(world, "preflight.storage"):
+        share = read_share(config.data, world.rank, world.size)
+    found = gather_objects(share, world, "preflight.data")
     problems: dict[str, list[str]] = {}
     for name, ranks in zip(names, world.machines, strict=True):
         if unread := [problem for rank in ranks if (problem := found[rank][1]) is not None]:

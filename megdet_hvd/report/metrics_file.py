@@ -21,18 +21,24 @@ class MetricsFile:
 def read_metrics(path: Path) -> MetricsFile:
     """Read a file that may still be written to, and may hold iterations twice after a resume.
 
-    Of two lines for one iteration the later counts; a line cut off in mid-write is left out.
-    No file: no lines.
+    Of two lines for one iteration the later counts; a line cut off in mid-write, or that is no
+    line of a run's, is left out. No file: no lines.
+
+    Raises:
+        OSError: the file can't be read.
     """
     by_kind: dict[str, dict[int, Record]] = {"train": {}, "eval": {}}
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(record, dict) and record.get("kind") in by_kind:
-            by_kind[record["kind"]][int(record["iteration"])] = record
+        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
+            continue
+        iteration = record.get("iteration")
+        if record["kind"] in by_kind and isinstance(iteration, int) and iteration >= 0:
+            by_kind[record["kind"]][iteration] = record
     return MetricsFile(
         *([lines[i] for i in sorted(lines)] for lines in (by_kind["train"], by_kind["eval"]))
     )

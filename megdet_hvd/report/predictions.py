@@ -5,6 +5,7 @@ from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.data.batch import Detections
@@ -13,6 +14,29 @@ from megdet_hvd.report.colours import class_colour
 
 SMALLEST = 480
 """A picture with a shorter longer side than this is drawn enlarged: labels need the room."""
+
+
+_KEY, _AUTHOR = "Software", "megdet_hvd.predict"
+_HEAD_BYTES = 1024
+"""PNG's texts come before its pixels."""
+
+
+def _signed() -> PngInfo:
+    """By which a file that may be written anew is told from a user's own picture."""
+    info = PngInfo()
+    info.add_text(_KEY, _AUTHOR)
+    return info
+
+
+def is_prediction(file: Path) -> bool:
+    """Whether a file is a picture that :func:`draw_prediction` has written."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD_BYTES)
+    except OSError:
+        return False
+    mark = f"tEXt{_KEY}\0{_AUTHOR}".encode("latin-1")
+    return not file.is_symlink() and head.startswith(b"\x89PNG") and mark in head
 
 
 def draw_prediction(
@@ -55,6 +79,6 @@ def draw_prediction(
             text = f"{categories[label - 1]} {value:.2f}"
             drawn.append(DrawnBox((x1, y1, x2, y2), class_colour(label), text))
     buffer = BytesIO()
-    draw_boxes(picture, drawn).save(buffer, "PNG")
+    draw_boxes(picture, drawn).save(buffer, "PNG", pnginfo=_signed())
     write_bytes(out, buffer.getvalue())
     return [item.text for item in drawn]

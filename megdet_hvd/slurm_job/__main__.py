@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.allocation import read_allocation
-from megdet_hvd.cluster.handover import NOTE
+from megdet_hvd.cluster.handover import NOTE, SITE_EXPORTS
 from megdet_hvd.cluster.site import site_from_variables
-from megdet_hvd.errors import UserError
-from megdet_hvd.slurm_job.decide import USER_ERROR
-from megdet_hvd.slurm_job.driver import Job, run_job
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.slurm_job import presets
+from megdet_hvd.slurm_job.after import requeue_before_start
+from megdet_hvd.slurm_job.decide import STORAGE_ERROR, USER_ERROR
+from megdet_hvd.slurm_job.driver import run_job
+from megdet_hvd.slurm_job.job import Job, say
 from megdet_hvd.slurm_job.words import read_wish
+from megdet_hvd.storage import as_storage_error
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -20,16 +24,29 @@ def main(words: Sequence[str] | None = None) -> int:
         allocation = read_allocation(os.environ)
         if NOTE not in os.environ:
             raise UserError(f"{NOTE} is not set: this is started by slurm/job.sh")
+        strays = presets.identity(os.environ, os.environ.get(SITE_EXPORTS, "").split())
+        if strays:
+            say(f"left out, another launcher's: {presets.shown(os.environ, strays)}")
+        for name in strays:
+            del os.environ[name]
         site = site_from_variables(os.environ)
         if site.data_root is not None:  # configurations name it; staging may move it later
             os.environ.setdefault("COCO_ROOT", str(site.data_root))
         given = list(sys.argv[1:] if words is None else words)
-        wish = read_wish(given, f"{allocation.name}-{allocation.job}")
+        name = allocation.name.replace("/", "_")  # it becomes one folder's
+        wish = read_wish(given, f"{name}-{allocation.job}")
         os.environ.setdefault("MEGDET_ROOT", str(Path.cwd()))
         return run_job(Job(allocation, site, wish), os.environ)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR
+    except (StorageError, OSError) as raised:
+        failing = as_storage_error(raised)
+        if not isinstance(failing, StorageError):
+            raise
+        print(f"error: {failing}", file=sys.stderr, flush=True)
+        requeue_before_start(os.environ)
+        return STORAGE_ERROR
 
 
 if __name__ == "__main__":

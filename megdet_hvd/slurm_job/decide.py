@@ -37,6 +37,7 @@ def decide(
     idle: int,
     failures: int,
     allowed: int,
+    comes_again: bool = False,
 ) -> Decision:
     """Whether the job is requeued.
 
@@ -49,16 +50,19 @@ def decide(
         idle: how often in a row it was stopped before without having left one.
         failures: how often it was requeued after a failure so far.
         allowed: how often it may be.
+        comes_again: Slurm has requeued the job itself, for a node or by an administrator's word.
     """
     if outcome is None and launcher_code == 0:
         return Decision(False, FINISHED, "the program has finished")
     code = (launcher_code or FAULT) if outcome is None else outcome.code
     if code == FINISHED:
         return Decision(False, FINISHED, "the run is complete")
-    if outcome is not None and code == USER_ERROR:
+    if code == USER_ERROR:  # the ranks' own, or all that a full disk lets be known
         return Decision(False, code, "not requeued: a mistake in the input would only come again")
-    if outcome is not None and code == RUN_ERROR and outcome.iteration is not None:
+    if code == RUN_ERROR and (outcome is None or outcome.iteration is not None):
         return Decision(False, code, "not requeued: the run would come to the same point again")
+    if comes_again:
+        return Decision(False, code, "Slurm has requeued the job itself, and starts it again")
     kept = "; its checkpoint stays" if code == STOPPED else ""
     if not job_runs:
         ended = "not requeued by itself: Slurm ends the job (cancelled, out of time, a node lost)"
@@ -75,4 +79,5 @@ def decide(
     if failures >= allowed:
         used = f"{failures} of {allowed} requeues after failures are used"
         return Decision(False, code, f"not requeued: {used}")
-    return Decision(True, code, f"requeued after a failure, {failures + 1} of {allowed}", True)
+    what = "a failure of the storage" if code == STORAGE_ERROR else "a failure"
+    return Decision(True, code, f"requeued after {what}, {failures + 1} of {allowed}", True)

@@ -1,18 +1,13 @@
 """The course of a job: prepare, launch, wait, decide."""
 
 import shlex
-import signal
-import subprocess
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.recovery import bring_back_best, newest_sound_checkpoint, set_aside
 from megdet_hvd.cluster import handover
-from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.launchers import (
     Launcher,
     choose_launcher,
@@ -23,59 +18,22 @@ from megdet_hvd.cluster.launchers import (
     pmix_of,
     srun_words,
 )
+from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
-from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
-from megdet_hvd.errors import RunError, UserError
-from megdet_hvd.slurm_job import lost_nodes, record, slurm
-from megdet_hvd.slurm_job.decide import (
-    FAULT,
-    FINISHED,
-    NO_REQUEUE,
-    STOPPED,
-    USER_ERROR,
-    Decision,
-    decide,
-)
+from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.run_lock.lock import take
+from megdet_hvd.slurm_job import presets, record, slurm, waiting
+from megdet_hvd.slurm_job.after import end_job
+from megdet_hvd.slurm_job.decide import FAULT, STOPPED, STORAGE_ERROR, USER_ERROR
+from megdet_hvd.slurm_job.job import Job, newest, note, say
 from megdet_hvd.slurm_job.nodes import prepare_nodes
-from megdet_hvd.slurm_job.rank_logs import last_words
-from megdet_hvd.slurm_job.words import Wish, rank_words
+from megdet_hvd.slurm_job.notes import places, read_note
+from megdet_hvd.slurm_job.words import rank_words
+from megdet_hvd.storage import as_storage_error, cannot_read, is_transient
 
-_LOOK_S = 0.5
-"""Between two looks at the launcher and the stop file."""
 _HOSTS_SHOWN = 4
-_REQUEUED_S = 300
-"""For Slurm to end the script of a job that it has requeued."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a job knows once its words are read."""
-
-    allocation: Allocation
-    site: Site
-    wish: Wish
-
-    @property
-    def logs(self) -> Path:
-        """Where this attempt's files lie, in the run folder."""
-        name = f"{self.allocation.job}-{self.allocation.restarts}"
-        return self.wish.folder / "logs" / name
-
-    @property
-    def stop_file(self) -> Path:
-        """Where rank 0 looks for the wish to stop: in a container, too, the run folder is there."""
-        return self.logs / "stop"
-
-    @property
-    def outcome(self) -> Path:
-        """Where the ranks say how they ended."""
-        return self.logs / "outcome.json"
-
-
-def say(text: str) -> None:
-    """A line of the driver's own, in the job's log."""
-    print(f"job: {text}", flush=True)
 
 
 def run_job(job: Job, environ: Mapping[str, str]) -> int:
@@ -86,13 +44,21 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     Raises:
         UserError: the run folder can't be used.
     """
-    _make_folders(job)
-    introduce(job)
-    refuse_company(job)
-    set_damaged_aside(job.wish.folder)
-    before = _newest(job)
-    note_file = Path(environ[handover.NOTE])
-    _record(
+    notes = places(environ)
+    try:
+        _make_folders(job)
+        introduce(job, environ)
+        refuse_company(job)
+        with _alone(job.wish.folder, environ):
+            set_damaged_aside(job.wish.folder)
+        before = newest(job)
+    except (StorageError, OSError) as raised:
+        error = as_storage_error(raised)
+        if not isinstance(error, StorageError):
+            raise
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return end_job(job, Outcome(STORAGE_ERROR, str(error)), STORAGE_ERROR, notes, None)
+    note(
         job,
         "start",
         nodes=list(job.allocation.hosts),
@@ -105,17 +71,24 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
         launcher, words, full = _command(job, environ)
     except (UserError, RunError) as error:
         # Slurm's TERM ends what prepares the nodes, too.
-        if _note(note_file) is not None:
-            return _end(job, early, 0, note_file, before)
+        if read_note(notes) is not None:
+            return end_job(job, early, 0, notes, before)
         print(f"error: {error}", file=sys.stderr, flush=True)
         code = USER_ERROR if isinstance(error, UserError) else FAULT
-        return _end(job, Outcome(code, str(error)), code, note_file, before)
-    if _note(note_file) is not None:
-        return _end(job, early, 0, note_file, before)
-    _record(job, "launch", launcher=launcher)
+        return end_job(job, Outcome(code, str(error)), code, notes, before)
+    if read_note(notes) is not None:
+        return end_job(job, early, 0, notes, before)
+    note(job, "launch", launcher=launcher)
     say(f"started by: {shlex.join(words)}")
-    code = _wait(slurm.start_program(words, full), note_file, job.stop_file)
-    return _end(job, read_outcome(job.outcome), code, note_file, before)
+    code = waiting.wait(
+        slurm.start_program(words, full),
+        notes=notes,
+        stop_file=job.stop_file,
+        outcome=job.outcome,
+        steps=lambda: slurm.steps(job.allocation.job),
+        say=say,
+    )
+    return end_job(job, read_outcome(job.outcome), code, notes, before)
 
 
 def _command(job: Job, environ: Mapping[str, str]) -> tuple[Launcher, list[str], dict[str, str]]:
@@ -125,20 +98,19 @@ def _command(job: Job, environ: Mapping[str, str]) -> tuple[Launcher, list[str],
     if prepared.environment is not None:
         python = str(prepared.environment / "bin" / "python")
     interpreter = in_container(job.site.container, python)
-    full = {**environ, **_variables(job, environ, prepared.data_root)}
+    full = step_environ({**environ, **_variables(job, environ, prepared.data_root)})
+    for name in (handover.NOTE, handover.SCRIPT, handover.WORDS):  # the driver's own
+        full.pop(name, None)
     launcher, words = _launcher(job, interpreter, full)
     return launcher, [*words, *interpreter, *rank_words(job.wish)], full
 
 
-def _newest(job: Job) -> int:
-    """Steps that the run's newest checkpoint holds; -1: there is none."""
-    found = list_checkpoints(job.wish.folder / "checkpoints")
-    steps = iteration_of(found[-1]) if found else None
-    return -1 if steps is None else steps
+def introduce(job: Job, environ: Mapping[str, str]) -> None:
+    """The first lines of the log: where everything is, and what the job was given with it.
 
-
-def introduce(job: Job) -> None:
-    """The first lines of the log: where everything is."""
+    Raises:
+        UserError: the system allows too little.
+    """
     allocation, folder = job.allocation, job.wish.folder.absolute()
     hosts, more = allocation.hosts[:_HOSTS_SHOWN], len(allocation.hosts) - _HOSTS_SHOWN
     shown = ", ".join(hosts) + (f" and {more} more" if more > 0 else "")
@@ -152,6 +124,14 @@ def introduce(job: Job) -> None:
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
     say(f"run folder: {folder}")
+    asked = environ.get(handover.SITE_EXPORTS, "").split()
+    if found := presets.named(environ, asked):
+        say(
+            f"set before the job, and so for all ranks: {presets.shown(environ, found)} (from "
+            "your shell, a module or conda, not from the site file)"
+        )
+    for line in low_limits(raise_open_files()):
+        say(f"limited by the system: {line}")
 
 
 def refuse_company(job: Job) -> None:
@@ -166,9 +146,28 @@ def refuse_company(job: Job) -> None:
     state = slurm.standing(other)
     if state is not None:
         raise UserError(
-            f"{job.wish.folder}: job {other} works in this run too, and is {state.lower()}; wait "
+            f"{job.wish.folder}: job {other} works in this run too, and is {_said(state)}; wait "
             f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
         )
+
+
+@contextmanager
+def _alone(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """Hold the run folder, as the ranks do later: nobody else may write there meanwhile."""
+    try:
+        lock = take(folder, say=say, environ=environ)
+    except OSError as error:
+        if is_transient(error):
+            raise
+        raise UserError(f"{folder}: the run folder can't be written ({error.strerror})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _said(state: str) -> str:
+    return state if state == slurm.SILENT else state.lower()
 
 
 def set_damaged_aside(folder: Path) -> None:
@@ -184,6 +183,8 @@ def set_damaged_aside(folder: Path) -> None:
                 f"the run carries on from {sound.name}" if sound else "it starts anew: none is left"
             )
     except OSError as error:
+        if is_transient(error):
+            raise cannot_read(f"{folder}: its checkpoints", error) from None
         raise UserError(
             f"{folder}: its checkpoints can't be read ({error.strerror}); mend that first"
         ) from None
@@ -193,6 +194,8 @@ def _make_folders(job: Job) -> None:
     try:
         job.logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if is_transient(error):
+            raise
         raise UserError(
             f"{job.logs}: the run folder can't be written ({error.strerror}); choose another "
             "place with output=FOLDER"
@@ -222,27 +225,38 @@ def _variables(job: Job, environ: Mapping[str, str], data_root: Path | None) -> 
 
 
 def _launcher(
-    job: Job, interpreter: Sequence[str], environ: Mapping[str, str]
+    job: Job, interpreter: Sequence[str], environ: dict[str, str]
 ) -> tuple[Launcher, list[str]]:
-    """The launcher that the site has, or that is set, and its words."""
+    """The launcher that the site has, or that is set, and its words.
+
+    What keeps MPI from starting is taken out of ``environ``.
+    """
     allocation, site = job.allocation, job.site
     nodes = len(allocation.hosts)
+    limit_s = start_limit_s(2 * nodes)
     plugin = pmix_of(slurm.mpi_list(), site.srun_mpi)
     srun_problem = f"srun --mpi=list has no {site.srun_mpi}" if plugin is None else None
     if plugin is not None and site.launcher in ("auto", "srun"):
-        limit_s = start_limit_s(2 * nodes)
-        srun_problem = slurm.srun_problem(plugin, nodes, interpreter, limit_s)
+        srun_problem = _try(
+            lambda given: slurm.srun_problem(plugin, nodes, interpreter, limit_s, given), environ
+        )
     mpirun_problem = slurm.mpirun_problem(environ.get("PATH", ""))
+    wanted = site.launcher == "mpirun" or bool(srun_problem)
+    # Without presets it is left to the ranks: a try takes seconds.
+    if mpirun_problem is None and wanted and presets.suspects(environ):
+        mpirun_problem = _try(
+            lambda given: slurm.mpirun_fails(nodes, interpreter, limit_s, given), environ
+        )
     asked = site.launcher == "horovodrun" or (srun_problem and mpirun_problem)
-    chosen, notes = choose_launcher(
+    chosen, passed = choose_launcher(
         site.launcher,
         nodes=nodes,
         srun_problem=srun_problem,
         mpirun_problem=mpirun_problem,
         ssh_problem=slurm.ssh_problem(allocation.hosts) if asked else "not tried",
     )
-    for note in notes:
-        say(note)
+    for line in passed:
+        say(line)
     if chosen == "srun":
         return chosen, srun_words(
             allocation, mpi=plugin or site.srun_mpi, bind=site.bind == "cores"
@@ -253,92 +267,19 @@ def _launcher(
     return chosen, horovodrun_words(allocation)
 
 
-def _wait(running: "subprocess.Popen[bytes]", note_file: Path, stop_file: Path) -> int:
-    """The launcher's exit code, once it has ended; a note is handed on to the ranks meanwhile."""
-    told = refused = False
-    while (code := running.poll()) is None:
-        if not told and (note := _note(note_file)) is not None:
-            try:
-                stop_file.write_text(note)
-                say(f"{note}; the ranks finish their step and write a checkpoint")
-                told = True
-            except OSError as error:  # tried again
-                if not refused:
-                    say(
-                        f"{note}; {stop_file} can't be written ({error.strerror}) so far, so the "
-                        "ranks hear nothing of it"
-                    )
-                refused = True
-        time.sleep(_LOOK_S)
-    return code
-
-
-def _note(note_file: Path) -> str | None:
-    try:
-        return note_file.read_text().strip() or "told to stop"
-    except OSError:
-        return None
-
-
-def _record(job: Job, event: str, **values: object) -> None:
-    own = {"job": job.allocation.job, "restart": job.allocation.restarts}
-    try:
-        record.append(job.wish.folder, event, **own, **values)
-    except OSError as error:
-        say(f"{job.wish.folder / record.FILE}: can't be written ({error.strerror})")
-
-
-def _end(job: Job, outcome: Outcome | None, code: int, note_file: Path, before: int) -> int:
-    """Decide, say so, and requeue the job or return its exit code.
-
-    ``before``: steps of the newest checkpoint that this attempt found.
-    """
-    records, number = record.read(job.wish.folder), job.allocation.job
-    note = _note(note_file)
-    progressed = _newest(job) > before
-    decision = decide(
-        outcome,
-        code,
-        note=note,
-        job_runs=slurm.job_runs(number),
-        progressed=progressed,
-        idle=record.idle_starts_of(records, number),
-        failures=record.failures_of(records, number),
-        allowed=job.site.requeue_on_failure,
-    )
-    ended = f"the launcher ended with exit code {code}"
-    if outcome is not None and outcome.code != FINISHED:
-        ended += f"; the ranks say: {outcome.message or f'exit code {outcome.code}'}"
-    elif outcome is None and code != 0:
-        ended += "; no rank could say why: killed, out of memory, or a node is gone"
-    if decision.code not in (FINISHED, STOPPED) or decision.failure:
-        for line in last_words(job.logs):
-            say(line)
-    say(f"{ended}; {decision.words}")
-    told = asdict(outcome) if outcome is not None else {"code": code, "message": ""}
-    said = {"outcome": told, "failure": decision.failure, "reason": decision.words}
-    said["progressed"] = progressed
-    _record(job, "end", requeued=decision.requeue, **said)
-    if decision.requeue:
-        say(_requeue(job, decision, note_file))
-        _record(job, "end", requeued=False, **said)
-    return decision.code
-
-
-def _requeue(job: Job, decision: Decision, note_file: Path) -> str:
-    """Put the job back into the queue; returns only where that failed, with words for the log."""
-    # Slurm ends this script with TERM, which must be let in now.
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if decision.failure:
-        hosts = job.allocation.hosts
-        lost_nodes.wait_until_seen(hosts, say, enough=lambda: _note(note_file) is not None)
-        if (note := _note(note_file) or "").startswith(NO_REQUEUE):
-            return f"not requeued ({note})"
-    problem = slurm.requeue(job.allocation.job)
-    if problem is None:
-        time.sleep(_REQUEUED_S)
-        problem = "it was accepted, and nothing has happened"
-    return (
-        f"Slurm did not requeue the job ({problem}); carry on by hand: sbatch … --resume "
-        f"{shlex.quote(str(job.wish.folder))}"
-    )
+def _try(
+    problem_with: Callable[[Mapping[str, str]], str | None], environ: dict[str, str]
+) -> str | None:
+    """Why MPI does not start; None: it does, perhaps without presets that are taken out now."""
+    problem = problem_with(environ)
+    for names in presets.suspects(environ) if problem is not None else []:
+        rest = {name: value for name, value in environ.items() if name not in names}
+        if problem_with(rest) is None:
+            say(
+                f"left out, as MPI does not start with it here: {presets.shown(environ, names)} "
+                f"({problem})"
+            )
+            for name in names:
+                del environ[name]
+            return None
+    return problem

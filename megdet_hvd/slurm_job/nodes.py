@@ -10,6 +10,7 @@ from pathlib import Path
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.launchers import once_a_node_words
 from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.errors import RunError, UserError
 
 _BAD_INPUT = 2
@@ -49,7 +50,11 @@ def prepare_nodes(allocation: Allocation, site: Site, environ: Mapping[str, str]
     if archive is not None:
         words += ["--environment", str(archive)]
     done = subprocess.run(
-        words, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL, env=dict(environ)
+        words,
+        stdout=subprocess.PIPE,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env=step_environ(environ),
     )
     answers = []
     for line in done.stdout.splitlines():

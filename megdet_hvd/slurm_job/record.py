@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.storage import retried
+
 FILE = "jobs.jsonl"
 
 
@@ -18,8 +20,9 @@ def append(folder: Path, event: str, **values: Any) -> None:
 def read(folder: Path) -> list[dict[str, Any]]:
     """All whole lines, oldest first."""
     try:
-        lines = (folder / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not there yet, or a file system that fails for the moment
+        text = retried(lambda: (folder / FILE).read_text(encoding="utf-8", errors="replace"))
+        lines = text.splitlines()
+    except OSError:  # not there yet, or a file system that fails for more than a moment
         return []
     found = []
     for line in lines:
@@ -38,11 +41,20 @@ def last_job(records: list[dict[str, Any]]) -> int | None:
     return jobs[-1] if jobs else None
 
 
+def jobs_before(records: list[dict[str, Any]], job: int) -> set[int]:
+    """The job itself, and those that it follows where Slurm requeues none."""
+    found = {job}
+    for record in reversed(records):
+        if record.get("event") == "successor" and record.get("successor") in found:
+            found.add(record["job"])
+    return found
+
+
 def idle_starts_of(records: list[dict[str, Any]], job: int) -> int:
     """How often in a row, up to now, this job was requeued without a new checkpoint."""
-    count = 0
+    count, jobs = 0, jobs_before(records, job)
     for record in reversed(records):
-        if record.get("event") == "end" and record.get("job") == job:
+        if record.get("event") == "end" and record.get("job") in jobs:
             if not record.get("requeued") or record.get("failure") or record.get("progressed"):
                 return count
             count += 1
@@ -51,11 +63,12 @@ def idle_starts_of(records: list[dict[str, Any]], job: int) -> int:
 
 def failures_of(records: list[dict[str, Any]], job: int) -> int:
     """How often this job was requeued after a failure."""
+    jobs = jobs_before(records, job)
     return sum(
         1
         for record in records
         if record.get("event") == "end"
-        and record.get("job") == job
+        and record.get("job") in jobs
         and record.get("requeued")
         and record.get("failure")
     )

@@ -5,33 +5,63 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from megdet_hvd.cluster.launchers import once_a_node
 from megdet_hvd.cluster.mpi_start import VARIABLES
+from megdet_hvd.cluster.step_environ import step_environ
+from megdet_hvd.run_lock import slurm as any_job
+from megdet_hvd.slurm_job import node_check, srun_words
+from megdet_hvd.slurm_job.node_facts import facts_of, hosts_in, is_away
 
 ASK_S = 60
 """For Slurm's controller to answer."""
 SSH_S = 10
-_UNDER_WAY = ("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED")
+SILENT = "still there for all that is known (Slurm does not answer)"
+"""How a job stands that Slurm says nothing of."""
 
 _PROBE = (
-    "from mpi4py import MPI; import sys; "
-    "sys.exit(0 if MPI.COMM_WORLD.size == int(sys.argv[1]) else 3)"
+    "from mpi4py import MPI; import sys; world = MPI.COMM_WORLD; "
+    "world.size == int(sys.argv[1]) or sys.exit(3); world.Barrier()"
 )
+"""Two processes that find each other, and a message each way."""
 
 
-def job_runs(job: int) -> bool:
-    """Whether Slurm counts the job as running; False once it is cancelled or out of time."""
-    text = _ask(["scontrol", "show", "job", "-o", str(job)])
-    return text is None or " JobState=RUNNING " in text
+@dataclass(frozen=True)
+class Probe:
+    """What came of a small program that was started on each node of the job."""
+
+    silent: str | None = None
+    """The error that speaks of a node that can't be reached; None: none does."""
+    silent_nodes: tuple[str, ...] = ()
+    """The nodes that it names."""
+    unclear: str | None = None
+    """Why nothing is known of the nodes; None: they are reached, or one is not."""
+    said: Mapping[str, str] = field(default_factory=dict)
+    """Output lines of the nodes, by :func:`megdet_hvd.slurm_job.node_check.answers`."""
+
+
+def job_facts(job: int) -> dict[str, str]:
+    """What Slurm says of a job, by its own names; empty where it does not answer."""
+    return facts_of(_ask(["scontrol", "show", "job", "-o", str(job)]) or "")
+
+
+def job_state(job: int) -> str | None:
+    """``RUNNING``, ``COMPLETING``, ``PENDING``, … of the job; None: Slurm does not answer."""
+    return job_facts(job).get("JobState")
 
 
 def standing(job: int) -> str | None:
-    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, or is unknown."""
-    text = _ask(["scontrol", "show", "job", "-o", str(job)]) or ""
-    facts = dict(word.split("=", 1) for word in text.split() if "=" in word)
-    state = facts.get("JobState", "")
-    mine = f"({os.getuid()})" in facts.get("UserId", "")
-    return state if mine and state in _UNDER_WAY else None
+    """``PENDING``, ``RUNNING`` or so, of a job of this user; None: it has ended, for sure.
+
+    Where Slurm does not answer, the job counts as still there. What is left of one that Slurm is
+    clearing away holds the run folder, if it does anything there.
+    """
+    state = any_job.job_state(job)
+    if state is None:
+        return SILENT
+    over = state.ended or state.name == "COMPLETING" or state.uid not in (None, os.getuid())
+    return None if over else state.name
 
 
 def requeue(job: int) -> str | None:
@@ -47,27 +77,92 @@ def requeue(job: int) -> str | None:
     return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
 
 
-def silence(nodes: int) -> str | None:
-    """Why not every node of the job can be reached; None: each started a task, and it ended."""
-    words = ["srun", "--mpi=none", "--cpu-bind=none", f"--nodes={nodes}", f"--ntasks={nodes}"]
-    words += ["--ntasks-per-node=1", "--overlap", "--gres=none", "true"]
+def exclude(job: int, nodes: Sequence[str]) -> str | None:
+    """Keep a waiting job off nodes, besides those it is kept off already; None: done."""
+    own = hosts_in(job_facts(job).get("ExcNodeList", ""))
+    value = ",".join(dict.fromkeys([*own, *nodes]))
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=ASK_S)
-    except subprocess.TimeoutExpired:
-        return f"no answer within {ASK_S} s"
-    except OSError as error:
+        done = subprocess.run(
+            ["scontrol", "update", f"JobId={job}", f"ExcNodeList={value}"],
+            capture_output=True,
+            text=True,
+            timeout=ASK_S,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
+    return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
+
+
+def probe_nodes(nodes: int, words: Sequence[str], environ: Mapping[str, str]) -> Probe:
+    """Start a program once on each node of the job, beside whatever still runs there."""
+    command = [*once_a_node(nodes), "--overlap", *words]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ASK_S, env=step_environ(environ)
+        )
+    except subprocess.TimeoutExpired as late:
+        told = _text(late.stderr)
+        if "step creation temporarily disabled" in told:  # srun waits for its turn
+            return Probe(unclear="Slurm starts no further step of the job so far")
+        return Probe(
+            srun_words.silent(told) or f"no answer within {ASK_S} s",
+            tuple(srun_words.silent_nodes(told)),
+            said=node_check.answers(_text(late.stdout)),
+        )
+    except OSError as error:
+        return Probe(unclear=str(error))
+    said, silent = node_check.answers(done.stdout), srun_words.silent(done.stderr)
     if done.returncode == 0:
-        return None
-    told = [line for line in done.stderr.splitlines() if "error:" in line]
-    return told[0].split("error:", 1)[1].strip() if told else f"srun: exit code {done.returncode}"
+        return Probe(said=said)
+    if silent is not None:
+        return Probe(silent, tuple(srun_words.silent_nodes(done.stderr)), said=said)
+    errors = srun_words.errors_of(done.stderr) or [f"srun: exit code {done.returncode}"]
+    return Probe(unclear=errors[0], said=said)
+
+
+def _text(found: str | bytes | None) -> str:
+    return found.decode(errors="replace") if isinstance(found, bytes) else found or ""
 
 
 def is_down(hosts: Sequence[str]) -> bool:
     """Whether Slurm counts one of the nodes as down."""
-    text = _ask(["scontrol", "show", "node", "-o", ",".join(hosts)]) or ""
-    states = [word for word in text.split() if word.startswith("State=")]
-    return any("DOWN" in state for state in states)
+    return any("DOWN" in node.get("State", "") for node in node_facts(hosts))
+
+
+def not_heard(hosts: Sequence[str]) -> list[str]:
+    """The nodes that don't answer Slurm's controller, or that it takes for lost."""
+    return [
+        node.get("NodeName", "")
+        for node in node_facts(hosts)
+        if is_away(node.get("State", "")) and "DRAIN" not in node.get("State", "")
+    ]
+
+
+def node_facts(hosts: Sequence[str] = ()) -> list[dict[str, str]]:
+    """What Slurm says of nodes; of all, without ``hosts``. Empty where it does not answer."""
+    words = ["scontrol", "show", "node", "-o", *([",".join(hosts)] if hosts else [])]
+    return [facts_of(line) for line in (_ask(words) or "").splitlines() if line.strip()]
+
+
+def steps(job: int) -> list[str] | None:
+    """The job's steps that run, besides the batch script's own; None: Slurm does not answer."""
+    text = _ask(["scontrol", "show", "step", "-o", str(job)])
+    if text is None:
+        return None
+    found = [facts_of(line).get("StepId", "") for line in text.splitlines()]
+    return [step for step in found if step.rpartition(".")[2].isdigit()]
+
+
+def own_queue(form: str) -> str:
+    """This user's jobs in the queue, as squeue writes them in a format; empty: no answer."""
+    words = [
+        "squeue",
+        "--noheader",
+        f"--user={os.getuid()}",
+        "--states=PENDING",
+        f"--format={form}",
+    ]
+    return _ask(words) or ""
 
 
 def node_timeout_s() -> float:
@@ -82,30 +177,63 @@ def node_timeout_s() -> float:
 def mpi_list() -> str:
     """What ``srun --mpi=list`` says; empty where there is nothing to be had."""
     try:
-        done = subprocess.run(["srun", "--mpi=list"], capture_output=True, text=True, timeout=ASK_S)
+        done = subprocess.run(
+            ["srun", "--mpi=list"],
+            capture_output=True,
+            text=True,
+            timeout=ASK_S,
+            env=step_environ(os.environ),
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout + done.stderr
 
 
-def srun_problem(mpi: str, nodes: int, python: Sequence[str], limit_s: float) -> str | None:
+def srun_problem(
+    mpi: str, nodes: int, python: Sequence[str], limit_s: float, environ: Mapping[str, str]
+) -> str | None:
     """Why MPI programs can't be started by ``srun --mpi=…``; None: two tasks found each other."""
     across = min(nodes, 2)
     words = ["srun", f"--mpi={mpi}", f"--nodes={across}", "--ntasks=2", "--overcommit"]
-    words += ["--cpu-bind=none", *python, "-c", _PROBE, "2"]
-    try:
-        environ = {**VARIABLES, **os.environ}
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, env=environ)
-    except OSError as error:
-        return str(error)
-    except subprocess.TimeoutExpired:
-        return f"two tasks did not find each other within {limit_s:.0f} s"
-    if done.returncode == 0:
-        return None
-    if done.returncode == 3:
+    words += ["--cpu-bind=none"]
+    own = step_environ({**VARIABLES, **environ})
+    code, said = _try_mpi([*words, *python, "-c", _PROBE, "2"], own, limit_s)
+    if code == 3:
         return f"tasks of srun --mpi={mpi} don't find each other: MPI and Slurm share no PMIx"
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return f"srun --mpi={mpi} failed ({lines[-1].strip() if lines else done.returncode})"
+    return None if code == 0 else f"srun --mpi={mpi} failed ({said})"
+
+
+def mpirun_fails(
+    nodes: int, python: Sequence[str], limit_s: float, environ: Mapping[str, str]
+) -> str | None:
+    """Why two processes that mpirun starts, on two nodes where there are two, don't meet."""
+    each = "ppr:1:node" if nodes > 1 else "ppr:2:node"
+    words = ["mpirun", "-np", "2", "--map-by", each, "--bind-to", "none"]
+    own = step_environ(environ)
+    code, said = _try_mpi([*words, *python, "-c", _PROBE, "2"], own, limit_s)
+    return None if code == 0 else f"mpirun failed ({said})"
+
+
+def _try_mpi(
+    words: Sequence[str], environ: Mapping[str, str], limit_s: float
+) -> tuple[int | None, str]:
+    """Exit code (None: there is none), and why it is not 0."""
+    try:
+        done = subprocess.run(
+            list(words),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=limit_s,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        return None, str(error)
+    except subprocess.TimeoutExpired:
+        return None, f"two tasks did not find each other within {limit_s:.0f} s"
+    told = srun_words.reason(done.stderr) or f"exit code {done.returncode}"
+    return done.returncode, told
 
 
 def mpirun_problem(path: str) -> str | None:

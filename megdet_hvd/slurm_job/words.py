@@ -1,5 +1,6 @@
 """What a template and its user ask for, and what the ranks are started with. Pure."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Wish:
     """The configuration, as the login node sees it."""
 
 
-def read_wish(words: Sequence[str], run_name: str) -> Wish:
+def read_wish(words: Sequence[str], run_name: str, *, will_be_there: bool = False) -> Wish:
     """The wish behind the words that a template passes on.
 
     ``--config`` of the template comes first, one of the user's after it counts. A run that is
@@ -37,6 +38,8 @@ def read_wish(words: Sequence[str], run_name: str) -> Wish:
     Args:
         words: the template's, then the user's.
         run_name: of a new run whose ``name`` is ``auto``.
+        will_be_there: a run to be carried on may not be there yet; the configuration is then the
+            template's.
 
     Raises:
         UserError: a bad setting, or no run to carry on.
@@ -47,13 +50,14 @@ def read_wish(words: Sequence[str], run_name: str) -> Wish:
     if given.run is not None and given.resume:
         raise UserError(f"--run {given.run} and --resume both name a run; give one of them")
     resumed = _resumed(given)
-    if resumed is not None and not (resumed / "config.yaml").is_file():
+    there = resumed is not None and os.path.isfile(resumed / "config.yaml")
+    if resumed is not None and not there and not will_be_there:
         raise UserError(f"--resume {resumed}: holds no run to carry on (it has no config.yaml)")
     file = given.config
     configs = [word for word in rest if word == "--config" or word.startswith("--config=")]
-    if resumed is not None and len(configs) <= 1:
+    if there and len(configs) <= 1:
         file = None
-    source = file if resumed is None else file or resumed / "config.yaml"
+    source = file if resumed is None or not there else file or resumed / "config.yaml"
     config = override(load_config(source), given.overrides)
     folder = resumed or given.run
     if folder is None:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.staging.stage import Staged, stage_data, stage_environment
 
 KINDS = ("data", "environment")
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{node}: {error}", file=sys.stderr, flush=True)
         return 2
-    except (RunError, OSError) as error:
+    except (RunError, StorageError, OSError) as error:
         print(f"{node}: staging failed: {error}", file=sys.stderr, flush=True)
         return 3
     say("; ".join(line(kind, staged) for kind, staged in made.items()) or "nothing to copy")

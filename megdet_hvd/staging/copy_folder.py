@@ -10,6 +10,7 @@ from pathlib import Path
 from megdet_hvd.errors import RunError
 from megdet_hvd.staging.place import missing
 from megdet_hvd.staging.source import THREADS, Source
+from megdet_hvd.storage import retried
 
 PARTIAL = ".megdet_partial"
 """Ends the name of a file while it is copied, so that no half file has its real name."""
@@ -34,7 +35,7 @@ def copy_folder(source: Source, place: Path) -> int:
 
     def copy(name: str) -> None:
         partial = place / f"{name}{PARTIAL}"
-        shutil.copyfile(source.path / name, partial)
+        retried(lambda: shutil.copyfile(source.path / name, partial))
         partial.replace(place / name)
 
     pool = ThreadPoolExecutor(THREADS)

@@ -15,35 +15,41 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.source import THREADS
+from megdet_hvd.storage import cannot_keep, retried
 
 MARK = ".megdet_staged.json"
 """In the copy's folder: the size of every file, by path."""
 
 
 @contextmanager
-def locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold the copy against other jobs on this node; waits for one that is at work on it.
+def locked(
+    shared: Path, inside: tuple[str, ...], name: str, say: Callable[[str], None]
+) -> Iterator[None]:
+    """Hold the copy ``name`` against other jobs on this node; waits for one at work on it.
 
-    The system lets go of it when the process ends, however that happens.
+    It lies in the folders ``inside`` of ``shared``, which are made where they aren't there. The
+    system lets go of it when the process ends, however that happens.
 
     Raises:
-        UserError: the staging folder can't be written.
+        UserError: the staging folder can't be written, or is not ours alone.
+        StorageError: its disk is full, or fails for the moment.
     """
-    lock = place.parent / f".{place.name}.lock"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        file = (own_folders(shared, *inside) / f".{name}.lock").open("a")
     except OSError as error:
-        raise UserError(
-            f"{error.filename}: can't be written ({error.strerror}); the staging folder must be "
-            "one of your own on every node, such as SITE_STAGING=/local/$USER"
+        raise cannot_keep(
+            f"{error.filename or shared}: can't be written",
+            error,
+            "the staging folder must be one of your own on every node, such as "
+            "SITE_STAGING=/local/$USER",
         ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"another job is copying {place.name}; waiting for it")
+            say(f"another job is copying {name}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -61,7 +67,7 @@ def write_mark(place: Path, files: dict[str, int]) -> None:
 def is_whole(place: Path) -> bool:
     """Whether the mark is there and every file that it lists has its size still."""
     try:
-        files = json.loads((place / MARK).read_text())
+        files = json.loads(retried((place / MARK).read_text))
     except (OSError, ValueError):
         return False
     return isinstance(files, dict) and not missing(place, files)
@@ -72,7 +78,7 @@ def missing(place: Path, files: dict[str, int]) -> list[str]:
 
     def lacks(name: str) -> bool:
         try:
-            return os.stat(place / name).st_size != files[name]
+            return retried(lambda: os.stat(place / name)).st_size != files[name]
         except OSError:
             return True
 

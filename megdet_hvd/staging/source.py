@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_read, retried
 
 ARCHIVES = (".tar.gz", ".tgz", ".tar")
 """How the name of an archive ends."""
@@ -49,21 +50,25 @@ def look_at(path: Path) -> Source:
 
     Raises:
         UserError: it is neither, is empty, or can't be read.
+        StorageError: it can't be read at the moment.
     """
     try:
-        if path.is_dir():
-            facts = _list_folder(path)
-        elif path.is_file() and path.name.endswith(ARCHIVES):
-            found = path.stat()
-            facts = [(path.name, found.st_size, found.st_mtime_ns)]
-        else:
-            what = "no such file or folder" if not path.exists() else "neither folder nor archive"
-            raise UserError(f"{path}: {what}; give a folder, or a .tar or .tar.gz of one")
+        facts = retried(lambda: _facts(path))
     except OSError as error:
-        raise UserError(f"{error.filename or path}: can't be read ({error.strerror})") from None
+        raise cannot_read(error.filename or path, error) from None
     if not facts:
         raise UserError(f"{path}: this folder is empty; what should be copied?")
     return Source(path, _name(path), identity_of(facts), {name: size for name, size, _ in facts})
+
+
+def _facts(path: Path) -> list[tuple[str, int, int]]:
+    if path.is_dir():
+        return _list_folder(path)
+    if path.is_file() and path.name.endswith(ARCHIVES):
+        found = path.stat()
+        return [(path.name, found.st_size, found.st_mtime_ns)]
+    what = "no such file or folder" if not path.exists() else "neither folder nor archive"
+    raise UserError(f"{path}: {what}; give a folder, or a .tar or .tar.gz of one")
 
 
 def identity_of(facts: list[tuple[str, int, int]]) -> str:

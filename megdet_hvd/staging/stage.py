@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from megdet_hvd.errors import UserError
 from megdet_hvd.staging.copy_folder import copy_folder
+from megdet_hvd.staging.owner import own_folders
 from megdet_hvd.staging.place import (
     check_room,
     is_whole,
@@ -22,6 +22,7 @@ from megdet_hvd.staging.place import (
 )
 from megdet_hvd.staging.source import Source, look_at
 from megdet_hvd.staging.unpack import only_folder, unpack
+from megdet_hvd.storage import FULL, cannot_keep
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,25 @@ def stage_data(folder: Path, source: Path, say: Callable[[str], None], **options
         options: ``remove_older`` removes older copies, also those that other jobs may be using.
 
     Raises:
-        UserError: the source is no folder or archive, or the disk is too small.
+        UserError: the source is no folder or archive, the disk is too small, or what lies on it
+            under these names is not ours alone.
+        StorageError: the disk has become full, or the source can't be read at the moment.
         RunError: the source changes while it is copied.
         OSError: reading or writing failed.
     """
-    return _stage(folder / "megdet_hvd" / "data", source, None, say, **options)
+    return _stage(folder, ("megdet_hvd", "data"), source, None, say, **options)
 
 
 def stage_environment(
     folder: Path, archive: Path, say: Callable[[str], None], **options: bool
 ) -> Staged:
     """The archive of ``make pack`` into ``folder/megdet_hvd/env-IDENTITY``; as ``stage_data``."""
-    return _stage(folder / "megdet_hvd", archive, "env", say, **options)
+    return _stage(folder, ("megdet_hvd",), archive, "env", say, **options)
 
 
 def _stage(
-    parent: Path,
+    shared: Path,
+    inside: tuple[str, ...],
     path: Path,
     name: str | None,
     say: Callable[[str], None],
@@ -74,8 +78,9 @@ def _stage(
     start = time.monotonic()
     source = look_at(path)
     name = name or source.name
-    place = parent / f"{name}-{source.identity}"
-    with locked(place, say):
+    place = shared.joinpath(*inside) / f"{name}-{source.identity}"
+    with locked(shared, inside, place.name, say):
+        own_folders(shared, *inside, place.name)
         older = older_copies(place, name)
         if remove_older:
             for other in older:
@@ -87,11 +92,9 @@ def _stage(
             try:
                 copied = _copy(source, place, [] if remove_older else older)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                    raise UserError(
-                        f"{place}: the disk is full ({error.strerror}); choose another "
-                        "SITE_STAGING, or remove what lies there"
-                    ) from None
+                if error.errno in FULL or error.errno == errno.EFBIG:
+                    fix = "choose another SITE_STAGING, or remove what lies there"
+                    raise cannot_keep(f"{place}: the disk is full", error, fix) from None
                 raise
         root = only_folder(place) if source.is_archive and name != "env" else place
         return Staged(root, source.identity, copied, time.monotonic() - start, tuple(older))

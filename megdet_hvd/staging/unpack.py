@@ -27,12 +27,13 @@ def unpack(source: Source, place: Path) -> dict[str, int]:
         OSError: reading or writing failed.
     """
     shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
+    place.mkdir(mode=0o700)
     files: dict[str, int] = {}
     try:
         with tarfile.open(source.path, "r|*", bufsize=1 << 20) as tar:
             for member in tar:
                 _check(member, source.path)
+                _check_links(member, place, source.path)
                 _extract(tar, member, place)
                 if member.isreg():
                     files[os.path.normpath(member.name)] = member.size
@@ -63,6 +64,27 @@ def _check(member: tarfile.TarInfo, archive: Path) -> None:
             f"{archive}: holds {member.name!r}, which does not belong into a folder of its own; "
             "make it with tar -C FOLDER -cf ARCHIVE ."
         )
+
+
+def _check_links(member: tarfile.TarInfo, place: Path, archive: Path) -> None:
+    """Refuse what would be written, or linked to, through a link that leads out of ``place``.
+
+    A link to elsewhere may lie there (an environment's python is one), but nothing goes through it.
+    """
+    inside = os.path.realpath(place)
+    folder, name = os.path.split(os.path.join(inside, os.path.normpath(member.name)))
+    ways = [os.path.realpath(folder)]
+    target = os.path.join(folder, name)
+    if os.path.islink(target) and not member.issym():
+        ways.append(os.path.realpath(target))
+    if member.islnk():
+        ways.append(os.path.realpath(os.path.join(inside, member.linkname)))
+    for way in ways:
+        if way != inside and not way.startswith(inside + os.sep):
+            raise UserError(
+                f"{archive}: holds {member.name!r}, whose way leads through a link to {way}; "
+                "nothing is written there. Make the archive anew from a folder of its own"
+            )
 
 
 def _extract(tar: tarfile.TarFile, member: tarfile.TarInfo, place: Path) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.sbatch_options import read_options
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import as_storage_error
 from megdet_hvd.submit.check import Request, check, follow_words, job_environment
 from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.job import JOB_ID, Job
@@ -28,7 +29,7 @@ of everything that can be looked at on a login node. Needs no GPU and no torch.
   TEMPLATE      such as slurm/megdet_128gpu.sbatch
   WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME
 
-The exit code is 0, or 2 with problems, which are named all at once.
+The exit code is 0, or 2 with problems, which are named all at once; 6: storage fails at the moment.
 """
 
 
@@ -42,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (StorageError, OSError) as error:
+        known = as_storage_error(error)
+        if not isinstance(known, StorageError):
+            raise
+        print(f"error: {known}", file=sys.stderr)
+        return 6
 
 
 def _run(words: list[str]) -> int:

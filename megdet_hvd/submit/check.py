@@ -7,15 +7,18 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.site import Site, find_site_file, read_site
 from megdet_hvd.cluster.site_values import ARCHIVES
 from megdet_hvd.cluster.template import read_template, shape
 from megdet_hvd.errors import UserError
+from megdet_hvd.slurm_job import presets
 from megdet_hvd.submit.job import Job, make_job, quoted, whole_paths
 from megdet_hvd.submit.places import check_data_root, check_environment
 from megdet_hvd.submit.report import Report
-from megdet_hvd.submit.slurm import check_launcher, check_slurm
+from megdet_hvd.submit.slurm import check_launcher, check_requeue, check_slurm
 from megdet_hvd.submit.time_limit import check_time
+from megdet_hvd.submit.writing import check_log
 
 _SLURM_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 """Which Slurm to ask, and as whom."""
@@ -53,6 +56,8 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
     report.facts.insert(0, f"would run: env {quoted([f'MEGDET_ROOT={root}', *job.sbatch()])}")
     check_options(report, job, site, os.environ)
     report.facts.insert(1, f"job log: {job.log()} (paths start from {root})")
+    check_log(report, job, root, os.environ)
+    check_surroundings(report, job, os.environ)
     try:
         nodes, tasks = shape(job.all_options, job.template.name)
     except UserError as error:
@@ -61,7 +66,8 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
         check_time(report, job, nodes * tasks, os.environ)
         _training(report, job, site, root, nodes, tasks)
         check_launcher(report, site, nodes)
-    check_slurm(report, job, root, job_environment(root, os.environ))
+    if check_slurm(report, job, root, job_environment(root, os.environ)):
+        check_requeue(report, job)
     return report, job
 
 
@@ -82,6 +88,23 @@ def check_options(report: Report, job: Job, site: Site, environ: Mapping[str, st
             f"--export={export} keeps {', '.join(lost)} from the job: leave it out, or put "
             "everything into slurm/site.sh and .venv of the project"
         )
+
+
+def check_surroundings(report: Report, job: Job, environ: Mapping[str, str]) -> None:
+    """What the job takes over from this shell: variables and limits."""
+    export = job.all_options.get("export", environ.get("SBATCH_EXPORT")) or "ALL"
+    found = presets.named(environ, ())
+    if found and "ALL" in export.split(","):
+        report.notes.append(
+            f"set in this shell, and so for all ranks: {presets.shown(environ, found)}. A site's "
+            "modules set such for an MPI of their own; what keeps this one from starting is left "
+            "out by the job. In site_setup they count as asked for"
+        )
+    try:
+        for line in low_limits(raise_open_files()):
+            report.notes.append(f"limited in this shell, and so, mostly, in the job: {line}")
+    except UserError as error:
+        report.problem(error)
 
 
 def job_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
@@ -142,7 +165,8 @@ def _training(report: Report, job: Job, site: Site, root: Path, nodes: int, task
     try:
         from megdet_hvd.submit.training import check_training
     except ModuleNotFoundError as error:
-        if error.name not in ("pydantic", "pydantic_core", "yaml"):
+        known = ("pydantic", "pydantic_core", "yaml", "filelock")
+        if (error.name or "").partition(".")[0] not in known:
             raise
         report.notes.append(
             f"the configuration, its batch and its data were not checked: {sys.executable} lacks "

@@ -1,6 +1,7 @@
 """The job that a command line asks for: what sbatch is given, and its shape. Pure."""
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,8 +45,19 @@ class Job:
 
     def log(self, job_id: str = JOB_ID) -> str:
         """The job's log as Slurm names it; a relative one lies in the project's folder."""
-        pattern = self.all_options.get("output", "slurm-%j.out")
-        return pattern.replace("%x", self.name).replace("%j", job_id).replace("%A", job_id)
+        return self.expanded(self.all_options.get("output", "slurm-%j.out"), job_id)
+
+    def expanded(self, pattern: str, job_id: str, user: str = "%u") -> str:
+        """A file's name with sbatch's patterns replaced; a backslash in it turns them off."""
+        if "\\" in pattern:
+            return pattern.replace("\\", "")
+        known = {"x": self.name, "j": job_id, "A": job_id, "u": user, "%": "%"}
+
+        def replaced(match: re.Match[str]) -> str:
+            width, letter = match[1], match[2]
+            return known.get(letter, match[0]).rjust(int(width or 0), "0")
+
+        return re.sub(r"%(\d*)([A-Za-z%])", replaced, pattern)
 
 
 def make_job(

@@ -18,7 +18,7 @@ _MANIFEST = "megdet_hvd_environment.json"
 _LACKS = """
 import sys
 lacks = [] if sys.version_info >= (3, 11) else ["version 3.11"]
-for module, package in (("pydantic", "pydantic"), ("yaml", "PyYAML")):
+for module, package in (("pydantic", "pydantic"), ("yaml", "PyYAML"), ("filelock", "filelock")):
     try:
         __import__(module)
     except Exception:

@@ -1,5 +1,6 @@
 """What Slurm says of a job: running, waiting and why, ended and how."""
 
+import signal
 from dataclasses import dataclass
 
 from megdet_hvd.submit.commands import ask
@@ -18,6 +19,9 @@ _REASONS = {
     "JobHeldAdmin": "the site holds it; after many requeues Slurm does so, too",
     "launch failed requeued held": "starting it failed on a node; scontrol release JOB",
 }
+_NOT_LAUNCHED = "53"
+"""In the place of a signal, Slurm's word for a job that never ran."""
+_SIGNALS = {str(int(number)) for number in signal.Signals}
 _FORMAT = "%T|%r|%S|%L|%D|%N|%j|%Z"
 
 
@@ -81,12 +85,26 @@ def ask_ended(job: str) -> str | None:
     rows = [line for line in answer.out.splitlines() if line.count("|") == 1]
     if answer.code == 0 and rows:
         state, _, code = rows[-1].partition("|")
-        return f"{state}, exit code {code.partition(':')[0]}"
+        return f"{state}, {exit_words(code)}"
     answer = ask(["scontrol", "show", "job", "-o", job])
     facts = dict(word.partition("=")[::2] for word in answer.out.split() if "=" in word)
     if answer.code == 0 and "JobState" in facts:
-        return f"{facts['JobState']}, exit code {facts.get('ExitCode', '?').partition(':')[0]}"
+        return f"{facts['JobState']}, {exit_words(facts.get('ExitCode', '?'))}"
     return None
+
+
+def exit_words(code: str) -> str:
+    """Slurm's ``CODE:SIGNAL``, in words."""
+    number, _, signalled = code.partition(":")
+    if signalled in ("", "0"):
+        return f"exit code {number}"
+    if signalled == _NOT_LAUNCHED:
+        return (
+            "not started: Slurm could not open its log or run its script (is the folder of the log "
+            "there, on the nodes too?)"
+        )
+    name = signal.Signals(int(signalled)).name if signalled in _SIGNALS else f"signal {signalled}"
+    return f"ended by {name}" + (f", exit code {number}" if number != "0" else "")
 
 
 def ask_log(job: str) -> str | None:

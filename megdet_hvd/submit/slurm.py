@@ -1,10 +1,13 @@
 """Whether Slurm would take the job, asked with the very options, and how ranks would start."""
 
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from megdet_hvd.cluster.launchers import pmix_of
 from megdet_hvd.cluster.site import Site
+from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.job import Job
 from megdet_hvd.submit.refusals import explained
@@ -29,10 +32,27 @@ def check_slurm(report: Report, job: Job, root: Path, environ: Mapping[str, str]
     return True
 
 
+def check_requeue(report: Report, job: Job) -> None:
+    """Whether Slurm requeues the job; where it does not, the job submits one that follows it."""
+    asked = [word for word in ("requeue", "no-requeue") if word in job.options]
+    asked = asked or [word for word in ("requeue", "no-requeue") if word in job.template_options]
+    off = "--no-requeue" if asked == ["no-requeue"] else None
+    if not asked:
+        config = ask(["scontrol", "show", "config"])
+        off = "JobRequeue=0" if re.search(r"JobRequeue\s*=\s*0\b", config.out) else None
+    if off is not None:
+        report.notes.append(
+            f"Slurm will not requeue this job ({off}): where it is stopped with a checkpoint, or "
+            "fails, it submits another one that carries the run on (--dependency=afterany), under "
+            "a number of its own; nodes that may not call sbatch leave that to you. --requeue "
+            "before the template asks for requeues"
+        )
+
+
 def check_launcher(report: Report, site: Site, nodes: int) -> None:
     """Whether ``srun`` has what starts MPI programs; the nodes themselves are tried in the job."""
     if site.launcher in ("auto", "srun"):
-        answer = ask(["srun", "--mpi=list"])
+        answer = ask(["srun", "--mpi=list"], environ=step_environ(os.environ))
         plugin = pmix_of(answer.text, site.srun_mpi)
         if answer.no_cluster or answer.code != 0:
             report.notes.append("launcher unchecked: srun --mpi=list does not answer here")

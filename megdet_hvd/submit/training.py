@@ -1,11 +1,13 @@
 """What would be trained: the configuration, its sums, its data; needs pydantic and yaml."""
 
 import io
+import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import latest_checkpoint
+from megdet_hvd.cli import parse_train_arguments
 from megdet_hvd.config.derive import derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config
@@ -16,10 +18,12 @@ from megdet_hvd.data.fetch.run import torch_hub_folder
 from megdet_hvd.engine.resumption import resumption_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.slurm_job import record
-from megdet_hvd.slurm_job.words import Wish, read_wish
+from megdet_hvd.slurm_job.words import INSTEAD, Wish, read_wish
+from megdet_hvd.submit.chain import jobs_waited_for, will_be_there
 from megdet_hvd.submit.job import JOB_ID, Job
 from megdet_hvd.submit.queue import ask_queue
 from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.writing import check_folder, check_names
 
 _CHUNK = 1 << 24
 
@@ -32,16 +36,25 @@ def check_training(
     Paths in it are looked at from the current folder, which must be the project's.
     """
     try:
-        wish = _wish(job)
+        wish = _wish(report, job)
     except UserError as error:
         report.problem(error)
         return
-    report.facts.append(f"run folder: {wish.folder.absolute()}")
+    if wish is None:
+        return
+    folder = wish.folder.absolute()
+    report.facts.append(f"run folder: {folder}")
     if not data_is_packed:
         check_data(report, wish.config)
+    if not check_names(report, Path(str(folder).replace(JOB_ID, "0" * 10)), "run folder"):
+        return
+    try:
+        check_folder(folder, "run folder", made=True)
+    except UserError as error:
+        report.problem(f"{error}; another place: output=FOLDER")
     if latest_checkpoint(wish.folder / "checkpoints") is None:
         check_weights(report, wish.config)
-    check_company(report, wish.folder)
+    check_company(report, wish.folder, waited_for=job.all_options.get("dependency", ""))
     machines = [list(range(n * tasks, (n + 1) * tasks)) for n in range(nodes)]
     config = wish.config
     try:
@@ -51,12 +64,20 @@ def check_training(
         report.problem(error)
 
 
-def _wish(job: Job) -> Wish:
-    """What the job will read out of its words; an unknown option is an error like others."""
+def _wish(report: Report, job: Job) -> Wish | None:
+    """What the job will read out of its words; an unknown option is an error like others.
+
+    None: the run that it names will not be there, as the report says.
+    """
     said = io.StringIO()
+    name = f"{job.name.replace('/', '_')}-{JOB_ID}"
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            return read_wish(job.train_words, f"{job.name}-{JOB_ID}")
+            wish = read_wish(job.train_words, name, will_be_there=True)
+            own = os.path.isfile(wish.folder / "config.yaml")
+            if own or wish.folder != parse_train_arguments(_own(job.train_words)).run_folder:
+                return wish
+            return wish if will_be_there(report, job, wish.folder) else None
     except SystemExit:
         last = said.getvalue().strip().splitlines()[-1:]
         message = last[0].partition(" error: ")[2] if last else ""
@@ -64,6 +85,11 @@ def _wish(job: Job) -> Wish:
         f"behind the template: {message or '--help starts no training'}; there stand key=value, "
         "--config, --resume, --placement and --preflight; options of sbatch stand before it"
     )
+
+
+def _own(words: Sequence[str]) -> list[str]:
+    """Without what starts another program in training's place."""
+    return [word for word in words if word not in INSTEAD]
 
 
 def _refitted(report: Report, wish: Wish, machines: Sequence[Sequence[int]]) -> Config:
@@ -139,9 +165,14 @@ def check_data(report: Report, config: Config) -> None:
                     report.problem(f"{where}={text}: no such {kind}: {path}")
 
 
-def check_company(report: Report, folder: Path) -> None:
-    """Whether another job works in the run folder: one that starts meanwhile ends at once."""
+def check_company(report: Report, folder: Path, waited_for: str = "") -> None:
+    """Whether another job works in the run folder: one that starts meanwhile ends at once.
+
+    ``waited_for``: the job's ``--dependency``.
+    """
     other = record.last_job(record.read(folder))
+    if str(other) in jobs_waited_for(waited_for):
+        return
     queued = None if other is None else ask_queue(str(other))[0]
     if queued is not None:
         report.notes.append(

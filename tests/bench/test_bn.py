@@ -11,6 +11,7 @@ from megdet_hvd.bench.launch import run_in_ranks
 from megdet_hvd.bench.textbook import TextbookBatchNorm2d
 
 
+@pytest.mark.launch
 def test_ours_sends_one_message_each_way_where_a_textbook_sends_two() -> None:
     found = {
         one["variant"]: one

@@ -1,13 +1,6 @@
-"""Run by several ranks: CGBN against plain BN on the concatenated batch, in float64.
+"""Called by several ranks: CGBN against plain BN on the concatenated batch, in float64."""
 
-Arguments: the machine of each rank (``0,0,1,1``), or ``-`` for what the machines say; the
-carriers to check, or the word ``refused`` after them where ``mpi`` can't serve; the group of each
-rank (``0,0,1,1``), where it is not its machine.
-"""
-
-import sys
-import threading
-import traceback
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,7 +9,6 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of, convert_cross_gpu_bn,
 from megdet_hvd.bn.running import averaged_running_statistics
 from megdet_hvd.bn.tape import Tape
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.world import Machines, World, machines_of
@@ -349,16 +341,21 @@ def check_all(world: World) -> None:
     check_tape(world)
 
 
-def main() -> None:
+def equal_to_plain_bn(
+    machines: Sequence[int] | None, words: Sequence[str], sharing: Sequence[int] | None = None
+) -> None:
+    """Everything above.
+
+    ``machines``: of each rank; None: what the machines say. ``words``: the carriers to check, or
+    ``refused`` where ``mpi`` can't serve. ``sharing``: the group of each rank, where it is not its
+    machine.
+    """
     global carrier
-    told = None if sys.argv[1] == "-" else [int(m) for m in sys.argv[1].split(",")]
-    sharing: Machines | None = None
-    if len(sys.argv) > 3:
-        sharing = machines_of([int(g) for g in sys.argv[3].split(",")])
+    shares: Machines | None = None if sharing is None else machines_of(sharing)
     world = start(
-        machine_of_rank=told, bn_groups=None if sharing is None else lambda machines: sharing
+        machine_of_rank=machines, bn_groups=None if shares is None else lambda machines: shares
     )
-    for word in sys.argv[2].split(","):
+    for word in words:
         if word == "refused":
             check_refused()
             continue
@@ -367,13 +364,4 @@ def main() -> None:
     check_running_average(world)
     check_eval(world)
     gather_objects(None, world, "end")
-    print(f"rank {world.rank} of {world.size} on machine {world.machine}: all equal", flush=True)
     stop()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        print(f"{threading.current_thread().name} {traceback.format_exc()}", flush=True)
-        end_job(1)

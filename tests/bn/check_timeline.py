@@ -1,4 +1,4 @@
-"""Run by 2 ranks with HOROVOD_TIMELINE set: some steps of a small network with CGBN."""
+"""Called by 2 ranks with HOROVOD_TIMELINE set: some steps of a small network with CGBN."""
 
 import time
 
@@ -10,7 +10,8 @@ from megdet_hvd.comm.session import start, stop
 
 STEPS = 4
 
-if __name__ == "__main__":
+
+def steps() -> None:
     start()
     model = convert_cross_gpu_bn(
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4))

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.bn.check_timeline import STEPS
-from tests.ranks import run_ranks
+from tests.pool import on_ranks
 
 
 def events(file: Path) -> list[dict[str, object]]:
@@ -16,9 +16,7 @@ def events(file: Path) -> list[dict[str, object]]:
 
 def test_one_collective_each_way_and_the_response_cache_hit(tmp_path: Path) -> None:
     file = tmp_path / "timeline.json"
-    script = Path(__file__).with_name("check_timeline.py")
-    done = run_ranks(script, 2, env={"HOROVOD_TIMELINE": str(file), "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stdout
+    on_ranks("tests.bn.check_timeline:steps", 2, env={"HOROVOD_TIMELINE": str(file)})
     found = events(file)
     tensor_of = {
         event["pid"]: event["args"]["name"]  # type: ignore[index]

@@ -2,8 +2,6 @@ import os
 import pickle
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from megdet_hvd.checkpoint.file import load_checkpoint, read_torch_file, save_checkpoint
 from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.errors import UserError
+from tests.pool import on_ranks
 
 
 def state(iteration: int = 1, values: int = 4000) -> dict[str, Any]:
@@ -183,33 +182,13 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-FULL_DISK = """
-import resource, signal, sys
-from pathlib import Path
-from megdet_hvd.checkpoint.file import save_checkpoint
-from megdet_hvd.errors import UserError
-from tests.checkpoint.test_file import state
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead, as on a full disk
-resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-try:
-    save_checkpoint(Path(sys.argv[1]), state(9, values=1_000_000))
-except UserError as error:
-    print("refused:", error)
-"""
-
-
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no file size limit on this system")
 def test_a_write_that_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
     (path,) = write(tmp_path, 5)
     before = path.read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, str(path)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == 0, done.stderr
-    assert f"refused: {path}: cannot be written (File too large)" in done.stdout
+    check = "tests.checkpoint.check_full_disk:refused"
+    (said,) = on_ranks(check, 1, path, launcher="python").values
+    assert said.startswith(f"{path}: cannot be written (File too large)")
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == [path.name]
 

@@ -1,9 +1,11 @@
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from megdet_hvd.checkpoint.atomic import write_atomically, write_bytes
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import (
     checkpoint_name,
@@ -12,7 +14,8 @@ from megdet_hvd.checkpoint.naming import (
     latest_checkpoint,
     list_checkpoints,
 )
-from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
+from megdet_hvd.checkpoint.retention import clear_leftovers, mark_best, prune_checkpoints
+from megdet_hvd.storage import temporary_beside
 from tests.checkpoint.test_file import write
 
 
@@ -37,7 +40,6 @@ def test_newest_and_best_stay(tmp_path: Path) -> None:
     mark_best(paths[2])
     mark_best(paths[1])
     mark_best(paths[1])
-    (tmp_path / ".iteration_00000050.pt.tmp").write_bytes(b"left by a killed run")
     (tmp_path / "notes.txt").touch()
     assert prune_checkpoints(tmp_path, keep=2) == paths[:2]
     assert sorted(os.listdir(tmp_path)) == [
@@ -59,6 +61,47 @@ def test_best_without_hard_links_is_a_copy(tmp_path: Path, monkeypatch: pytest.M
     best = mark_best(path)
     assert best.read_bytes() == path.read_bytes()
     assert best.stat().st_ino != path.stat().st_ino
+
+
+def test_leftovers_of_killed_writers_are_cleared_and_nothing_else(tmp_path: Path) -> None:
+    inside = tmp_path / "checkpoints"
+    (path,) = write(inside, 10)
+    left = [
+        temporary_beside(path),
+        temporary_beside(tmp_path / "config.yaml"),
+        inside / ".iteration_00000050.pt.tmp",  # of former versions
+    ]
+    for file in [*left, tmp_path / "notes.tmp", inside / ".hidden"]:
+        file.write_bytes(b"left by a killed run")
+    prune_checkpoints(inside, 1)
+    assert all(file.exists() for file in left), "only who holds the run's lock may know"
+    assert sorted(clear_leftovers(tmp_path)) == sorted(left)
+    assert sorted(os.listdir(inside)) == [".hidden", path.name]
+    assert (tmp_path / "notes.tmp").exists()
+
+
+def test_no_two_writers_share_a_temporary_name(tmp_path: Path) -> None:
+    """Where they did, one renamed what the other was still writing."""
+    path = tmp_path / "iteration_00000001.pt"
+    one, other = temporary_beside(path), temporary_beside(path)
+    assert one != other and one.parent == tmp_path
+    assert socket.gethostname() in one.name and f"-{os.getpid()}-" in one.name
+
+    def write_slowly(file: Any) -> None:
+        file.write(b"first ")
+        write_bytes(path, b"second, and whole")
+        file.write(b"and whole")
+
+    write_atomically(path, write_slowly)
+    assert path.read_bytes() == b"first and whole"
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_checkpoints_of_others_are_neither_counted_nor_deleted(tmp_path: Path) -> None:
+    paths = write(tmp_path, 10, 20, 30, 40, 50)
+    own = {paths[0].name, paths[2].name, paths[4].name}
+    assert prune_checkpoints(tmp_path, 1, own=own) == [paths[0], paths[2]]
+    assert list_checkpoints(tmp_path) == [paths[1], paths[3], paths[4]]
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3, 9])

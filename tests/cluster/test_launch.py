@@ -87,3 +87,11 @@ def test_a_thread_count_the_user_set_is_kept() -> None:
     assert threads_per_process(4, {"OMP_NUM_THREADS": "3"}) == 3
     assert threads_per_process(4, {"OMP_NUM_THREADS": ""}) == 4
     assert threads_per_process(4, {}) == 4
+
+
+def test_torchrun_is_refused_with_the_fix() -> None:
+    environ = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "8", "RANK": "3", "LOCAL_RANK": "3"}
+    with pytest.raises(UserError, match=r"torchrun.*8 processes.*horovodrun -np 8"):
+        read_launch(environ)
+    assert read_launch({**environ, "WORLD_SIZE": "1"}).controller == "single"
+    assert read_launch({"WORLD_SIZE": "8"}).controller == "single", "somebody's own variable"

@@ -24,6 +24,7 @@ def forgotten() -> Iterator[None]:
 
 def test_a_signal_is_a_wish_and_the_handlers_go_back() -> None:
     before = [signal.getsignal(number) for number in stopping.SIGNALS]
+    assert before[-1] == signal.default_int_handler
     signal.pthread_sigmask(signal.SIG_BLOCK, stopping.SIGNALS)  # as a driver's children inherit it
     stopping.listen(who="rank 3 (n1)")
     assert not set(stopping.SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -76,19 +77,61 @@ def test_the_stop_file_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert stopping.wanted() == f"{file} is there"
 
 
-def test_only_a_second_term_ends_a_process_that_is_alone() -> None:
-    program = (
-        "import time\nfrom megdet_hvd.comm import stopping\nstopping.listen()\nprint('ready')\n"
-        "while stopping.wanted() is None: time.sleep(0.01)\nprint('heard')\ntime.sleep(60)\n"
+PROGRAM = """
+import sys, time
+from megdet_hvd.comm import stopping
+stopping.listen(who=sys.argv[1])
+if len(sys.argv) > 2:
+    stopping.stake(lambda: sys.argv[2])
+print('ready')
+while stopping.wanted() is None: time.sleep(0.01)
+print('heard', stopping.wanted())
+time.sleep(60)
+"""
+
+
+def started(who: str, *at_stake: str, ignore: bool = False) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-u", "-c", PROGRAM, who, *at_stake]
+    if ignore:  # as `sh -c "command &"` does
+        command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
+    running = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
-    command = [sys.executable, "-u", "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as running:
-        assert running.stdout is not None
-        assert running.stdout.readline() == "ready\n"
-        running.send_signal(signal.SIGTERM)
-        assert running.stdout.readline() == "heard\n"
-        running.send_signal(signal.SIGTERM)  # sent twice by a launcher
+    assert running.stdout is not None and running.stdout.readline() == "ready\n"
+    return running
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_only_a_second_one_ends_a_process_that_is_alone(number: signal.Signals) -> None:
+    with started("", "12 iterations") as running:
+        assert running.stdout is not None and running.stderr is not None
+        running.send_signal(number)
+        assert running.stdout.readline() == f"heard {number.name} came\n"
+        running.send_signal(number)  # sent twice by a launcher
         with pytest.raises(subprocess.TimeoutExpired):
             running.wait(stopping.SECOND_TERM_S + 0.2)
-        running.send_signal(signal.SIGTERM)
-        assert running.wait(10) == -signal.SIGTERM
+        running.send_signal(number)
+        assert running.wait(10) == -number
+        told = running.stderr.read().splitlines()
+    assert told[0].startswith(f"{number.name}: stopping after this step, with a checkpoint")
+    assert told[0].endswith("killed before: 12 iterations")
+    last = "interrupted, and ended at once; lost: 12 iterations"
+    assert told[1:] == ([last] if number == signal.SIGINT else [])
+
+
+def test_ctrl_c_with_nothing_at_stake_in_a_job_and_ignored() -> None:
+    alone, in_job, ignores = started(""), started("rank 0 (n1)"), started("", ignore=True)
+    for running in (alone, in_job, ignores):
+        running.send_signal(signal.SIGINT)
+    try:
+        assert alone.wait(10) == -signal.SIGINT, "start-up and evaluation lose nothing"
+        assert alone.stderr is not None and "lost: nothing" in alone.stderr.read()
+        assert in_job.stdout is not None
+        assert in_job.stdout.readline() == "heard SIGINT came to rank 0 (n1)\n"
+        ignores.send_signal(signal.SIGUSR1)
+        assert ignores.stdout is not None
+        assert ignores.stdout.readline() == "heard SIGUSR1 came\n", "as nohup and shells want it"
+    finally:
+        for running in (alone, in_job, ignores):
+            running.kill()
+            running.communicate()

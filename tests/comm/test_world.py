@@ -1,8 +1,8 @@
 import pytest
 
-from megdet_hvd.comm.agree import agree, is_agreed, together
+from megdet_hvd.comm.agree import agree, as_told, is_agreed, raise_first, together
 from megdet_hvd.comm.world import World, describe_ranks, machines_of
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
 
 ALONE = World(rank=0, size=1, machines=((0,),))
 
@@ -31,3 +31,23 @@ def test_an_agreed_error_is_known_as_such() -> None:
         raise UserError("no such thing")
     assert is_agreed(caught.value)
     assert not is_agreed(UserError("of one rank"))
+
+
+def test_the_class_of_an_error_survives_and_storage_comes_first() -> None:
+    bad, failing = as_told(UserError("bad")), as_told(StorageError("stale"))
+    for found, kind, text in (
+        ([bad, bad], UserError, "bad"),
+        ([failing, failing], StorageError, "stale"),
+        ([None, bad], UserError, "rank 1: bad"),
+        ([None, failing, None], StorageError, "rank 1: stale"),
+        ([bad, failing], StorageError, "rank 1: stale"),
+    ):
+        with pytest.raises(kind) as caught:
+            raise_first(found)
+        assert str(caught.value) == text and is_agreed(caught.value), found
+    raise_first([None, None])
+    with pytest.raises(StorageError, match="a file: Stale") as caught, together(ALONE, "block"):
+        raise OSError(116, "Stale file handle")
+    assert is_agreed(caught.value)
+    with pytest.raises(FileNotFoundError), together(ALONE, "block"):
+        raise FileNotFoundError(2, "a fault of ours")

@@ -90,6 +90,13 @@ def test_free_text_needs_no_quotes(text: str, name: str) -> None:
     assert config_from_dict(config_to_dict(found)).name == name
 
 
+@pytest.mark.parametrize("name", ["/tmp/x", "../x", "a/../../x", ".."])
+def test_a_run_stays_in_its_output_folder(name: str) -> None:
+    with pytest.raises(UserError, match=r"leads out of the folder output=runs.*--run FOLDER"):
+        load_config(None, [f"name={name}"])
+    assert load_config(None, ["name=a/b..c"]).name == "a/b..c"
+
+
 def test_groups_merge_and_later_overrides_win() -> None:
     found = load_config(None, ["model={norm: bn, roi: {width: 99}}", "seed=1", "seed=2"])
     assert (found.model.norm, found.model.roi.width, found.seed) == ("bn", 99, 2)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from torchvision.models import get_model_weights
 
 from megdet_hvd.data.__main__ import main
@@ -217,6 +218,20 @@ def test_coco_is_fetched_unpacked_and_remembered(server: Server, tmp_path: Path)
     assert said[-1] == "val2017.zip: already here"
 
 
+def test_two_at_once_would_mix_up_what_has_arrived(tmp_path: Path) -> None:
+    with (
+        FileLock(tmp_path / ".fetch.lock"),
+        pytest.raises(UserError, match=r"another process is fetching into this folder"),
+    ):
+        fetch_coco2017(
+            tmp_path,
+            parts=["annotations"],
+            base_url="http://nowhere",
+            keep_archives=False,
+            say=print,
+        )
+
+
 def test_no_room(tmp_path: Path) -> None:
     huge = {"val": Download("http://images.invalid/v.zip", "md5:0", 10**18)}
     with pytest.raises(UserError, match="GB free, and about 2000000000"):
@@ -240,6 +255,18 @@ def test_archives_that_are_damaged_or_reach_outside(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lies outside"):
         unpack(file, tmp_path / "out")
     assert not (tmp_path / "escaped").exists()
+    for name in (str(tmp_path / "escaped"), "in/../../escaped"):
+        file.write_bytes(archive({name: b"x"}))
+        with pytest.raises(UserError, match="lies outside"):
+            unpack(file, tmp_path / "out")
+        assert not (tmp_path / "escaped").exists()
+    for name in (".val2017.zip.complete", "in/../val2017.zip", "val2017.zip.part"):
+        file.write_bytes(archive({name: b"x"}))
+        with pytest.raises(UserError, match="kept for downloads"):
+            unpack(file, tmp_path / "out")
+    file.write_bytes(archive({f"{'n' * 300}.jpg": b"x"}))
+    with pytest.raises(UserError, match="File name too long"):
+        unpack(file, tmp_path / "out")
 
 
 def test_backbone_by_command(

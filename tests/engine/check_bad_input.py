@@ -1,22 +1,26 @@
-"""Run by several ranks: one bad run after another in the same job; each must end everywhere.
+"""Called by several ranks: one bad run after another in the same job; each must end everywhere.
 
-Argument: a folder. Each rank prints the exit code of each case; rank 0's messages come between.
+Each rank prints the exit code of each case; rank 0's messages come between.
 """
 
 import contextlib
+import errno
 import io
 import json
+import math
 import sys
-import traceback
 from pathlib import Path
 from unittest import mock
 
 import torch
 from PIL import Image
 
-from megdet_hvd.comm.abort import end_job
+from megdet_hvd.model.detector import Detector
 from megdet_hvd.train import main as train
-from tests.engine.small import small_settings
+from tests.engine.small import small_and_quiet, small_settings
+from tests.failing_storage import failing
+
+TRUE_LOSSES = Detector._losses
 
 
 def coco_set(folder: Path, pictures: int = 12) -> list[str]:
@@ -59,7 +63,7 @@ def case(name: str, argv: list[str]) -> None:
 
 
 def poisoned_losses(self: torch.nn.Module, batch: object) -> object:
-    losses = true_losses(self, batch)  # type: ignore[arg-type]
+    losses = TRUE_LOSSES(self, batch)  # type: ignore[arg-type]
     return {**losses, "class": losses["class"] * float("nan")} if rank_is_last() else losses
 
 
@@ -69,7 +73,13 @@ def rank_is_last() -> bool:
     return bool(hvd.rank() == hvd.size() - 1)
 
 
-def cases(folder: Path) -> None:
+def cases(path: str) -> None:
+    """All files are below ``path``."""
+    with small_and_quiet():
+        _cases(Path(path))
+
+
+def _cases(folder: Path) -> None:
     small = small_settings(folder, "learning.max_iterations=2")
     case("typo", [*small, "learning.wieght_decay=0.1"])
     case("batch", [*small, "global_batch=13"])
@@ -88,7 +98,18 @@ def cases(folder: Path) -> None:
     case("damaged", ["--resume", str(folder / "runs" / "taken")])
     with mock.patch("megdet_hvd.model.detector.Detector._losses", poisoned_losses):
         case("nonfinite", [*small, *own, "name=nan"])
+    stale = failing("train.json", errno.ESTALE, math.inf)
+    with contextlib.nullcontext() if rank_is_first() else stale:
+        case("annotations", [*small, *own, "name=annotations"])
     if rank_is_first():
+        stored = folder / "set" / "p3.png"
+        stored.unlink()
+        stored.symlink_to("/proc/self/mem")  # which answers EIO
+    for workers in (0, 1):
+        words = [f"name=eio{workers}", f"data.workers={workers}", "data.unreadable_images=skip"]
+        case(f"picture{workers}", [*small, *own, *words])
+    if rank_is_first():
+        (folder / "set" / "p3.png").unlink()
         (folder / "set" / "p3.png").write_bytes(b"no picture at all")
     case("unreadable", [*small, *own, "name=unreadable"])
     case("skipped", [*small, *own, "name=skipped", "data.unreadable_images=skip"])
@@ -99,14 +120,3 @@ def rank_is_first() -> bool:
 
     names = ("OMPI_COMM_WORLD_RANK", "HOROVOD_RANK")
     return all(os.environ.get(name, "0") == "0" for name in names)
-
-
-if __name__ == "__main__":
-    from megdet_hvd.model.detector import Detector
-
-    true_losses = Detector._losses
-    try:
-        cases(Path(sys.argv[1]))
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

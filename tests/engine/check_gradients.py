@@ -1,10 +1,9 @@
-"""Run by several ranks: the averaged gradient against that of one process with all 8 images.
+"""Called by several ranks: the averaged gradient against that of one process with all 8 images.
 
 In float64, on one canvas, CGBN over all ranks; images lie unevenly on ranks, on some none at
 all, or are spread over accumulated passes. Each image's loss depends on that image alone.
 """
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -16,7 +15,6 @@ from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.world import World
@@ -26,7 +24,7 @@ from megdet_hvd.data.batch import Batch, ImageInfo, Target
 from megdet_hvd.engine.loop import share_of_mean
 from megdet_hvd.engine.optimizer import build_optimizer
 from megdet_hvd.model.build import build_detector, local_norm
-from tests.engine.small import SETTINGS
+from tests.engine.small import SETTINGS, thin_backbones
 
 IMAGES, CANVAS, CLASSES = 8, (64, 96), 3
 SMALL = [*SETTINGS, "global_batch=8", "learning.accumulation=1"]
@@ -55,7 +53,8 @@ def part(batch: Batch, start: int, count: int) -> Batch:
 
 
 def detector(config: Config) -> nn.Module:
-    model = build_detector(config.model, CLASSES, local_norm(config.model), seed=1)
+    with thin_backbones():
+        model = build_detector(config.model, CLASSES, local_norm(config.model), seed=1)
     for layer in model.modules():  # the last BN of a block starts away from 1, 0
         if isinstance(layer, nn.BatchNorm2d):
             nn.init.uniform_(layer.weight, 0.5, 1.5, generator=torch.Generator().manual_seed(2))
@@ -133,7 +132,8 @@ def check(world: World, config: Config, counts: list[list[int]], carrier: str = 
     assert all(one == sums[0] for one in sums), "ranks have different weights after the step"
 
 
-def main() -> None:
+def same_gradients() -> None:
+    """On 1 to 4 ranks, however the images are split."""
     world = start()
     splits = {
         1: [[[8]]],
@@ -151,14 +151,4 @@ def main() -> None:
     frozen = [*SETTINGS, "global_batch=8", "learning.accumulation=2", "model.norm=frozen"]
     two = {1: [[3], [5]], 2: [[1, 3], [4, 0]], 3: [[0, 1, 2], [2, 2, 1]], 4: [[1] * 4, [1] * 4]}
     check(world, load_config(None, frozen), two[world.size])
-    print(f"rank {world.rank} of {world.size}: same gradients", flush=True)
     stop()
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

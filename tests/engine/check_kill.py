@@ -10,7 +10,7 @@ from unittest import mock
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.comm.position import place, waiting
 from megdet_hvd.train import main
-from tests.engine.small import small_settings
+from tests.engine.small import small_settings, thin_backbones
 
 LAYER = "cgbn.backbone.body.layer1.0.bn1.forward.0"
 enter = waiting.__enter__
@@ -25,5 +25,5 @@ def enter_or_die(self: waiting) -> None:
 
 
 if __name__ == "__main__":
-    with mock.patch.object(waiting, "__enter__", enter_or_die):
+    with thin_backbones(), mock.patch.object(waiting, "__enter__", enter_or_die):
         sys.exit(main(small_settings(Path(sys.argv[1]), "name=killed", "data.workers=1")))

@@ -1,4 +1,4 @@
-"""Run by several ranks: ``train()`` as a part of a program. Arguments: folder, then what to check.
+"""Called by several ranks: ``train()`` as a part of a program, with a folder and what to check.
 
 ``part``: ranks 0 and 1 train on a communicator of theirs while the last rank does other work over
 MPI; ``all``: all processes of the launcher train; ``stop``: as ``part``, and rank 1 stops.
@@ -22,7 +22,7 @@ from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.engine.loop import apply_gradients
 from megdet_hvd.errors import MemberError, UserError
 from megdet_hvd.train import train
-from tests.engine.small import nothing_drawn, small_config
+from tests.engine.small import small_and_quiet, small_config
 
 STEPS = 3
 FREED_WITHIN_S = 60.0  # nearly all of it for the start and the first step, on busy cores
@@ -163,7 +163,6 @@ def check_part(folder: Path, case: str) -> None:
     assert world.allreduce(done) == last and comm.allreduce(1) == comm.size
     comm.Free()
     assert not MPI.Is_finalized()
-    print(f"rank {world.rank}: as it should be", flush=True)
 
 
 def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
@@ -176,20 +175,20 @@ def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
         train(small_config(folder, ["watchdog.seconds=6", "name=stops"]), comm)
 
 
-def main() -> None:
-    folder, case = Path(sys.argv[1]), sys.argv[2]
-    with nothing_drawn():
+def members(path: str, case: str) -> None:
+    """One of the three cases."""
+    folder = Path(path)
+    with small_and_quiet():
         if case != "all":
             check_part(folder, case)
             return
         rank = int(os.environ["HOROVOD_RANK"])
         check_members(folder, rank, None)
-    print(f"rank {rank}: as it should be", flush=True)
 
 
 if __name__ == "__main__":
     try:
-        main()
+        members(*sys.argv[1:])
     except BaseException:
         import traceback
 

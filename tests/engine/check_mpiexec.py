@@ -1,4 +1,4 @@
-"""Run by four ranks on two pretended machines. Argument: folder.
+"""Called by four ranks on two pretended machines.
 
 Trained as a program, then as a library on a communicator that numbers the ranks backwards, with a
 fault between: rank 3's machine waits in a sum of its own while rank 0's waits in another.
@@ -6,8 +6,6 @@ fault between: rank 3's machine waits in a sum of its own while rank 0's waits i
 
 import json
 import os
-import sys
-import traceback
 from pathlib import Path
 from unittest import mock
 
@@ -15,11 +13,10 @@ import torch
 from mpi4py import MPI
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.errors import MemberError
 from megdet_hvd.train import main as train_main
 from megdet_hvd.train import train
-from tests.engine.small import nothing_drawn, small_config, small_settings
+from tests.engine.small import small_and_quiet, small_config, small_settings
 
 MACHINES = [0, 0, 1, 1]
 STEPS = 2
@@ -30,8 +27,13 @@ def losses(run: Path) -> list[float]:
     return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def trained(path: str) -> list[float]:
+    """The program's losses, which the library repeats."""
+    with small_and_quiet():
+        return _trained(Path(path))
+
+
+def _trained(folder: Path) -> list[float]:
     more = [f"learning.max_iterations={STEPS}", "evaluation.every_epochs=0", "deterministic=true"]
     code = train_main([*small_settings(folder, *more), "name=program"], machine_of_rank=MACHINES)
     assert code == 0
@@ -66,14 +68,5 @@ def main() -> None:
         assert "over ranks 0-1 (one machine)" in log
         gloo = os.environ.get("HOROVOD_CPU_OPERATIONS") == "gloo"
         assert ("Gloo carries its messages" in log) == gloo
-        print("losses", *(f"{loss:.4f}" for loss in first), flush=True)
     assert world.allreduce(1) == 4
-
-
-if __name__ == "__main__":
-    try:
-        with nothing_drawn():
-            main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)
+    return losses(folder / "runs" / "program")

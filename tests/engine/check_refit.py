@@ -1,7 +1,7 @@
-"""Run by several ranks: the real entry point, once for each argument after the first.
+"""Called by several ranks: the real entry point, once for each line.
 
-Arguments: folder; then ``MACHINES WORDS…`` each, as one string: the machine of each rank, and
-the command line of ``python -m megdet_hvd.train``. ``@FOLDER`` stands for the first argument.
+A line is ``MACHINES WORDS…``: the machine of each rank, and the command line of ``python -m
+megdet_hvd.train``. ``@FOLDER`` stands for the folder.
 
 Some things are changed. The detector computes in float64, so that what another order of sums can
 change is a billionth, and no drawn sample depends on it. And each rank writes down the pictures
@@ -12,9 +12,7 @@ picture is drawn, to save time.
 
 import json
 import os
-import sys
-import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,14 +20,13 @@ from unittest import mock
 from megdet_hvd import train
 from megdet_hvd.checkpoint.facts import read_before
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.config.before import Before
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine import prepare, resumption, run
-from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
+from tests.engine.small import small_and_quiet
 
 RANK = read_launch(os.environ).rank or 0
 
@@ -62,30 +59,22 @@ def blind(path: Path) -> Before:
     return read_before(path)
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def run_lines(path: str, lines: Sequence[str]) -> None:
+    """Each line ends with a word on its exit code, on standard output."""
+    folder = Path(path)
     NotingLoader.folder = folder / "seen"
     NotingLoader.folder.mkdir(exist_ok=True)
     seen_as = blind if os.environ.get("MEGDET_BLIND") else read_before
     with (
         mock.patch.object(prepare, "build_detector", in_float64),
         mock.patch.object(run, "TrainLoader", NotingLoader),
-        mock.patch.object(RunPictures, "draw"),
-        mock.patch.object(RunPictures, "draw_curves"),
+        small_and_quiet(),
         mock.patch.object(resumption, "read_before", seen_as),
     ):
-        for line in sys.argv[2:]:
+        for line in lines:
             machines, *words = (word.replace("@FOLDER", str(folder)) for word in line.split())
             named = [word.partition("=")[2] for word in words if word.startswith("name=")]
             resumed = [Path(word).name for word in words if Path(word).is_dir()]
             NotingLoader.name = [*resumed, *named][0]
             code = train.main(words, machine_of_rank=[int(m) for m in machines.split(",")])
             print(f"rank {RANK}: {NotingLoader.name} ended with {code}", flush=True)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

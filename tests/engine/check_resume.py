@@ -1,16 +1,11 @@
-"""Run by several ranks: a run that was stopped and resumed, against one that was not.
+"""Called by several ranks: a run that was stopped and resumed, against one that was not."""
 
-Arguments: folder, the machine of each rank or ``-``.
-"""
-
-import sys
-import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.settings import HorovodSettings
@@ -21,7 +16,7 @@ from megdet_hvd.engine.log import start_log
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.run import execute
 from megdet_hvd.model.build import build_detector, local_norm
-from tests.engine.small import nothing_drawn, small_config
+from tests.engine.small import small_and_quiet, small_config
 
 STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
 
@@ -50,10 +45,14 @@ def check_start(world: World, config: Config, folder: Path) -> None:
     assert not run.optimizer.state_dict()["state"], "no step has been taken"
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
-    world = start(machine_of_rank=told, settings=HorovodSettings(deterministic=True))
+def resumed_bit_for_bit(path: str, machines: Sequence[int] | None) -> None:
+    """Whole and in two parts, below ``path``; ``machines``: of each rank."""
+    with small_and_quiet():
+        _resumed(Path(path), machines)
+
+
+def _resumed(folder: Path, machines: Sequence[int] | None) -> None:
+    world = start(machine_of_rank=machines, settings=HorovodSettings(deterministic=True))
     start_log(world)
     torch.set_num_threads(1)
 
@@ -61,8 +60,7 @@ def main() -> None:
         shorter = override(config, [f"learning.max_iterations={steps}"])
         run = prepare_run(shorter, world, Path(config.output) / name, resume=resume)
         announce(run)
-        with nothing_drawn():
-            execute(run)
+        execute(run)
         barrier(world, "trained")
 
     check_start(world, small_config(folder), folder)
@@ -80,13 +78,4 @@ def main() -> None:
             assert not different, f"{len(different)} tensors differ, {different[:3]}"
             lines = (runs / f"parts-{case}" / "metrics.jsonl").read_text().splitlines()
             assert len([n for n in lines if '"kind": "train"' in n]) == STEPS
-    print(f"rank {world.rank} of {world.size}: resumed bit for bit", flush=True)
     stop()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

@@ -1,13 +1,12 @@
-"""Run by two ranks: a run stopped in every way there is, against one that was not stopped.
+"""Called by two ranks: a run stopped in every way there is, against one that was not stopped.
 
-Argument: a folder. Each rank prints a line for each attempt: its name and exit code.
+Each rank prints a line for each attempt: its name and exit code.
 """
 
 import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,13 +17,12 @@ import torch
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.engine.loop import describe_images
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.evaluate import main as evaluate
 from megdet_hvd.train import main as train
-from tests.engine.small import nothing_drawn, small_settings
+from tests.engine.small import small_and_quiet, small_settings
 
 STEPS = 6  # 27 pictures, batch 12: an evaluation after steps 3 and 5, in mid-epoch
 RANK = read_launch(os.environ).rank or 0
@@ -62,7 +60,7 @@ def signal_in_evaluation(rank: int) -> Iterator[None]:
         yield
 
 
-def attempt(name: str, program: Any, words: list[str], *disturbances: Any) -> None:
+def attempt(folder: Path, name: str, program: Any, words: list[str], *disturbances: Any) -> None:
     """Run it; its outcome is in a file of this name, its code on standard output."""
 
     def described(batches: Any) -> str:
@@ -71,7 +69,7 @@ def attempt(name: str, program: Any, words: list[str], *disturbances: Any) -> No
         )
         return describe_images(batches)
 
-    os.environ["MEGDET_OUTCOME"] = str(Path(sys.argv[1]) / f"{name}.json")
+    os.environ["MEGDET_OUTCOME"] = str(folder / f"{name}.json")
     with ExitStack() as stack:
         stack.enter_context(mock.patch("megdet_hvd.engine.loop.describe_images", described))
         for disturbance in disturbances:
@@ -81,8 +79,14 @@ def attempt(name: str, program: Any, words: list[str], *disturbances: Any) -> No
     sys.stdout.flush()
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
+def stopped_in_every_way(path: str) -> None:
+    """All runs are below ``path``."""
+    images.clear()
+    with small_and_quiet():
+        _stopped(Path(path))
+
+
+def _stopped(folder: Path) -> None:
     runs = folder / "runs"
     parts, stop_file = runs / "parts", folder / "stop now"
     os.environ["MEGDET_STOP_FILE"] = str(stop_file)
@@ -93,19 +97,23 @@ def main() -> None:
         "evaluation.every_epochs=1",
         "checkpoint.keep=9",
     )
-    attempt("whole", train, ["--run", str(runs / "whole"), *settings])
+    attempt(folder, "whole", train, ["--run", str(runs / "whole"), *settings])
     carry_on = ["--run", str(parts)]
-    attempt("usr1", train, [*carry_on, *settings], signal_in_step(2, signal.SIGUSR1, rank=1))
-    attempt("evaluating", train, carry_on, signal_in_evaluation(rank=0))
+    attempt(
+        folder, "usr1", train, [*carry_on, *settings], signal_in_step(2, signal.SIGUSR1, rank=1)
+    )
+    attempt(folder, "evaluating", train, carry_on, signal_in_evaluation(rank=0))
     if RANK == 0:
         stop_file.write_text("the queue is drained")
-    attempt("file", train, carry_on)
+    attempt(folder, "file", train, carry_on)
     if RANK == 0:
         stop_file.unlink()
-    attempt("term", train, carry_on, signal_in_step(1, signal.SIGTERM, rank=1))
-    attempt("rest", train, carry_on)
-    attempt("evaluate", evaluate, ["--checkpoint", str(parts)], signal_in_evaluation(rank=1))
-    attempt("both", train, [*carry_on, "--resume"])
+    attempt(folder, "term", train, carry_on, signal_in_step(1, signal.SIGTERM, rank=1))
+    attempt(folder, "rest", train, carry_on)
+    attempt(
+        folder, "evaluate", evaluate, ["--checkpoint", str(parts)], signal_in_evaluation(rank=1)
+    )
+    attempt(folder, "both", train, [*carry_on, "--resume"])
     (folder / f"images_{RANK}.json").write_text(json.dumps(images))
     if RANK == 0:
         compare(runs / "whole", parts)
@@ -133,12 +141,3 @@ def numbers(run: Path) -> list[Any]:
         record = json.loads(line)
         found.append({k: v for k, v in record.items() if not k.endswith("_s")})
     return found
-
-
-if __name__ == "__main__":
-    try:
-        with nothing_drawn():
-            main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

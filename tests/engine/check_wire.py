@@ -1,4 +1,4 @@
-"""Run by several ranks: what happens to gradients, and to a step's status, between processes.
+"""Called by several ranks: what happens to gradients, and to a step's status, between processes.
 
 Every rank can draw every rank's gradients from seeds, so that each knows the mean without asking.
 """
@@ -6,14 +6,12 @@ Every rank can draw every rank's gradients from seeds, so that each knows the me
 import random
 import statistics
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.agree import is_agreed
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.session import start, stop
@@ -203,7 +201,8 @@ def check_balance(world: World) -> None:
         assert abs(status.balance[f"{stage}_foreground_spread"] - spread) < 1e-12
 
 
-def main() -> None:
+def the_wire_holds() -> None:
+    """Everything above."""
     world = start(settings=HorovodSettings(deterministic=True))
     for predivide in (1, 2, world.size):
         for compression in ("none", "fp16"):
@@ -223,13 +222,3 @@ def main() -> None:
         start()
         assert differing_tensors(world, as_ready) > 0, "the order of sums was never another one"
         stop()
-    print(f"rank {world.rank} of {world.size}: the wire holds", flush=True)
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

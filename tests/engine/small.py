@@ -3,7 +3,10 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+from torchvision.models.resnet import ResNet
 
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
@@ -39,6 +42,28 @@ def small_settings(folder: Path, *more: str) -> list[str]:
 def small_config(folder: Path, more: Sequence[str] = ()) -> Config:
     """The same as a configuration."""
     return load_config(None, small_settings(folder, *more))
+
+
+@contextmanager
+def thin_backbones() -> Iterator[None]:
+    """Within it, stages of residual networks have an eighth of their channels, and all layers.
+
+    A step takes a third to a seventh of the time, and a checkpoint 2 MB instead of 90.
+    """
+    make_layer: Any = ResNet._make_layer
+
+    def thin(self: ResNet, block: Any, planes: int, *arguments: Any, **words: Any) -> Any:
+        return make_layer(self, block, planes // 8, *arguments, **words)
+
+    with mock.patch.object(ResNet, "_make_layer", thin):
+        yield
+
+
+@contextmanager
+def small_and_quiet() -> Iterator[None]:
+    """Both of these, for checks of training in which neither size nor pictures matter."""
+    with thin_backbones(), nothing_drawn():
+        yield
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
 
 CHECK = Path(__file__).with_name("check_library.py")
@@ -13,9 +14,8 @@ CHECK = Path(__file__).with_name("check_library.py")
 def test_members_end_together_and_can_train_again(
     launcher: Launcher, np: int, case: str, tmp_path: Path
 ) -> None:
-    done = run_ranks(CHECK, np, tmp_path, case, launcher=launcher, timeout_s=300)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("as it should be") == np, done.stdout
+    check = "tests.engine.check_library:members"
+    on_ranks(check, np, tmp_path, case, launcher=launcher, timeout_s=300)
 
 
 def test_a_stopped_member_ends_the_program(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.config.before import Before, before_of
 from tests.engine.small import SETTINGS
-from tests.ranks import Launcher, run_ranks
+from tests.pool import on_ranks
+from tests.ranks import Launcher
 
-CHECKS = Path(__file__).with_name("check_refit.py")
 STEPS, STOPPED_AT, BATCH = 5, 3, 8  # 30 pictures: step 4 straddles two epochs
 TOLERANCE = 1e-9
 """Of the largest number of each tensor."""
@@ -47,11 +47,9 @@ WORDS = " ".join(
 RESUME = "--resume @FOLDER/runs/"
 
 
-def launch(
-    folder: Path, np: int, *lines: str, launcher: Launcher = "horovodrun", **env: str
-) -> str:
-    done = run_ranks(CHECKS, np, folder, *lines, launcher=launcher, timeout_s=300, env=env)
-    assert done.returncode == 0, done.stdout
+def launch(folder: Path, np: int, *lines: str, launcher: Launcher = "mpirun", **env: str) -> str:
+    check = "tests.engine.check_refit:run_lines"
+    done = on_ranks(check, np, folder, lines, launcher=launcher, timeout_s=300, env=env)
     return done.stdout
 
 
@@ -138,12 +136,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]
         f"0,0 {RESUME}4to2-one",
         f"0,1 {RESUME}4to2-apart resume.other_bn_size=continue learning.max_iterations=4",
         f"0,0 {WORDS} name=passes learning.accumulation=2",
-        launcher="mpirun",
     )
     stopped(folder, "passes", "2to4", "2to4-one")
     said["4"] = launch(folder, 4, f"0,0,1,1 {RESUME}2to4", f"0,0,0,0 {RESUME}2to4-one")
     said["refused"] = launch(
-        folder, 2, f"0,1 {RESUME}4to2-refused", launcher="gloo", MEGDET_BLIND="1"
+        folder,
+        2,
+        f"0,1 {RESUME}4to2-refused",
+        f"0,1 {RESUME}4to2-refused learning.decay_bn=false learning.weight_decay=0.1",
+        launcher="gloo",
+        MEGDET_BLIND="1",
     )
     return folder, said
 
@@ -181,7 +183,9 @@ def test_two_go_on_as_four(runs: tuple[Path, dict[str, str]], run: str) -> None:
 def test_another_bn_size_is_refused(runs: tuple[Path, dict[str, str]]) -> None:
     """By all ranks alike, though only rank 0 sees the checkpoint."""
     folder, said = runs
-    assert said["refused"].count("4to2-refused ended with 2") == 2
+    assert said["refused"].count("4to2-refused ended with 2") == 4
+    assert said["refused"].count("error: resume: learning.decay_bn was true in the checkpoint") == 1
+    assert "Traceback" not in said["refused"]
     assert (
         "error: resumed on 2 processes instead of 4: global batch 8 = 2 × 2 images × 2 passes "
         "(was 4 × 2 × 1); BN size changes from 8 to 2, each process its own 2 images "

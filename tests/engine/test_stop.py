@@ -12,6 +12,7 @@ import pytest
 
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.engine.program import FAULT, RUN_ERROR, STOPPED, USER_ERROR
+from tests.pool import on_ranks
 from tests.ranks import ROOT, Launcher, run_ranks
 
 HERE = Path(__file__).parent
@@ -34,8 +35,8 @@ def test_a_run_stopped_in_every_way_equals_one_that_was_not(
 ) -> None:
     folder = tmp_path / "a folder"
     folder.mkdir()
-    done = run_ranks(HERE / "check_stop.py", 2, folder, launcher=launcher, timeout_s=400)
-    assert done.returncode == 0, done.stdout
+    check = "tests.engine.check_stop:stopped_in_every_way"
+    done = on_ranks(check, 2, folder, launcher=launcher, timeout_s=400)
     for name, (code, iteration, message) in ENDS.items():
         codes = re.findall(rf"ATTEMPT {name} exit (\d+)", done.stdout)
         assert codes == [str(code)] * 2, f"{name}: {codes}\n{done.stdout}"
@@ -67,7 +68,7 @@ def check_images(folder: Path) -> None:
     assert max(Counter(order[:54]).values()) <= 3 and len(set(order)) == 27
 
 
-@pytest.mark.parametrize("launcher", ["gloo", "mpirun"])
+@pytest.mark.parametrize("launcher", [pytest.param("gloo", marks=pytest.mark.tail), "mpirun"])
 def test_the_last_words_of_a_rank_that_was_killed(launcher: Launcher, tmp_path: Path) -> None:
     done = run_ranks(HERE / "check_kill.py", 2, tmp_path, launcher=launcher, timeout_s=200)
     assert done.returncode != 0

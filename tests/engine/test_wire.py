@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -8,16 +6,13 @@ from megdet_hvd.config.schema import HorovodConfig
 from megdet_hvd.engine.compression import Wire, wire_for
 from megdet_hvd.engine.finite import check_finite
 from megdet_hvd.errors import RunError, UserError
-from tests.ranks import Launcher, run_ranks
+from tests.pool import on_ranks
+from tests.ranks import Launcher
 
-CHECKS = Path(__file__).with_name("check_wire.py")
 
-
-@pytest.mark.parametrize(("launcher", "np"), [("horovodrun", 3), ("gloo", 2)])
+@pytest.mark.parametrize(("launcher", "np"), [("mpirun", 3), ("gloo", 2)])
 def test_gradients_and_status_between_processes(launcher: Launcher, np: int) -> None:
-    done = run_ranks(CHECKS, np, launcher=launcher)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("the wire holds") == np, done.stdout
+    on_ranks("tests.engine.check_wire:the_wire_holds", np, launcher=launcher)
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -18,6 +18,7 @@ from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.coco_ap import STATS, CocoResult, score
 from megdet_hvd.evaluation.numbering import Numbering
 from megdet_hvd.evaluation.results_json import coco_results, write_results
@@ -198,10 +199,16 @@ def test_equal_image_ids_of_two_files_stay_apart(tmp_path: Path) -> None:
     numbering = Numbering.of(index, range(8))
     written = write_results(tmp_path / "out.json", numbering, numbering.found_boxes(found))
     assert [out.name for _, out in written] == ["out_1.json", "out_2.json"]
+    truth = Path(one.annotations)
+    alone, before = Numbering.of(open_set(one), range(4)), truth.read_bytes()
+    for out in (truth, tmp_path / "one" / ".." / "one" / truth.name):
+        with pytest.raises(UserError, match="is an annotation file"):
+            write_results(out, alone, alone.found_boxes({}))
+        assert truth.read_bytes() == before
     for k, (source, (file, out)) in enumerate(zip((one, two), written, strict=True)):
         assert file == Path(source.annotations)
-        alone = open_set(source)
-        result = evaluate(alone, {p: found[4 * k + p] for p in range(4)})
+        own = open_set(source)
+        result = evaluate(own, {p: found[4 * k + p] for p in range(4)})
         (tmp_path / str(k)).mkdir()
         assert as_coco(result) == directly(without_id_zero(source, tmp_path / str(k)), out)[0]
 

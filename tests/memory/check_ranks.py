@@ -1,20 +1,22 @@
-"""Run by several ranks: training with recomputation against training without, bit for bit.
+"""Called by several ranks: training with recomputation against training without, bit for bit.
 
-Arguments: folder, the machine of each rank or ``-``. Weights, momentum and each rank's own running
+Weights, momentum and each rank's own running
 statistics are compared, and the collectives of CGBN are counted.
 """
 
-import sys
-import traceback
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import horovod.torch as hvd
 import torch
+import torch.utils.checkpoint
+from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.session import start, stop
 from megdet_hvd.comm.settings import HorovodSettings
@@ -25,10 +27,10 @@ from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine.log import start_log
 from megdet_hvd.engine.loop import share_of_mean, train_steps
 from megdet_hvd.engine.prepare import announce, prepare_run
-from megdet_hvd.memory import Mode, recompute_segments
+from megdet_hvd.memory import Mode, checkpoint, recompute_segments
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.check_gradients import CLASSES, IMAGES, part, pictures
-from tests.engine.small import small_config
+from tests.engine.small import small_config, thin_backbones
 
 STEPS = 2
 CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=same")
@@ -37,10 +39,11 @@ CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=s
 class Collectives:
     """Counts the operations of CGBN by name, as they are handed to Horovod."""
 
-    def __init__(self) -> None:
+    def __init__(self, patches: ExitStack) -> None:
         self.names = Counter[str]()
         for function in ("allreduce", "allreduce_", "allreduce_async", "allreduce_async_"):
-            setattr(hvd, function, self._counted(getattr(hvd, function)))
+            counted = self._counted(getattr(hvd, function))
+            patches.enter_context(mock.patch.object(hvd, function, counted))
 
     def _counted(self, send: Any) -> Any:
         def counted(*args: Any, **settings: Any) -> Any:
@@ -135,25 +138,53 @@ def check_uneven(world: World, folder: Path, sends: Collectives) -> None:
     barrier(world, "uneven")  # machines did not wait for each other
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    told = None if sys.argv[2] == "-" else [int(m) for m in sys.argv[2].split(",")]
-    world = start(machine_of_rank=told, settings=HorovodSettings(deterministic=True))
+def check_models_of_others(world: World, sends: Collectives) -> None:
+    """Each rank in another way; then torch's own, which all refuse, and nobody waits."""
+    ways: list[dict[str, Any]] = [{"use_reentrant": True}, {}, {"early_stop": False}, {}]
+    found = []
+    for words in (None, ways[world.rank]):
+        torch.manual_seed(1)
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(), nn.ReLU())
+        convert_cross_gpu_bn(model)
+        torch.manual_seed(world.rank)
+        values: dict[str, Any] = {}
+        for step in range(10):
+            x = torch.randn(2, 3, 8, 8, requires_grad=True)
+            y = model(x) if words is None else checkpoint(model, x, **words)
+            y.square().sum().backward()
+            values |= {f"{step}.y": y.detach(), f"{step}.x": x.grad}
+        values |= {n: p.grad for n, p in model.named_parameters()} | model.state_dict()
+        assert int(values["1.num_batches_tracked"]) == 10
+        found.append((values, sends.take()))
+    assert_same({n: v for n, v in found[1][0].items()}, found[0][0], "a model of others")
+    assert found[1][1] == found[0][1] and found[0][1].total() == 20 * (world.local_size > 1)
+    x = torch.randn(2, 3, 8, 8, requires_grad=True)
+    y = torch.utils.checkpoint.checkpoint(model, x, use_reentrant=False)
+    try:
+        y.sum().backward()
+    except RuntimeError as error:
+        assert "use megdet_hvd.memory.checkpoint in its place" in str(error), error
+    else:
+        raise AssertionError("it was computed again")
+    assert sends.take().total() == (world.local_size > 1), "forward alone"
+    barrier(world, "refused")
+
+
+def same_bits(path: str, machines: Sequence[int] | None) -> None:
+    """Everything above; runs are below ``path``, ``machines``: of each rank."""
+    with ExitStack() as patches:
+        patches.enter_context(thin_backbones())
+        _same_bits(Path(path), machines, Collectives(patches))
+
+
+def _same_bits(folder: Path, machines: Sequence[int] | None, sends: Collectives) -> None:
+    world = start(machine_of_rank=machines, settings=HorovodSettings(deterministic=True))
     start_log(world)
     torch.set_num_threads(1)
-    sends = Collectives()
     check_training(world, folder, sends, "cgbn", ["blocks", "stages"], *CONVOLUTIONAL)
     if world.size <= 2:  # plain BN is each rank's own
         twice = ("model.norm=bn", "learning.accumulation=2", "global_batch=24")
         check_training(world, folder, sends, "bn", ["blocks"], *twice)
     check_uneven(world, folder, sends)
-    print(f"rank {world.rank} of {world.size}: same bits", flush=True)
+    check_models_of_others(world, sends)
     stop()
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

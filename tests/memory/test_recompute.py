@@ -17,7 +17,7 @@ from megdet_hvd.memory.recompute import Recomputed
 from megdet_hvd.memory.segments import MODES, Mode, segments
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.detector import Detector
-from tests.engine.small import SETTINGS
+from tests.engine.small import SETTINGS, thin_backbones
 
 CLASSES = 3
 RECOMPUTING: tuple[Mode, ...] = ("blocks", "stages")
@@ -26,7 +26,8 @@ CONVOLUTIONAL = ("model.fpn_norm=same", "model.roi.head=conv", "model.roi.norm=s
 
 def detector(*settings: str, seed: int = 1) -> Detector:
     config = load_config(None, [*SETTINGS, "model.backbone=resnet18", *settings]).model
-    found = build_detector(config, CLASSES, local_norm(config), seed=seed).train()
+    with thin_backbones():
+        found = build_detector(config, CLASSES, local_norm(config), seed=seed).train()
     if config.norm == "cgbn":
         convert_cross_gpu_bn(found)
     return found

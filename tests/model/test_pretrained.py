@@ -67,6 +67,25 @@ def test_by_name_from_the_cache(state: dict[str, Tensor], offline: Path) -> None
         assert_loaded(name, state)
 
 
+class Evil:
+    """Whoever unpickles it, writes a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.file,)
+
+
+def test_a_strangers_file_in_the_cache_runs_nothing(offline: Path, tmp_path: Path) -> None:
+    """TORCH_HOME may be a folder that many share."""
+    entry = ResNet18_Weights.IMAGENET1K_V1
+    torch.save({"conv1.weight": Evil(tmp_path / "ran")}, offline / Path(entry.url).name)
+    with pytest.raises(UserError, match=r"holds more than weights .* remove it"):
+        build(slim(backbone_weights="IMAGENET1K_V1"))
+    assert not (tmp_path / "ran").exists()
+
+
 def test_fetched_beforehand_by_name_alone(
     state: dict[str, Tensor], offline: Path, tmp_path: Path
 ) -> None:

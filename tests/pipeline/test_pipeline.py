@@ -10,6 +10,7 @@ import pytest
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from tests.engine.small import small_settings
+from tests.pool import on_ranks
 from tests.ranks import run_ranks
 
 CHECK = Path(__file__).with_name("check_pipeline.py")
@@ -69,8 +70,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
         file.unlink()
 
     words = ["--resume", str(along), f"learning.max_iterations={STEPS + 1}"]
-    done = run_ranks([*PIPELINE, *words], 3, launcher="mpirun", timeout_s=200, env=env)
-    assert done.returncode == 0, done.stdout
+    module, program = "megdet_hvd.pipeline.__main__", "tests.programs:run_thin"
+    ended = on_ranks(program, 3, module, words, timeout_s=200, env=env)
+    assert ended.values == [0, 0, 0], ended.stdout
     assert json.loads(outcome.read_text())["code"] == 0
     found = evaluations(along)
     assert [line["iteration"] for line in found] == [0, 3, 5, 6]
@@ -82,9 +84,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     assert (along / "detections.png").exists() and (along / "curves.png").exists()
 
     words = settings(tmp_path, "name=line", "evaluation.untrained=true", "pipeline.evaluators=0")
-    done = run_ranks([*PIPELINE, *words], 2, launcher="mpirun", timeout_s=200)
-    assert done.returncode == 0, done.stdout
-    assert "0 pictures read, 46 unchanged" in done.stdout
+    ended = on_ranks(program, 2, module, words, timeout_s=200)
+    assert ended.values == [0, 0], ended.stdout
+    assert "0 pictures read, 46 unchanged" in ended.stdout
     assert found[:3] == evaluations(line), "the same numbers, in the same order"
     assert any(one["AP"] > 0 for one in found)
 
@@ -94,16 +96,66 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     [
         ("prepare", "Fault: in preparing"),
         ("train", "Fault: in training"),
-        ("evaluate", "Fault: in evaluating"),
     ],
 )
-def test_an_exception_anywhere_ends_all(case: str, said: str, tmp_path: Path) -> None:
-    untrained = "true" if case == "evaluate" else "false"
-    words = settings(tmp_path, "name=ends", f"evaluation.untrained={untrained}")
+def test_an_exception_in_the_main_work_ends_all(case: str, said: str, tmp_path: Path) -> None:
+    words = settings(tmp_path, "name=ends", "evaluation.untrained=false")
     done = run_ranks(CHECK, 3, case, *words, launcher="mpirun", timeout_s=90)
     assert done.returncode != 0, done.stdout
     assert done.stdout.count(said) == 1, done.stdout
     assert done.stdout.count("Traceback") == 1, "one message"
+
+
+def lost_evaluators(
+    case: str, folder: Path
+) -> tuple[str, list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """Two ranks train 9 steps, two evaluate; what was said, measured, told and kept as the best."""
+    outcome = folder / "outcome.json"
+    words = settings(
+        folder,
+        "name=alone",
+        "evaluation.untrained=true",
+        "pipeline.evaluators=2",
+        "watchdog.seconds=5",
+    )
+    words = [w for w in words if not w.startswith("learning.max_it")] + [
+        "learning.max_iterations=9"
+    ]
+    env = {"MEGDET_OUTCOME": str(outcome)}
+    done = run_ranks(CHECK, 4, case, *words, launcher="mpirun", timeout_s=300, env=env)
+    run = folder / "runs" / "alone"
+    assert not [*(folder / "runs").glob(".evaluator-*")], "nothing is left behind"
+    told = json.loads(outcome.read_text())
+    best = load_checkpoint(run / "checkpoints" / "best.pt")
+    assert (run / "checkpoints" / "iteration_00000009.pt").exists()
+    return done.stdout, evaluations(run), told, best
+
+
+def test_evaluators_that_fail_and_die_leave_the_trainers_going(tmp_path: Path) -> None:
+    """A checkpoint that can't be read, another fault, and kill -9 while the other waits."""
+    said, found, told, best = lost_evaluators("fail", tmp_path)
+    assert said.count("error: iteration 0 is not evaluated: rank 3: ") == 1, said
+    assert "cannot be read (Stale file handle). Training goes on" in said
+    assert said.count("iteration 3 is not evaluated: rank 3: KeyError: 'in detecting'") == 1, said
+    assert said.count("error: evaluation alongside has ended: the process of rank 3 has ended") == 1
+    assert "evaluates in line from here on; without a result: iterations 5" in said
+    assert [line["iteration"] for line in found] == [7, 9]
+    assert told["code"] == 0 and told["message"] == "finished after iteration 9"
+    ap = {line["iteration"]: line["AP"] for line in found}
+    assert ap[best["iteration"]] == max(ap.values()) == best["ap"]
+    for rank in (0, 1):
+        assert f"RANK {rank} ends with 0" in said
+    assert "evaluator, rank 3: its process has ended (signal 9); training goes on" in said
+
+
+def test_an_evaluator_that_leaves_the_others_waiting_gives_up_for_all(tmp_path: Path) -> None:
+    said, found, told, best = lost_evaluators("lonely", tmp_path)
+    assert said.count("evaluation alongside has ended: rank 3: Fault: in evaluating") == 1, said
+    assert found[-1]["iteration"] == 9 and len(found) >= 2
+    assert told["code"] == 0 and best["ap"] is not None
+    assert sorted(re.findall(r"RANK \d ends with \d", said)) == [
+        f"RANK {rank} ends with 0" for rank in range(4)
+    ]
 
 
 def test_a_stopped_evaluator_ends_all(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Run by ranks on two pretended machines, half of them on each: case after case in one launch.
+"""Called by ranks on two pretended machines, half of them on each: case after case.
 
 Each case prints ``CASE name exit CODE said TEXT`` from every rank.
 """
@@ -13,7 +13,6 @@ from pathlib import Path
 from PIL import Image
 
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.abort import end_job
 from megdet_hvd.comm.settings import changed_environment
 
 
@@ -51,27 +50,18 @@ def pictures(folder: Path) -> list[str]:
     return ["data.kind=coco", "data.train=[{annotations: '${DATA}/a.json', images: '${DATA}'}]"]
 
 
-def main() -> None:
+def cases(folder: str, launcher: str) -> None:
+    """Each rank's data are below ``folder``."""
     rank = read_launch(os.environ).rank
     assert rank is not None
     machine = machine_of_rank()[rank]
-    os.environ["DATA"] = f"{sys.argv[1]}/{rank}"
+    os.environ["DATA"] = f"{folder}/{rank}"
     words = pictures(Path(os.environ["DATA"]))
     case("settings", f"seed={machine}")
     with changed_environment({"MEGDET_TASKS_PER_NODE": "4", "MEGDET_NODES": "1"}):
         case("sizes")
     case("good", *words)
-    if sys.argv[2] == "mpirun":  # Gloo starts once in a process
+    if launcher == "mpirun":  # Gloo starts once in a process
         if machine == 1:
             Path(os.environ["DATA"], "3.png").unlink()  # of rank 3: 3, 7
         case("data", *words)
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except BaseException:
-        import traceback
-
-        print(traceback.format_exc(), flush=True)
-        end_job(1)

@@ -9,9 +9,8 @@ import pytest
 
 from megdet_hvd.preflight.facts import code_digests
 from tests.engine.small import small_settings
+from tests.pool import on_ranks
 from tests.ranks import ROOT, Launcher, run_ranks
-
-CHECKS = Path(__file__).with_name("check_preflight.py")
 
 EXPECTED = {
     "good": 0,
@@ -23,8 +22,8 @@ EXPECTED = {
 
 @pytest.mark.parametrize(("launcher", "np"), [("mpirun", 4), ("gloo", 2)])
 def test_ranks_on_two_machines(launcher: Launcher, np: int, tmp_path: Path) -> None:
-    done = run_ranks(CHECKS, np, tmp_path, launcher, launcher=launcher, timeout_s=300)
-    assert done.returncode == 0, done.stdout
+    check = "tests.preflight.check_preflight:cases"
+    done = on_ranks(check, np, tmp_path, launcher, launcher=launcher, timeout_s=300)
     said: dict[str, str] = {}
     for name, code in EXPECTED.items():
         if name == "data" and launcher != "mpirun":

@@ -17,6 +17,7 @@ from tests.slurm.mini_cluster import MiniCluster
 ROOT = Path(__file__).resolve().parents[2]
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 _LOOK_S = 0.3
+_HELD_S = 2.0
 
 Scenario = Callable[["Lab"], None]
 
@@ -76,14 +77,19 @@ class Lab:
         options: tuple[str, ...] = (),
         site: Mapping[str, str] | None = None,
         cwd: Path = ROOT,
+        more: Mapping[str, str] | None = None,
     ) -> "Job":
-        """``sbatch [options] slurm/TEMPLATE words``; one such job runs at a time."""
+        """``sbatch [options] slurm/TEMPLATE words``; one such job runs at a time.
+
+        ``more``: further variables of the shell.
+        """
         log = self.folder / "%x-%j.log"
         environ = self.environ({"SITE_REQUEUE_ON_FAILURE": "0", **(site or {})})
         before = self.cluster.environ
         command = ["sbatch", "--parsable", f"--output={log}", "--licenses=turn"]
         command += [*options, f"slurm/{template}", *words]
-        number = int(self.cluster.run(*command, cwd=cwd, environ={**before, **environ}).strip())
+        shell = {**before, **environ, **(more or {})}
+        number = int(self.cluster.run(*command, cwd=cwd, environ=shell).strip())
         return Job(self, number, template.removesuffix(".sbatch"))
 
     def wait_for(self, number: int) -> None:
@@ -98,6 +104,8 @@ class Job:
     lab: Lab
     number: int
     name: str
+    run: Path | None = None
+    """Its run folder, where that is not named after it."""
 
     @property
     def log(self) -> str:
@@ -108,7 +116,7 @@ class Job:
     @property
     def folder(self) -> Path:
         """Its run folder."""
-        return self.lab.runs / f"{self.name}-{self.number}"
+        return self.run or self.lab.runs / f"{self.name}-{self.number}"
 
     @property
     def state(self) -> dict[str, str]:
@@ -151,8 +159,13 @@ class Job:
             self.let_go()
 
     def let_go(self) -> None:
-        """Slurm holds a requeued job back for two minutes: not here."""
+        """Slurm holds a requeued job back for two minutes: not here.
+
+        But for a moment: it kills one that starts in the second of its requeue ("Job credential
+        revoked").
+        """
         if self.state.get("Reason") == "BeginTime":
+            time.sleep(_HELD_S)
             command = ("scontrol", "update", f"jobid={self.number}", "StartTime=now")
             self.lab.cluster.run(*command, check=False)
 

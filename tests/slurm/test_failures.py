@@ -4,6 +4,7 @@ import re
 import sys
 import time
 
+from megdet_hvd.cluster.hostlist import expand_hosts
 from tests.slurm.lab import ENDED, ROOT, Job, Lab, is_alive, scenario
 
 ONE_EACH = ("--nodes=2", "--ntasks-per-node=1")
@@ -85,8 +86,41 @@ def test_a_failed_job_starts_again_as_often_as_the_site_allows(lab: Lab) -> None
     lab.cluster.ranks(job.number)[1].kill()
     assert job.wait() == "COMPLETED", job.log
     assert "requeued after a failure, 1 of 1" in job.log, job.log
+    for untrue in ("does not answer", "could not be tried", "left out", "is bad"):
+        assert untrue not in job.log, job.log
     assert "carrying on after iteration" in job.log, job.log
     assert job.steps() == 16
+
+
+@scenario
+def test_a_bad_node_is_left_out_of_the_requeue(lab: Lab) -> None:
+    """One of its cards has fallen off the bus, as ``nvidia-smi`` tells there and nowhere else."""
+    tools = lab.folder / "tools"
+    tools.mkdir()
+    smi = tools / "nvidia-smi"
+    smi.write_text(
+        '#!/bin/sh\n[ "$1" = -L ] || exit 9\n'
+        f"for n in 0 1 2 3 4 5 6 7; do [ $n.$(uname -n) = 7.$(cat {lab.folder}/bad) ] || "
+        "echo GPU $n: NVIDIA H100; done\n"
+    )
+    smi.chmod(0o755)
+    (lab.folder / "bad").write_text("none")
+    words = lab.small("learning.max_iterations=8", "checkpoint.every_iterations=2")
+    options = (*ONE_EACH, "--exclude=n[1-11,16]")
+    path = {"PATH": f"{tools}:{lab.cluster.environ['PATH']}"}
+    site = {"SITE_REQUEUE_ON_FAILURE": "1"}
+    job = lab.sbatch("megdet_16gpu.sbatch", *words, options=options, site=site, more=path)
+    job.wait_for_step(3)
+    bad = job.records()[0]["nodes"][1]
+    (lab.folder / "bad").write_text(bad)
+    lab.cluster.ranks(job.number)[0].kill()
+    assert job.wait() == "COMPLETED", job.log
+    told = f"{bad} is left out from now on (ExcNodeList of the job): it shows 7 of 8 GPUs"
+    assert told in job.log and "does not answer" not in job.log, job.log
+    nodes = [record["nodes"] for record in job.records() if record["event"] == "start"]
+    assert len(nodes) == 2 and bad in nodes[0] and bad not in nodes[1]
+    assert bad in expand_hosts(job.state["ExcNodeList"])
+    assert job.steps() == 8
 
 
 @scenario

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,6 +103,49 @@ def test_mpirun_on_two_nodes(lab: Lab) -> None:
 @scenario
 def test_horovodrun_on_one_node(lab: Lab) -> None:
     told_by_a_signal(lab, "horovodrun", ONE_BY_TWO, {"n5"})
+
+
+@scenario
+def test_where_slurm_does_not_requeue_another_job_follows(lab: Lab) -> None:
+    """From a shell in which modules, conda and another launcher have left their traces."""
+    pollution = lab.folder / "pollution"
+    (pollution / "yaml").mkdir(parents=True)
+    (pollution / "yaml" / "__init__.py").write_text("raise ImportError('another Python')\n")
+    shell = {
+        "PYTHONPATH": str(pollution),
+        "PYTHONHOME": "/opt/python",
+        "OPAL_PREFIX": "/opt/hpcx",
+        "OMPI_MCA_pml": "ucx",
+        "HOROVOD_CONTROLLER": "gloo",
+        "HOROVOD_RANK": "0",
+        "SLURM_HINT": "nomultithread",
+        "LC_ALL": "POSIX",
+        "PYTHONUTF8": "0",
+    }
+    options = (*ONE_EACH, "--nodelist=n[9-10]", "--no-requeue")
+    place = f"output={lab.runs}/é"
+    first = lab.sbatch("megdet_16gpu.sbatch", *settings(lab, place), options=options, more=shell)
+    run = lab.runs / "é" / first.folder.name
+    first = replace(first, run=run)
+    first.wait_for_step(4)
+    lab.cluster.run("scancel", "--batch", "--signal=USR1", str(first.number))
+    assert first.wait() == "FAILED" and first.state["ExitCode"] == "5:0", first.log
+    for told in (
+        "left out: PYTHONPATH=",
+        "left out: PYTHONHOME=/opt/python",
+        "left out: OPAL_PREFIX=/opt/hpcx",
+        "left out, another launcher's: HOROVOD_CONTROLLER=gloo, HOROVOD_RANK=0",
+        "set before the job, and so for all ranks: OMPI_MCA_pml=ucx",
+        "left out, as MPI does not start with it here: OMPI_MCA_pml=ucx (srun --mpi=pmix failed "
+        "([n",
+        "Slurm does not requeue this job (Requested operation is presently disabled",
+    ):
+        assert told in first.log, (told, first.log)
+    (number,) = [r["successor"] for r in first.records() if r["event"] == "successor"]
+    second = replace(first, number=number)
+    assert second.wait() == "COMPLETED", second.log
+    assert second.state["NodeList"] == "n[9-10]" and "carrying on after" in second.log, second.log
+    assert [step["iteration"] for step in steps_of(first)] == list(range(1, STEPS + 1))
 
 
 @scenario

@@ -73,6 +73,14 @@ def test_submit_checks_submits_and_shows_where_a_run_stands(lab: Lab) -> None:
     told = re.search(r"submitted: job (\d+)", sent.stdout)
     assert told is not None, sent.stdout
     number = int(told[1])
+    held = ("sbatch", "--parsable", "--hold", "--job-name=megdet_64gpu", "--wrap=true")
+    before = int(lab.cluster.run(*held).strip())
+    chain = ("--check", f"--dependency=afterany:{before}", template, "--resume")
+    future = submit(lab, *chain, str(lab.runs / f"megdet_64gpu-{before}"), cwd=away)
+    assert future.returncode == 0 and "will have made it" in future.stdout, future.stdout
+    wrong = submit(lab, *chain, str(lab.runs / f"megdet_128gpu-{before}"), cwd=away)
+    assert wrong.returncode == 2 and f"…/megdet_64gpu-{before} (unless" in wrong.stdout
+    lab.cluster.run("scancel", str(before))
     run = lab.runs / "placed"
     lab.wait_for(number)
     assert "on n" in (lab.folder / "placed.log").read_text()

@@ -31,6 +31,10 @@ STEP = 7
         (Outcome(2), 1, None, True, True, False, 2),
         (Outcome(2), 1, USR1, True, False, False, 2),
         (Outcome(3, iteration=STEP), 3, None, True, True, False, 3),
+        # a disk that was full all the time: the launcher's code is all that is known
+        (None, 2, None, True, False, False, 2),
+        (None, 3, None, True, True, False, 3),
+        (None, 3, USR1, True, True, False, 3),
     ],
 )
 def test_what_becomes_of_a_job(
@@ -55,13 +59,32 @@ def test_what_becomes_of_a_job(
     assert (found.requeue, found.code, found.failure) == (requeue, code, False), found
 
 
+def test_a_failure_of_the_storage_is_called_so() -> None:
+    found = decide(
+        Outcome(6, "stale", STEP),
+        1,
+        note=None,
+        job_runs=True,
+        progressed=False,
+        idle=0,
+        failures=1,
+        allowed=2,
+    )
+    assert (found.requeue, found.failure, found.code) == (True, True, program.STORAGE_ERROR)
+    assert found.words == "requeued after a failure of the storage, 2 of 2"
+
+
 @pytest.mark.parametrize(
     ("outcome", "launcher"),
     [
         (Outcome(1), 1),
         (Outcome(4), 4),
+        (Outcome(6), 6),
+        (Outcome(6, iteration=STEP), 6),  # in mid-run
+        (None, 6),  # the outcome could not be written either
         (Outcome(3), 3),  # ranks that did not find each other at the start
         (None, 137),
+        (None, 6),
     ],
 )
 def test_failures_are_requeued_so_often_as_is_allowed(
@@ -103,6 +126,16 @@ def test_a_job_that_never_comes_to_a_checkpoint_does_not_go_round_for_ever(
         )
         requeued.append(found.requeue)
     assert requeued == [True] * IDLE_STARTS + [False] * 2
+
+
+def test_a_requeue_of_slurms_own_is_told_as_one() -> None:
+    """An administrator's ``scontrol requeue``, or a lost node that Slurm was first to see."""
+    known = {"note": None, "progressed": True, "idle": 0, "failures": 0, "allowed": 2}
+    found = decide(None, 137, job_runs=False, comes_again=True, **known)  # type: ignore[arg-type]
+    assert (found.requeue, found.code) == (False, 137)
+    assert found.words == "Slurm has requeued the job itself, and starts it again"
+    ended = decide(None, 137, job_runs=False, **known)  # type: ignore[arg-type]
+    assert "Slurm ends the job (cancelled" in ended.words
 
 
 def test_what_is_counted_from_the_record() -> None:

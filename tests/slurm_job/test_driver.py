@@ -1,22 +1,27 @@
 """Parts of a job's course that need neither Slurm nor ranks."""
 
-import subprocess
-import sys
-import threading
-import time
+import errno
+import math
+import os
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from megdet_hvd import storage
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import UserError
-from megdet_hvd.slurm_job import driver, record, slurm
-from megdet_hvd.slurm_job.driver import Job, refuse_company
+from megdet_hvd.run_lock.lock import take
+from megdet_hvd.run_lock.slurm import FORGOTTEN, JobState
+from megdet_hvd.slurm_job import after, driver, record, slurm
+from megdet_hvd.slurm_job.decide import STORAGE_ERROR
+from megdet_hvd.slurm_job.driver import refuse_company, run_job
+from megdet_hvd.slurm_job.job import Job
 from megdet_hvd.slurm_job.words import Wish
-
-WHY = "Slurm sent USR1: the time limit or a preemption is near"
+from tests.failing_storage import failing
 
 
 def job(folder: Path, number: int = 8) -> Job:
@@ -42,26 +47,117 @@ def test_a_run_that_another_job_is_still_in_is_left_alone(
     refuse_company(job(tmp_path))
 
 
-def test_word_for_the_ranks_is_tried_again_where_it_can_not_be_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_job_that_slurm_says_nothing_of_counts_as_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(driver, "_LOOK_S", 0.02)
-    note, stop_file = tmp_path / "note", tmp_path / "logs" / "stop"
-    note.write_text(f"{WHY}\n")
-    ranks = (
-        "import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(.02)"
-    )
+    mine = JobState("RUNNING", 0, os.getuid())
+    found: JobState | None = mine
+    monkeypatch.setattr("megdet_hvd.run_lock.slurm.job_state", lambda number: found)
+    record.append(tmp_path, "start", job=7, restart=0)
+    assert slurm.standing(7) == "RUNNING"
+    for found in (
+        FORGOTTEN,
+        replace(mine, name="FAILED"),
+        replace(mine, name="COMPLETING"),
+        replace(mine, uid=os.getuid() + 1),
+    ):
+        assert slurm.standing(7) is None, found
+    found = None
+    with pytest.raises(UserError, match=r"is still there for all that is known \(Slurm does not"):
+        refuse_company(job(tmp_path))
 
-    def mend() -> None:
-        time.sleep(0.5)
-        stop_file.parent.mkdir()
 
-    thread = threading.Thread(target=mend)
-    with subprocess.Popen([sys.executable, "-c", ranks, str(stop_file)]) as running:
-        thread.start()
-        assert driver._wait(running, note, stop_file) == 0
-    thread.join()
-    assert stop_file.read_text() == WHY
+def test_the_driver_touches_no_checkpoint_of_a_run_that_is_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = tmp_path / "checkpoints" / "iteration_00000001.pt"
+    damaged.parent.mkdir()
+    damaged.write_bytes(b"being written")
+    monkeypatch.setattr(slurm, "own_log", lambda: None)
+    environ = {"MEGDET_NOTE": str(tmp_path / "note")}
+    held = take(tmp_path, say=print, environ={})
+    with pytest.raises(UserError, match=f"process {os.getpid()} on .* works in this run"):
+        run_job(job(tmp_path), environ)
+    held.release()
+    assert [path.name for path in damaged.parent.iterdir()] == [damaged.name]
+    monkeypatch.setattr(driver, "_command", mock.Mock(side_effect=ZeroDivisionError))
+    with pytest.raises(ZeroDivisionError):
+        run_job(job(tmp_path), environ)
+    assert [path.name for path in damaged.parent.iterdir()] == [damaged.name + ".damaged"]
+    assert not (tmp_path / ".lock.owner").exists(), "it is the ranks' turn"
+
+
+def test_storage_that_fails_before_the_launch_requeues_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checkpoints can't be read just now: neither damage nor a mistake in the input."""
+    requeued: list[int] = []
+
+    def refuse(number: int, *args: object, **more: object) -> str:
+        requeued.append(number)
+        return "not today"
+
+    monkeypatch.setattr(storage, "PAUSES_S", ())
+    monkeypatch.setattr(slurm, "job_facts", lambda number: {"JobState": "RUNNING"})
+    monkeypatch.setattr(after, "requeue", refuse)
+    monkeypatch.setattr(after, "_bad_nodes", lambda *_: {})
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    checkpoint = tmp_path / "checkpoints" / "iteration_00000001.pt"
+    checkpoint.parent.mkdir()
+    checkpoint.write_bytes(b"PK")
+    environ = {"MEGDET_NOTE": str(tmp_path / "note")}
+    with failing(checkpoint.name, errno.ESTALE, math.inf):
+        assert run_job(job(tmp_path), environ) == STORAGE_ERROR
+    assert requeued == [8] and checkpoint.exists(), "not set aside"
+    end = record.read(tmp_path)[0]
+    assert end["event"] == "end" and end["failure"] and end["outcome"]["code"] == STORAGE_ERROR
+    assert "Stale file handle" in capsys.readouterr().err
+    with failing("checkpoints", errno.EIO, math.inf, "list"):
+        assert run_job(job(tmp_path), environ) == STORAGE_ERROR
+    assert requeued == [8, 8]
+
+
+@pytest.mark.parametrize(
+    ("preset", "left"),
+    [
+        ({"OMPI_MCA_pml": "ucx"}, {}),
+        ({"OMPI_MCA_pml": "ucx", "UCX_TLS": "tcp"}, {"UCX_TLS": "tcp"}),
+        ({"OMPI_MCA_btl_tcp_if_include": "ib9", "OMPI_MCA_coll": "han"}, {}),
+        ({"OMPI_MCA_btl_tcp_if_include": "eth0"}, {"OMPI_MCA_btl_tcp_if_include": "eth0"}),
+    ],
+)
+def test_what_keeps_mpi_from_starting_is_left_out(
+    preset: dict[str, str],
+    left: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Only what does: with the rest, MPI starts."""
+
+    def srun(
+        mpi: str, nodes: int, python: object, limit_s: float, environ: dict[str, str]
+    ) -> object:
+        bad = {"OMPI_MCA_pml": "ucx", "OMPI_MCA_btl_tcp_if_include": "ib9"}
+        return "PML ucx cannot be selected" if bad.items() & environ.items() else None
+
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", srun)
+    environ = {"PATH": "/nowhere", **preset}
+    launcher, words = driver._launcher(job(tmp_path), ["python"], environ)
+    assert (launcher, words[0]) == ("srun", "srun")
+    assert environ == {"PATH": "/nowhere", **left}
     said = capsys.readouterr().out
-    assert said.count("can't be written (No such file or directory) so far") == 1
-    assert said.count("the ranks finish their step") == 1
+    assert ("MPI does not start with it here" in said) == (preset != left)
+
+
+def test_a_preset_that_is_not_to_blame_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", lambda *given: "no PMIx")
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: None)
+    monkeypatch.setattr(slurm, "mpirun_fails", lambda *given: None)
+    environ = {"OMPI_MCA_pml": "ob1"}
+    assert driver._launcher(job(tmp_path), ["python"], environ)[0] == "mpirun"
+    assert environ == {"OMPI_MCA_pml": "ob1"}

@@ -1,4 +1,4 @@
-"""Whether a job waits for Slurm to find a node down before it is requeued."""
+"""Before a requeue: whether a lost node is waited for, and which node is left out."""
 
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -6,9 +6,12 @@ from types import SimpleNamespace
 import pytest
 
 from megdet_hvd.slurm_job import lost_nodes, slurm
-from megdet_hvd.slurm_job.lost_nodes import limit_s, wait_until_seen
+from megdet_hvd.slurm_job.lost_nodes import blamed, find_bad, hears_s, limit_s
+from megdet_hvd.slurm_job.slurm import Probe
 
 HOSTS = ("n1", "n2")
+WELL = Probe(said={"n1": "gpus 8", "n2": "gpus 8"})
+SILENT = Probe("Task launch failed on node n2: Communication connection failure", ("n2",))
 
 
 class Cluster:
@@ -16,9 +19,11 @@ class Cluster:
 
     def __init__(self) -> None:
         self.now_s = 0.0
-        self.problem: str | None = "Task launch failed on node n2: Communication connection failure"
+        self.probe = SILENT
         self.timeout_s = 300.0
         self.down_at_s = float("inf")
+        self.not_heard_at_s = 100.0
+        self.said: list[str] = []
 
     def sleep(self, seconds: float) -> None:
         self.now_s += seconds
@@ -27,42 +32,88 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     found = Cluster()
-    monkeypatch.setattr(slurm, "silence", lambda nodes: found.problem)
     monkeypatch.setattr(slurm, "node_timeout_s", lambda: found.timeout_s)
     monkeypatch.setattr(slurm, "is_down", lambda hosts: found.now_s >= found.down_at_s)
+    monkeypatch.setattr(
+        slurm, "not_heard", lambda hosts: ["n2"] * (found.now_s >= found.not_heard_at_s)
+    )
     clock = SimpleNamespace(monotonic=lambda: found.now_s, sleep=found.sleep)
     monkeypatch.setattr(lost_nodes, "time", clock)
     yield found
 
 
-def waited(cluster: Cluster, enough: Callable[[], bool] = lambda: False) -> tuple[float, list[str]]:
-    said: list[str] = []
-    wait_until_seen(HOSTS, said.append, enough=enough)
-    return cluster.now_s, said
+def found_bad(cluster: Cluster, enough: Callable[[], bool] = lambda: False) -> dict[str, str]:
+    return find_bad(HOSTS, lambda: cluster.probe, cluster.said.append, enough=enough)
 
 
 def test_no_wait_where_all_nodes_answer(cluster: Cluster) -> None:
-    cluster.problem = None
-    assert waited(cluster) == (0.0, [])
+    cluster.probe = WELL
+    assert found_bad(cluster) == {}
+    assert (cluster.now_s, cluster.said) == (0.0, [])
+
+
+def test_a_step_that_slurm_refuses_is_no_sign_of_a_lost_node(cluster: Cluster) -> None:
+    """As ``--gres=none`` beside SLURM_GPUS_PER_NODE once was, at each requeue after a failure."""
+    refused = "Unable to create step for job 166: Invalid Trackable RESource (TRES) specification"
+    cluster.probe = Probe(unclear=refused)
+    cluster.not_heard_at_s = float("inf")
+    assert found_bad(cluster) == {}
+    assert (cluster.now_s, cluster.said) == (0.0, [f"the nodes could not be tried ({refused})"])
+    cluster.not_heard_at_s = 0.0  # but the controller misses one
+    assert found_bad(cluster) == {}
+    assert cluster.now_s >= limit_s(300)
+    assert "a node does not answer (Slurm does not hear n2)" in cluster.said[-1]
 
 
 def test_no_wait_where_slurm_never_gives_a_node_up(cluster: Cluster) -> None:
     cluster.timeout_s = 0.0
-    assert waited(cluster) == (0.0, [])
+    assert found_bad(cluster) == {"n2": f"it does not answer ({SILENT.silent})"}
+    assert (cluster.now_s, cluster.said) == (0.0, [])
 
 
 def test_slurm_has_its_time_and_no_more(cluster: Cluster) -> None:
-    end_s, said = waited(cluster)
-    assert limit_s(300) <= end_s < limit_s(300) + 5
-    assert len(said) == 1 and "failed on node n2" in said[0] and "300 s" in said[0]
+    assert found_bad(cluster) == {}, "Slurm knows of it, and gives it to no job"
+    assert limit_s(300) <= cluster.now_s < limit_s(300) + 5
+    (said,) = cluster.said
+    assert "failed on node n2" in said and "300 s" in said
+
+
+def test_a_node_that_slurm_hears_and_the_job_does_not_is_left_out(cluster: Cluster) -> None:
+    """A cut between two nodes: Slurm would give the job the same two again."""
+    cluster.not_heard_at_s = float("inf")
+    assert found_bad(cluster) == {"n2": f"it does not answer ({SILENT.silent})"}
+    assert hears_s(300) <= cluster.now_s < hears_s(300) + 5 < limit_s(300)
+    assert cluster.said[-1] == "Slurm itself hears all nodes of the job, so it will not act"
 
 
 def test_a_node_that_is_down_without_a_requeue_is_not_waited_for_long(cluster: Cluster) -> None:
     cluster.down_at_s = 100.0
-    end_s, _ = waited(cluster)
-    assert 110 <= end_s < 120
+    assert found_bad(cluster) == {}
+    assert 110 <= cluster.now_s < 120
 
 
 def test_word_from_outside_ends_the_wait(cluster: Cluster) -> None:
-    end_s, _ = waited(cluster, enough=lambda: cluster.now_s >= 40)
-    assert 40 <= end_s < 45
+    found_bad(cluster, enough=lambda: cluster.now_s >= 40)
+    assert 40 <= cluster.now_s < 45
+
+
+def test_a_broken_node_is_found_without_a_wait(cluster: Cluster) -> None:
+    cluster.probe = Probe(said={"n1": "gpus 8", "n2": "gpus 7"})
+    assert found_bad(cluster) == {"n2": "it shows 7 of 8 GPUs"}
+    assert (cluster.now_s, cluster.said) == (0.0, [])
+
+
+@pytest.mark.parametrize(
+    ("hosts", "probe", "who"),
+    [
+        (("n1", "n2"), Probe("x", ("n2",)), ["n2"]),
+        (("n1", "n2", "n3"), Probe("x", ("n3",)), ["n3"]),
+        # none of several others answers the first one: it is the one that is cut off
+        (("n1", "n2", "n3"), Probe("x", ("n2", "n3")), ["n1"]),
+        (("n1", "n2", "n3"), Probe("late", said={"n1": "gpus 8", "n2": "gpus 8"}), ["n3"]),
+        (("n1", "n2", "n3"), Probe("late"), []),
+        (("n1", "n2"), Probe("x", ("n7",)), []),
+    ],
+)
+def test_who_is_silent(hosts: tuple[str, ...], probe: Probe, who: list[str]) -> None:
+    assert blamed(hosts, probe) == who

@@ -1,6 +1,7 @@
 """Staging with real folders, archives, signals and a full disk."""
 
 import fcntl
+import io
 import json
 import os
 import resource
@@ -8,8 +9,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -126,6 +129,42 @@ def test_an_archive_that_leaves_its_folder(tmp_path: Path, data: Path) -> None:
     with pytest.raises(UserError, match=r"holds '\.\./outside\.json'"):
         stage(tmp_path / "to", archive)
     assert not list(tmp_path.rglob("outside.json"))
+
+
+def member(name: str, *, kind: bytes = tarfile.REGTYPE, to: str = "") -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname = kind, to
+    return found
+
+
+@pytest.mark.parametrize("old_python", [False, True])
+def test_an_archive_that_leaves_its_folder_through_a_link(tmp_path: Path, old_python: bool) -> None:
+    """Links first, and files through them: a folder, a file, a hard link, a link over a link."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "diary").write_text("mine")
+    away, back = str(mine), "../" * 40 + str(mine).lstrip("/")
+    link, hard = tarfile.SYMTYPE, tarfile.LNKTYPE
+    for members in (
+        [member("a", kind=link, to=away), member("a/diary")],
+        [member("a", kind=link, to=back), member("a/new")],
+        [member("d/a", kind=link, to=f"{away}/diary"), member("d/a")],
+        [member("a", kind=link, to=away), member("h", kind=hard, to="a/diary"), member("h")],
+        [member("a", kind=link, to=away), member("b", kind=link, to="a"), member("b/new")],
+        [member("a", kind=link, to=away), member("a/sub", kind=tarfile.DIRTYPE)],
+    ):
+        archive = tmp_path / "set.tar"
+        with tarfile.open(archive, "w") as tar:
+            for one in [member("good"), *members]:
+                tar.addfile(one, io.BytesIO())
+        with ExitStack() as patched:
+            if old_python and hasattr(tarfile, "tar_filter"):
+                patched.enter_context(mock.patch.object(tarfile, "tar_filter"))
+                del tarfile.tar_filter
+            with pytest.raises(UserError, match="whose way leads through a link"):
+                stage(tmp_path / "to", archive)
+        assert [path.name for path in mine.iterdir()] == ["diary"]
+        assert (mine / "diary").read_text() == "mine" and (mine / "diary").stat().st_nlink == 1
 
 
 def test_bad_sources(tmp_path: Path) -> None:

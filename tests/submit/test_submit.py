@@ -172,6 +172,46 @@ def test_what_would_make_another_job_of_it(desk: Desk) -> None:
     assert passed.returncode == 0, passed.stdout
 
 
+def test_what_would_die_without_a_log(desk: Desk) -> None:
+    """Slurm accepts all of it, and ends the job at once; or it would end in a traceback."""
+    log = "--output=/nope/dir/%x-%j.log"
+    done = desk.run("--check", "--job-name=a/b", log, TEMPLATE)
+    assert done.returncode == 2, done.stdout
+    assert "PROBLEM: --job-name=a/b: the log and the run folder are named after it" in done.stdout
+    assert "no such folder: /nope/dir" in done.stdout
+    long = desk.run("--check", f"--job-name={'n' * 300}", TEMPLATE, f"output={desk.folder}")
+    assert long.returncode == 2 and not long.stderr, long.stderr
+    assert "has 315 bytes, and a file's or folder's name can have 255" in long.stdout
+    assert "run folder: nnn" in long.stdout
+    place = desk.run("--check", TEMPLATE, f"output={desk.folder}/site.sh")
+    assert f"PROBLEM: run folder: {desk.folder}/site.sh is a file" in place.stdout
+
+
+def test_what_the_job_takes_over_from_this_shell(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMPI_MCA_pml", "ucx")
+    monkeypatch.setenv("PMIX_RANK", "3")
+    done = desk.run("--check", TEMPLATE)
+    assert done.returncode == 0
+    assert "note: set in this shell, and so for all ranks: OMPI_MCA_pml=ucx. A site" in done.stdout
+    none = desk.run("--check", "--export=MEGDET_SITE,MEGDET_VENV", TEMPLATE)
+    assert "OMPI_MCA_pml" not in none.stdout
+
+
+def test_where_slurm_does_not_requeue(desk: Desk) -> None:
+    done = desk.run("--check", "--no-requeue", TEMPLATE)
+    assert done.returncode == 0, done.stdout
+    assert "Slurm will not requeue this job (--no-requeue): where it is stopped" in done.stdout
+    assert "will not requeue" not in desk.run("--check", TEMPLATE).stdout
+    own = desk.folder / "own.sbatch"
+    own.write_text(Path(TEMPLATE).read_text().replace("#SBATCH --requeue\n", ""))
+    config = {**ANSWERS, "scontrol show config": (0, "JobRequeue              = 0")}
+    assert "(JobRequeue=0)" in desk.run("--check", str(own), answers=config).stdout
+    config["scontrol show config"] = (0, "JobRequeue              = 1")
+    assert "will not requeue" not in desk.run("--check", str(own), answers=config).stdout
+
+
 def test_a_run_in_which_another_job_works(desk: Desk) -> None:
     run = desk.folder / "runs" / "mine"
     run.mkdir(parents=True)

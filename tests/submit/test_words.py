@@ -7,7 +7,7 @@ import pytest
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.template import Template
 from megdet_hvd.submit.job import make_job, quoted, whole_paths
-from megdet_hvd.submit.queue import parse_queue, queue_words
+from megdet_hvd.submit.queue import exit_words, parse_queue, queue_words
 from megdet_hvd.submit.refusals import explained
 from megdet_hvd.submit.standing import attempts, clock, progress
 
@@ -123,3 +123,25 @@ def test_clock() -> None:
     assert [clock(s) for s in (40, 99, 120, 3600, 200000)] == [
         "40 s", "99 s", "2 min", "1 h 0 min", "2 d 7 h",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("0:0", "exit code 0"),
+        ("5:0", "exit code 5"),
+        ("?", "exit code ?"),
+        ("0:9", "ended by SIGKILL"),
+        ("1:15", "ended by SIGTERM, exit code 1"),
+        ("0:125", "ended by signal 125"),
+        ("0:53", "not started: Slurm could not open its log or run its script"),
+    ],
+)
+def test_exit_codes_with_signals(code: str, words: str) -> None:
+    assert exit_words(code).startswith(words)
+
+
+def test_patterns_of_a_log() -> None:
+    job = make_job(TEMPLATE, Path("/t"), Site(), {"output": "%u/%5j-%%j-%x-%N.log"}, [], {})
+    assert job.log("7") == "%u/00007-%j-big-%N.log"
+    assert job.expanded("a\\%j", "7") == "a%j"

@@ -1,27 +1,33 @@
 """The side channel: messages between watchdogs over TCP, beside Horovod and MPI.
 
 Messages are JSON objects, one a line. Both ends prove that they know the job's secret, which
-travelled over Horovod: neither a stranger nor a process of another job is listened to.
+travelled over Horovod (:mod:`megdet_hvd.comm.watchdog.greeting`); from then on each line is sealed
+with a key of this connection and its number in it. Until then the other end is a stranger, from
+whom no more than a short line is taken.
 """
 
-import hashlib
 import hmac
 import json
-import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 
-Message = dict[str, Any]
+from megdet_hvd.comm.watchdog.greeting import Message, seal
+
+End = Literal["hub", "spoke"]
 State = Literal["open", "ended", "lost"]
 """Of a connection: ``ended`` by the other process, or ``lost`` by the network."""
 
 _PIECE = 1 << 16
 _LARGEST = 1 << 22
 """Bytes of unread input or unsent output beyond which a connection is given up."""
+_LARGEST_GREETING = 4000
+"""The same for input of strangers: a hello has 150."""
+_SEAL = 32
+"""Bytes before each sealed line."""
 
 
 class Link:
@@ -35,10 +41,21 @@ class Link:
         self._unread = bytearray()
         self._unsent = bytearray()
         self._broken: State = "open"
+        self._key: bytes | None = None
+        self._own: End = "spoke"
+        self._sent = self._received = 0
+
+    def seal(self, key: bytes, own: End) -> None:
+        """From now on both ends seal their lines with ``key``; this one is ``own``."""
+        self._key, self._own = key, own
 
     def send(self, message: Message) -> None:
         """Send it, or keep what does not fit for the next time."""
-        self._unsent += json.dumps(message).encode() + b"\n"
+        line = json.dumps(message).encode()
+        if self._key is not None:
+            line = seal(self._key, self._own, self._sent, line) + line
+            self._sent += 1
+        self._unsent += line + b"\n"
         self.flush()
 
     def flush(self) -> bool:
@@ -57,6 +74,8 @@ class Link:
 
     def receive_one(self) -> Message | None:
         """The next whole message that has come, if any. Nonsense ends the connection."""
+        if self.state == "lost":
+            return None
         if b"\n" not in self._unread:
             self._fill()
         line, end, rest = self._unread.partition(b"\n")
@@ -64,8 +83,9 @@ class Link:
             return None
         self._unread = rest
         try:
-            message = json.loads(line)
-        except ValueError:
+            text = self._unsealed(bytes(line))
+            message = None if text is None else json.loads(text)
+        except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict):
             self.state = "lost"
@@ -85,16 +105,27 @@ class Link:
             self._fill()  # unread input would make the kernel reset the connection
         self.socket.close()
 
+    def _unsealed(self, line: bytes) -> bytes | None:
+        """The message of a line; None: the other end did not send it as its next one."""
+        if self._key is None:
+            return line
+        given, text = line[:_SEAL], line[_SEAL:]
+        known = seal(self._key, "spoke" if self._own == "hub" else "hub", self._received, text)
+        self._received += 1
+        return text if hmac.compare_digest(given, known) else None
+
     def _fill(self) -> None:
+        largest = _LARGEST_GREETING if self._key is None else _LARGEST
         try:
-            while len(self._unread) <= _LARGEST:
-                piece = self.socket.recv(_PIECE)
+            while (room := largest - len(self._unread)) > 0:
+                piece = self.socket.recv(min(_PIECE, room))
                 self._unread += piece
                 if not piece:
                     self.state = self._broken if self._broken != "open" else "ended"
                     return
-            self.state = "lost"
-            self._unread.clear()
+            if b"\n" not in self._unread:
+                self.state = "lost"
+                self._unread.clear()
         except BlockingIOError:
             if self._broken != "open":
                 self.state = self._broken
@@ -135,40 +166,3 @@ def addresses(*, loopback: bool) -> list[str]:
     usable = [a for a in found if not a.startswith(("127.", "169.254.", "fe80:")) and a != "::1"]
     # The same machine's ranks are the only ones whom loopback brings here: it comes last.
     return [*sorted(usable, key=lambda address: ":" in address), "127.0.0.1"]
-
-
-def new_secret() -> str:
-    """The secret of one job."""
-    return secrets.token_hex(16)
-
-
-def proof(secret: str, role: str, nonce: str) -> str:
-    """Shows that one knows the secret, without giving it away to a stranger."""
-    return hmac.new(secret.encode(), f"{role} {nonce}".encode(), hashlib.sha256).hexdigest()
-
-
-def hello(secret: str, rank: int) -> Message:
-    """The first message on a connection."""
-    nonce = secrets.token_hex(16)
-    return {"hello": rank, "nonce": nonce, "proof": proof(secret, f"hello {rank}", nonce)}
-
-
-def greeted_rank(message: Message, secret: str) -> int | None:
-    """The rank that says hello; None: it does not know the secret."""
-    rank, nonce, given = (message.get(key) for key in ("hello", "nonce", "proof"))
-    if not (isinstance(rank, int) and isinstance(nonce, str) and isinstance(given, str)):
-        return None
-    return rank if hmac.compare_digest(given, proof(secret, f"hello {rank}", nonce)) else None
-
-
-def welcome(message: Message, secret: str) -> Message:
-    """The answer to a hello."""
-    return {"welcome": proof(secret, "welcome", message["nonce"])}
-
-
-def is_welcome(answer: Message, greeting: Message, secret: str) -> bool:
-    """Whether the answer to our hello comes from rank 0 of this job."""
-    given = answer.get("welcome")
-    return isinstance(given, str) and hmac.compare_digest(
-        given, proof(secret, "welcome", greeting["nonce"])
-    )

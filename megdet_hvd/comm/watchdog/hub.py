@@ -8,10 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from megdet_hvd.comm import stopping
-from megdet_hvd.comm.watchdog.channel import Link, Message, greeted_rank, welcome
-from megdet_hvd.comm.watchdog.judge import judge
+from megdet_hvd.comm.watchdog.channel import Link
+from megdet_hvd.comm.watchdog.greeting import (
+    Message,
+    challenge,
+    greeted_rank,
+    session_key,
+    welcome,
+)
+from megdet_hvd.comm.watchdog.judge import GRACE_S, judge
 from megdet_hvd.comm.watchdog.last_words import ended_words, terminated_words
-from megdet_hvd.comm.watchdog.member import Job, Member, own_stack, silent_ranks
+from megdet_hvd.comm.watchdog.member import LONGEST_REASON, Job, Member, own_stack, silent_ranks
 from megdet_hvd.comm.watchdog.standing import MISSED_S, NEVER_HEARD, Silence, Standing
 
 _HELLO_S = 10.0
@@ -20,9 +27,26 @@ _TELL_S = 1.0
 """For the last message to leave."""
 _GATHER_S = 0.3
 """Ranks that fall together are told of together; a launcher leaves the others a second."""
+_SPARE_STRANGERS = 8
+"""So many connections beside one for each rank may be without a greeting at a time."""
+_ACCEPTED_AT_ONCE = 64
+"""Whoever connects without end does not keep this thread from the ranks."""
+_DEAF_S = 1.0
+"""Where the process can open no more files, nobody is let in for so long."""
+_LONGEST_STACK = 64_000
+"""Characters of a stack, the innermost."""
 
 
 _SERVER = "server"
+
+
+@dataclass
+class _Stranger:
+    """A connection that has not said yet who it is."""
+
+    since: float
+    """By this rank's awake clock."""
+    challenge: Message
 
 
 @dataclass
@@ -46,13 +70,21 @@ class Hub(Member):
         super().__init__(job)
         self._server = server
         self._peers = {rank: _Peer() for rank in range(1, len(job.identities))}
-        self._strangers: dict[Link, float] = {}
+        self._strangers: dict[Link, _Stranger] = {}
+        """The oldest first."""
+        self._deaf_until: float | None = None
+        """By the awake clock; None: whoever connects is heard."""
+        self._told_of_faults = False
         self._terminated: dict[int, Standing] = {}
         self._ended: dict[int, Standing] = {}
         """Fallen ranks that nobody has told the user of, as they stood when last heard of."""
         self._since: float | None = None
         """``time.monotonic()`` of the first of them."""
         self._own_term_told = False
+        self.lost: tuple[int, ...] = ()
+        """Dispensable ranks whose processes have ended."""
+        self.all_needed = False
+        """No rank is dispensable any more."""
         if server is not None:
             self._selector.register(server, selectors.EVENT_READ, _SERVER)
 
@@ -72,15 +104,33 @@ class Hub(Member):
         self._tell(self.beat(own))
         standings = self._standings(own)
         self._say_last_words(standings)
-        verdict = judge(standings, self.job.limit_s)
+        verdict = judge(self._needed(standings), self.job.limit_s)
         if verdict is None:
             return
         stacks = self._stacks(list(verdict.culprits))
         # Asking took a moment: has it gone on meanwhile?
         standings = self._standings(self.own.read(self.clock.tick()))
-        verdict = judge(standings, self.job.limit_s)
+        verdict = judge(self._needed(standings), self.job.limit_s)
         if verdict is not None:
             self.end(verdict, standings, stacks)
+
+    def _needed(self, standings: dict[int, Standing]) -> dict[int, Standing]:
+        """Without the dispensable ranks, once one of them is lost; the rest of them is ended."""
+        dispensable = self.job.dispensable
+        if not self.lost and not self.all_needed:
+            patience_s = min(self.job.limit_s, GRACE_S)
+            self.lost = tuple(
+                rank
+                for rank in sorted(dispensable)
+                if standings[rank].link == "closed" and standings[rank].silent_s >= patience_s
+            )
+            for rank in dispensable if self.lost else ():
+                link = self._peers[rank].link
+                if link is not None:  # it waits for one that is lost
+                    link.send({"end": []})
+        if not self.lost:
+            return standings
+        return {rank: own for rank, own in standings.items() if rank not in dispensable}
 
     def news(self) -> bool:
         """A wish to stop, or ranks that have fallen."""
@@ -120,35 +170,76 @@ class Hub(Member):
             self._accept(now)
             return
         link, rank = who
-        if rank is None:
-            self._greet(link, now)
-        else:
-            self._listen_to(rank, link, now)
+        try:
+            if rank is None:
+                self._greet(link, now)
+            else:
+                self._listen_to(rank, link, now)
+        except Exception as fault:
+            # Whatever somebody sends costs them their connection, and nobody else anything.
+            self._give_up(link, rank, fault, now)
+
+    def _give_up(self, link: Link, rank: int | None, fault: Exception, now: float) -> None:
+        link.state = "lost"  # of a stranger's, _hear does the rest
+        if rank is None or self._peers[rank].link is not link:
+            return
+        self._lose(rank, link, now)
+        if not self._told_of_faults:
+            self._told_of_faults = True
+            self.speak(
+                f"warning: watchdog: a message of rank {rank} can't be read "
+                f"({type(fault).__name__}: {str(fault)[:200]}); it has to connect anew"
+            )
 
     def _hear(self, timeout_s: float) -> None:
         super()._hear(timeout_s if self._since is None else min(timeout_s, _GATHER_S))
         now = self.clock.tick()
-        for link, since in list(self._strangers.items()):
-            if now - since > _HELLO_S or link.state != "open":
-                del self._strangers[link]
-                self._drop(link)
+        for link, stranger in list(self._strangers.items()):
+            if now - stranger.since > _HELLO_S or link.state != "open":
+                self._dismiss(link)
+        if self._deaf_until is not None and now >= self._deaf_until:
+            assert self._server is not None, "who is deaf has ears"
+            self._deaf_until = None
+            self._selector.register(self._server, selectors.EVENT_READ, _SERVER)
 
     def _accept(self, now: float) -> None:
         assert self._server is not None, "who is called has a number"
-        while True:
+        for _ in range(_ACCEPTED_AT_ONCE):
             try:
                 connection, _ = self._server.accept()
-            except OSError:
+            except (BlockingIOError, ConnectionError):
                 return
+            except OSError:
+                # No more files, say. Who wants in stays in the queue, and would wake us for ever.
+                self._selector.unregister(self._server)
+                self._deaf_until = now + _DEAF_S
+                return
+            self._let_in(connection, now)
+
+    def _let_in(self, connection: socket.socket, now: float) -> None:
+        if len(self._strangers) >= len(self._peers) + _SPARE_STRANGERS:
+            self._dismiss(next(iter(self._strangers)))  # a rank takes milliseconds to say hello
+        try:
             link = Link(connection)
-            self._strangers[link] = now
             self._selector.register(connection, selectors.EVENT_READ, (link, None))
+        except OSError:
+            connection.close()
+            return
+        self._strangers[link] = stranger = _Stranger(now, challenge())
+        link.send(stranger.challenge)
+
+    def _dismiss(self, link: Link) -> None:
+        del self._strangers[link]
+        self._drop(link)
 
     def _greet(self, link: Link, now: float) -> None:
+        stranger = self._strangers.get(link)
+        if stranger is None:
+            return  # dismissed since the selector named it
         message = link.receive_one()
         if message is None:
             return
-        rank = greeted_rank(message, self.job.secret)
+        rank = greeted_rank(message, stranger.challenge, self.job.secret)
         if rank not in self._peers:
             link.state = "lost"
             return
@@ -162,7 +253,8 @@ class Hub(Member):
             peer.standing = Standing("outside", "starting")
         peer.standing = replace(peer.standing, link="open")
         self._selector.modify(link.socket, selectors.EVENT_READ, (link, rank))
-        link.send(welcome(message, self.job.secret))
+        link.send(welcome(message, stranger.challenge, self.job.secret))
+        link.seal(session_key(message, stranger.challenge, self.job.secret), "hub")
         self._listen_to(rank, link, now)
 
     def _listen_to(self, rank: int, link: Link, now: float) -> None:
@@ -172,28 +264,32 @@ class Hub(Member):
         for message in link.receive():
             peer.silence.hear(now)
             if "beat" in message:
-                peer.standing = Standing.from_message(message["beat"])
+                peer.standing = self.standing_of(message["beat"])
                 self._heed(rank, peer, message)
             elif "stack" in message:
-                peer.stack = message["stack"]
+                peer.stack = str(message["stack"])[-_LONGEST_STACK:]
             elif "bye" in message:
                 peer.standing = replace(peer.standing, link="left")
             elif "blind" in message:
                 peer.standing = NEVER_HEARD
         if link.state != "open":
-            self._drop(link)
-            peer.link = None
-            unheard_s = now - peer.silence.heard
-            peer.silence.hear(now)
-            # Lost by the network: it is silent until it comes back. Closed: its process ended.
-            if peer.standing.link == "open" and link.state == "ended":
-                self._note_fall(self._ended, rank, replace(peer.standing, silent_s=unheard_s))
-                peer.standing = replace(peer.standing, link="closed")
+            self._lose(rank, link, now)
+
+    def _lose(self, rank: int, link: Link, now: float) -> None:
+        peer = self._peers[rank]
+        self._drop(link)
+        peer.link = None
+        unheard_s = now - peer.silence.heard
+        peer.silence.hear(now)
+        # Lost by the network: it is silent until it comes back. Closed: its process ended.
+        if peer.standing.link == "open" and link.state == "ended":
+            self._note_fall(self._ended, rank, replace(peer.standing, silent_s=unheard_s))
+            peer.standing = replace(peer.standing, link="closed")
 
     def _heed(self, rank: int, peer: _Peer, beat: Message) -> None:
         """What a beat says beside where the rank stands."""
         if "stop" in beat:
-            stopping.request(str(beat["stop"]))
+            stopping.request(str(beat["stop"])[:LONGEST_REASON])
         if beat.get("terminated") and not peer.terminated:
             peer.terminated = True
             self._note_fall(self._terminated, rank, peer.standing)

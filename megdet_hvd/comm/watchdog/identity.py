@@ -6,7 +6,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet_hvd.serialize import serializable
 
+
+@serializable
 @dataclass(frozen=True)
 class Identity:
     """A process, told apart from every other on any machine, before or since."""

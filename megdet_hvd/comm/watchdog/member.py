@@ -15,7 +15,7 @@ from typing import Any
 
 from megdet_hvd.comm import stopping
 from megdet_hvd.comm.abort import end_job
-from megdet_hvd.comm.watchdog.channel import Message
+from megdet_hvd.comm.watchdog.greeting import Message
 from megdet_hvd.comm.watchdog.identity import Identity, kill
 from megdet_hvd.comm.watchdog.judge import Verdict
 from megdet_hvd.comm.watchdog.report import report
@@ -25,6 +25,8 @@ WRITE_S = 3.0
 """A report that can't be written (a full disk, a reader that is gone) must not keep the job."""
 LET_REPORTER_END_S = 3.0
 """The rank that reports ends the job; the others help themselves if that does not suffice."""
+LONGEST_REASON = 1000
+"""Characters of a wish to stop that are heeded."""
 _PAUSE_S = 0.1
 """Between two looks at what has come, beside the training: rank 0 hears 127 beats a second."""
 
@@ -46,6 +48,8 @@ class Job:
     exit_code: int
     at_end: Callable[[str], None] = lambda text: None
     """Given the report of a hang before the job ends."""
+    dispensable: frozenset[int] = frozenset()
+    """Ranks without which the others go on: the end of their processes is no hang."""
 
     @property
     def interval_s(self) -> float:
@@ -109,10 +113,21 @@ class Member(ABC):
         self._told = stopping.requested()
         message: Message = {"beat": own.as_message()}
         if self._told is not None:
-            message["stop"] = self._told
+            message["stop"] = self._told[:LONGEST_REASON]
         if stopping.terminated():
             message["terminated"] = True
         return message
+
+    def standing_of(self, told: Any) -> Standing:
+        """What another rank says of itself.
+
+        Raises:
+            ValueError, TypeError, KeyError: nonsense.
+        """
+        standing = Standing.from_message(told)
+        if any(rank >= len(self.job.identities) for rank in standing.ranks):
+            raise ValueError(f"ranks {standing.ranks[:8]} of {len(self.job.identities)}")
+        return standing
 
     def speak(self, text: str) -> None:
         """Show it to the user, without waiting for long."""

@@ -11,10 +11,17 @@ from dataclasses import replace
 from typing import Any
 
 from megdet_hvd.comm import stopping
-from megdet_hvd.comm.watchdog.channel import Link, hello, is_welcome
+from megdet_hvd.comm.watchdog.channel import Link
+from megdet_hvd.comm.watchdog.greeting import Message, hello, is_welcome, session_key
 from megdet_hvd.comm.watchdog.judge import judge
 from megdet_hvd.comm.watchdog.last_words import ended_words
-from megdet_hvd.comm.watchdog.member import LET_REPORTER_END_S, Job, Member, own_stack
+from megdet_hvd.comm.watchdog.member import (
+    LET_REPORTER_END_S,
+    LONGEST_REASON,
+    Job,
+    Member,
+    own_stack,
+)
 from megdet_hvd.comm.watchdog.standing import NEVER_HEARD, Silence, Standing
 
 _CONNECT_S = 2.0
@@ -85,21 +92,10 @@ class Spoke(Member):
     def _listen(self, now: float) -> None:
         link = self._link
         assert link is not None
-        for message in link.receive():
-            self._silence.hear(now)
-            if "beat" in message:
-                self._hub = Standing.from_message(message["beat"])
-                if "stop" in message:
-                    stopping.request(str(message["stop"]))
-            elif "stack?" in message:
-                link.send({"stack": own_stack()})
-            elif "end" in message:
-                self.end_quietly(message["end"])
-            elif "bye" in message:
-                self._hub = replace(self._hub, link="left")
-            elif "blind" in message:
-                self._hub = NEVER_HEARD
-                self._addresses = []
+        try:
+            self._take_in(link, now)
+        except Exception:
+            link.state = "lost"  # what can't be read costs the connection, not the watch
         if link.state != "open":
             self._selector.unregister(link.socket)
             link.close()
@@ -113,31 +109,74 @@ class Spoke(Member):
                     self.speak("\n".join(ended_words(fallen, own, self.job.hosts)))
                 self._hub = replace(self._hub, link="closed")
 
+    def _take_in(self, link: Link, now: float) -> None:
+        """What rank 0 says. Raises whatever nonsense makes Python raise."""
+        for message in link.receive():
+            self._silence.hear(now)
+            if "beat" in message:
+                self._hub = self.standing_of(message["beat"])
+                if "stop" in message:
+                    stopping.request(str(message["stop"])[:LONGEST_REASON])
+            elif "stack?" in message:
+                link.send({"stack": own_stack()})
+            elif "end" in message:
+                known = range(len(self.job.identities))
+                self.end_quietly([rank for rank in message["end"] if rank in known])
+            elif "bye" in message:
+                self._hub = replace(self._hub, link="left")
+            elif "blind" in message:
+                self._hub = NEVER_HEARD
+                self._addresses = []
+
     def _connect(self, timeout_s: float) -> None:
         """Try the next address."""
         address = self._addresses[self._turn % len(self._addresses)]
         self._turn += 1
         try:
-            link = Link(socket.create_connection((address, self._port), timeout=timeout_s))
+            connection = socket.create_connection((address, self._port), timeout=timeout_s)
         except OSError:
             return
-        greeting = hello(self.job.secret, self.job.rank)
-        link.send(greeting)
+        try:
+            link = Link(connection)
+        except OSError:
+            connection.close()
+            return
         end = time.monotonic() + timeout_s + self.job.interval_s
-        while link.state == "open" and time.monotonic() < end:
-            # Rank 0 says nothing before its welcome, but may at once after it.
-            answer = link.receive_one()
-            if answer is not None:
-                if is_welcome(answer, greeting, self.job.secret):
-                    link.send(self.beat(self.own.read(self.clock.now)))
-                    self._link = link
-                    self._selector.register(link.socket, selectors.EVENT_READ, None)
-                    self._addresses = [address]
-                    self._silence.hear(self.clock.tick())
-                    if self._hub.link == "never":
-                        self._hub = Standing("outside", "starting")
-                    self._hub = replace(self._hub, link="open")
-                    return
-                break
-            time.sleep(0.02)
-        link.close()
+        try:
+            met = self._greet(link, end)
+        except Exception:  # whoever listens there may say anything
+            met = False
+        if not met:
+            link.close()
+            return
+        self._link = link
+        self._selector.register(link.socket, selectors.EVENT_READ, None)
+        self._addresses = [address]
+        self._silence.hear(self.clock.tick())
+        if self._hub.link == "never":
+            self._hub = Standing("outside", "starting")
+        self._hub = replace(self._hub, link="open")
+
+    def _greet(self, link: Link, end: float) -> bool:
+        """Whether rank 0 of this job is at the other end; ``end`` by ``time.monotonic()``."""
+        secret = self.job.secret
+        challenge = _next_message(link, end)
+        greeting = None if challenge is None else hello(secret, self.job.rank, challenge)
+        if challenge is None or greeting is None:
+            return False
+        link.send(greeting)
+        # Rank 0 says nothing else before its welcome, but may at once after it.
+        answer = _next_message(link, end)
+        if answer is None or not is_welcome(answer, greeting, challenge, secret):
+            return False
+        link.seal(session_key(greeting, challenge, secret), "spoke")
+        link.send(self.beat(self.own.read(self.clock.now)))
+        return True
+
+
+def _next_message(link: Link, end: float) -> Message | None:
+    while link.state == "open" and time.monotonic() < end:
+        if (message := link.receive_one()) is not None:
+            return message
+        time.sleep(0.02)
+    return None

@@ -1,13 +1,16 @@
 """What is known of a rank, and this process's own part of it."""
 
+import math
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from megdet_hvd.comm import position
 from megdet_hvd.comm.position import Kind, Place
 
 Link = Literal["open", "closed", "left", "never"]
+_LONGEST_NAME = 300
+"""Characters of a place's name that travel: it comes in every line that is said of a rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,7 @@ class Standing:
         """What travels."""
         return {
             "kind": self.kind,
-            "name": self.name,
+            "name": self.name[:_LONGEST_NAME],
             "ranks": self.ranks,
             "elements": self.elements,
             "age_s": self.age_s,
@@ -49,8 +52,20 @@ class Standing:
 
     @classmethod
     def from_message(cls, message: dict[str, Any]) -> "Standing":
-        """The inverse of :meth:`as_message`."""
-        return cls(**{**message, "ranks": tuple(message["ranks"])})
+        """The inverse of :meth:`as_message`.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is none, so that nothing else need look again.
+        """
+        kind, ranks = message["kind"], tuple(message["ranks"])
+        numbers = message["elements"], message["step"], *ranks
+        if kind not in get_args(Kind) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"no standing: {str(message)[:200]}")
+        age_s = float(message["age_s"])
+        if not math.isfinite(age_s):
+            raise ValueError(f"no standing: age_s={age_s}")
+        name = str(message["name"])[:_LONGEST_NAME]
+        return cls(kind, name, ranks, message["elements"], age_s, message["step"])
 
 
 MISSED_S = 3.0

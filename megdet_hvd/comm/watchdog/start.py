@@ -2,25 +2,28 @@
 
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.watchdog import channel
+from megdet_hvd.comm.watchdog.greeting import new_secret
 from megdet_hvd.comm.watchdog.hub import Hub
 from megdet_hvd.comm.watchdog.identity import own_identity
 from megdet_hvd.comm.watchdog.judge import STUCK_OUTSIDE
 from megdet_hvd.comm.watchdog.member import Job, Member
 from megdet_hvd.comm.watchdog.spoke import Spoke
 from megdet_hvd.comm.world import World, describe_ranks
+from megdet_hvd.serialize import serializable
 
 DEFAULT_LIMIT_S = 60.0
 MEET_S = 10.0
 """For all ranks to connect; on a network that works it takes milliseconds."""
 
 
+@serializable
 @dataclass(frozen=True)
 class _Meeting:
     """Where rank 0 is met, and what it has decided."""
@@ -41,6 +44,15 @@ class Watchdog:
     def watches(self) -> bool:
         """Whether there is anything to watch."""
         return self._member is not None
+
+    def lost(self) -> tuple[int, ...]:
+        """The dispensable ranks whose processes have ended, as rank 0 knows; empty elsewhere."""
+        return self._member.lost if isinstance(self._member, Hub) else ()
+
+    def need_all(self) -> None:
+        """Rank 0: from now on no rank is dispensable, unless it is lost already."""
+        if isinstance(self._member, Hub):
+            self._member.all_needed = True
 
     def stop(self) -> None:
         """Take this rank out of the watch, in order. A second call does nothing."""
@@ -74,6 +86,7 @@ def start_watchdog(
     exit_code: int = 4,
     gather: Callable[[Any], list[Any]] | None = None,
     at_end: Callable[[str], None] = lambda text: None,
+    dispensable: Collection[int] = (),
 ) -> Watchdog:
     """Watch the job from now on. Every process calls it together, after Horovod's start.
 
@@ -81,7 +94,7 @@ def start_watchdog(
     gives no sign of life for so long, one rank gives the report to ``write``, and every process
     of the job ends with ``exit_code``; ``at_end`` is given the report too. Rank 0's ``seconds``
     counts; 0: no watchdog. ``gather`` gives every rank the values of all, by rank; None: over
-    Horovod.
+    Horovod. Without the ``dispensable`` ranks the others go on: see :meth:`Watchdog.lost`.
     """
     if world.size == 1:
         return Watchdog(None)
@@ -92,7 +105,7 @@ def start_watchdog(
         server = _listen(loopback, write) if seconds > 0 else None
         where = [] if server is None else channel.addresses(loopback=loopback)
         port = 0 if server is None else server.getsockname()[1]
-        meeting = _Meeting(seconds, tuple(where), port, channel.new_secret())
+        meeting = _Meeting(seconds, tuple(where), port, new_secret())
     own = (own_identity(socket.gethostname()), meeting)
     found = gather_objects(own, world, "watchdog") if gather is None else gather(own)
     meeting = found[0][1]
@@ -106,6 +119,7 @@ def start_watchdog(
         write=write,
         exit_code=exit_code,
         at_end=at_end,
+        dispensable=frozenset(dispensable),
     )
     member: Member
     if world.rank == 0:

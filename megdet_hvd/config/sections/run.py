@@ -61,7 +61,8 @@ class PipelineConfig(Section):
     """Training pictures whose longer side is above this, in pixels, are scaled down once, into
     ``folder``; at least ``data.max_size``. None: pictures stay as they are."""
     folder: str = "auto"
-    """What was prepared; ``auto``: the folder ``prepared`` below ``output``."""
+    """Sets of what was prepared, each named by its content; ``auto``: the folder ``prepared`` below
+    ``output``."""
 
 
 class WatchdogConfig(Section):

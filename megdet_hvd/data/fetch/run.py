@@ -3,8 +3,11 @@
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from megdet_hvd.data.fetch.catalogue import BACKBONES, COCO2017, Download, backbone_download
 from megdet_hvd.data.fetch.download import Progress, digest, download
@@ -37,15 +40,16 @@ def fetch_coco2017(
             say(f"{items[part].name}: already here")
     folder.mkdir(parents=True, exist_ok=True)
     _require_room(folder, wanted)
-    for item in wanted:
-        archive = folder / item.name
-        _fetch(item, archive, base_url, say)
-        say(f"{item.name}: unpacking into {folder}")
-        count = unpack(archive, folder)
-        _marker(folder, item).write_text(f"{item.checksum} {count} files\n")
-        say(f"{item.name}: {count} files in place")
-        if not keep_archives:
-            archive.unlink()
+    with _alone(folder):
+        for item in wanted:
+            archive = folder / item.name
+            _fetch(item, archive, base_url, say)
+            say(f"{item.name}: unpacking into {folder}")
+            count = unpack(archive, folder)
+            _marker(folder, item).write_text(f"{item.checksum} {count} files\n")
+            say(f"{item.name}: {count} files in place")
+            if not keep_archives:
+                archive.unlink()
 
 
 def fetch_backbone(
@@ -64,8 +68,32 @@ def fetch_backbone(
             f"--weights {weights}: torchvision's names for {backbone} are {known}"
         ) from None
     target = folder / item.name
-    _fetch(item, target, base_url, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        _fetch(item, target, base_url, say)
     return target
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """What has arrived keeps its name for a later call to carry on: two at once would mix it up.
+
+    Raises:
+        UserError: another process fetches into this folder.
+    """
+    lock = FileLock(folder / ".fetch.lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder}: another process is fetching into this folder; wait for its end"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def torch_hub_folder() -> Path:

@@ -31,12 +31,23 @@ def unpack(
             return len(members)
     except zipfile.BadZipFile as error:
         raise UserError(f"{archive} is damaged: {error}; delete it and fetch it again") from None
+    except OSError as error:  # a full disk, a name that is too long
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"{archive} can't be unpacked into {folder} ({reason}): {error.filename or archive}; "
+            "what is complete stays, and the same command carries on"
+        ) from None
 
 
 def _extract(opened: zipfile.ZipFile, member: zipfile.ZipInfo, folder: Path) -> None:
     target = folder / member.filename
     if not target.resolve().is_relative_to(folder.resolve()):
         raise UserError(f"{opened.filename} holds {member.filename!r}, which lies outside {folder}")
+    kept = target.name.startswith(".") or target.name.endswith((".zip", ".part"))
+    if kept and target.parent.resolve() == folder.resolve():  # where archives and marks lie
+        raise UserError(
+            f"{opened.filename} holds {member.filename!r}, a name that is kept for downloads"
+        )
     if target.is_file() and target.stat().st_size == member.file_size:
         return
     target.parent.mkdir(parents=True, exist_ok=True)

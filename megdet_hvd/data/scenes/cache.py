@@ -26,6 +26,7 @@ from megdet_hvd.data.scenes.scene import VERSION, render
 from megdet_hvd.data.scenes.shapes import CLASSES
 from megdet_hvd.data.source import Source
 from megdet_hvd.errors import UserError
+from megdet_hvd.storage import cannot_keep, cannot_read, is_transient, retried
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def ensure_scenes(config: ScenesConfig, *, render: bool = True) -> ScenesSet:
 
     Raises:
         UserError: the folder cannot be written, or nothing is there and ``render`` is False.
+        StorageError: it can't be read or written at the moment, or its disk is full.
     """
     folder = scenes_folder(config)
     fault = _fault(folder)
@@ -80,9 +82,10 @@ def ensure_scenes(config: ScenesConfig, *, render: bool = True) -> ScenesSet:
                 if fault := _fault(folder):  # another process may have finished meanwhile
                     _make(config, folder, fault)
         except OSError as error:
-            raise UserError(
-                f"the rendered scenes cannot be kept in {folder}: {error.strerror or error}; set "
-                f"MEGDET_CACHE or data.scenes.cache to a folder that can be written"
+            raise cannot_keep(
+                f"the rendered scenes cannot be kept in {folder}",
+                error,
+                "set MEGDET_CACHE or data.scenes.cache to a folder that can be written",
             ) from error
     return ScenesSet(folder, _source(folder, "train"), _source(folder, "val"))
 
@@ -149,20 +152,33 @@ def _split(split: str, count: int, size: int) -> tuple[dict[str, Any], dict[str,
 
 
 def _fault(folder: Path) -> str | None:
-    """Why a folder is not a whole set; None if it is."""
+    """Why a folder is not a whole set; None if it is.
+
+    Raises:
+        StorageError: it can't be read at the moment, which is no reason to make it anew.
+    """
     try:
-        manifest = json.loads((folder / _MANIFEST).read_bytes())["sha256"]
+        manifest = json.loads(_bytes_of(folder / _MANIFEST))["sha256"]
     except FileNotFoundError:
         return "there is none yet" if not folder.exists() else "it has no manifest"
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its manifest is unreadable: {error}"
     for name, digest in manifest.items():
         try:
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+            if hashlib.sha256(_bytes_of(folder / name)).hexdigest() != digest:
                 return f"{name} is damaged"
         except OSError as error:
             return f"{name}: {error.strerror}"
     return None
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return retried(file.read_bytes)
+    except OSError as error:
+        if is_transient(error):
+            raise cannot_read(file, error) from error
+        raise
 
 
 @contextlib.contextmanager

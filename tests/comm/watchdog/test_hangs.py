@@ -11,9 +11,12 @@ import psutil
 import pytest
 
 from megdet_hvd.cluster.outcome import read_outcome
+from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
 
 CHECK = Path(__file__).with_name("check_hang.py")
+
+pytestmark = pytest.mark.xdist_group("hangs")
 
 
 MARKER = "MEGDET_TEST_JOB"
@@ -77,15 +80,20 @@ def test_a_tensor_of_another_shape(marker: str) -> None:
     assert "the job hangs" not in text
 
 
-def test_a_skipped_layer_and_another_shape_where_mpi_sums(marker: str) -> None:
+def test_a_skipped_layer_where_mpi_sums(marker: str) -> None:
     """MPI's messages have no names, so each carries a checksum of its own."""
     text = run_to_its_end(4, "mpirun", marker, "skip", "--four", "--mpi")
     assert "do not sum the same thing: this one sums cgbn.layer" in text
     assert "rank 2 failed" in text or "rank 3 failed" in text
+
+
+@pytest.mark.tail
+def test_another_shape_where_mpi_sums(marker: str) -> None:
     text = run_to_its_end(4, "mpirun", marker, "shape", "--four", "--mpi")
     assert "in the collective cgbn.layer1.forward.0 with" in text or "the job hangs" in text
 
 
+@pytest.mark.tail  # in training: below
 def test_a_stopped_rank(marker: str) -> None:
     text = run_to_its_end(3, "gloo", marker, "stop")
     assert text.count("error: the job hangs and is ended by its watchdog") == 1
@@ -125,7 +133,6 @@ def test_a_rank_that_raises(marker: str) -> None:
 
 
 def test_slow_ranks_and_orderly_leaving_are_no_hang() -> None:
-    done = run_ranks(CHECK, 2, "well", launcher="mpirun", timeout_s=180)
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.count("well") == 2 and "the job hangs" not in done.stdout
+    done = on_ranks("tests.comm.watchdog.check_hang:slow_but_well", 2)
+    assert "the job hangs" not in done.stdout
     assert "warning" not in done.stdout

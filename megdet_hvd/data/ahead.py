@@ -1,0 +1,423 @@
+"""Steps loaded ahead of training, by processes or by one thread; nobody waits for ever.
+
+torch's DataLoader drops a batch whose tensors find no shared memory: the error is shown by a
+helper thread, and training waits without end. Here all that can fail does so where it can be
+answered. A worker hands over its pictures by itself, through a pipe where shared memory is full;
+its error becomes the caller's; one that dies is named at once; and one that gets nowhere, as the
+kernel counts its work, ends the wait.
+"""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+import time
+import traceback
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch.multiprocessing  # noqa: F401  teaches pipes to hand tensors over in shared memory
+
+from megdet_hvd.data.vitals import Vitals, open_file, vitals
+from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
+from megdet_hvd.errors import RunError, StorageError, UserError
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+STORAGE_LIMITS = 5
+"""Limits that a loader may do nothing at all before the wait ends: a file server that is started
+again takes minutes. One that is stopped by a signal is given a single limit."""
+_LOOK_S = 1.0
+"""How often the wait looks at the loader."""
+_LEAVE_S = 1.0
+"""For a worker to leave when it is told to; then it is killed."""
+_SHOWN = 3
+_OWN_ERRORS: dict[str, type[Exception]] = {
+    kind.__name__: kind for kind in (UserError, RunError, StorageError)
+}
+
+LOGGER = logging.getLogger("megdet_hvd")
+
+
+class Steps(Protocol[T_co]):
+    """What is loaded, by number."""
+
+    def __getitem__(self, number: int) -> T_co:
+        """Load one step."""
+
+    def files(self, number: int) -> Sequence[str]:
+        """The pictures of a step, to name them."""
+
+
+class _Failure:
+    """An error of whoever loads, on its way to whoever waits."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.kind, self.text = type(error).__name__, str(error)
+        self.trace = "".join(traceback.format_exception(error))
+
+    def as_error(self, who: str) -> Exception:
+        """What to raise."""
+        if self.kind in _OWN_ERRORS:
+            return _OWN_ERRORS[self.kind](self.text)
+        error = MemoryError if self.kind == "MemoryError" else RuntimeError
+        return error(f"{who} failed: {self.kind}: {self.text}\n{self.trace}")
+
+
+class _Loader(ABC, Generic[T]):
+    """Somebody who loads the steps that it is asked for, one after another."""
+
+    def __init__(self) -> None:
+        self.done: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        """What was loaded, in the order asked for; a _Failure; or None: nothing more will come."""
+
+    @property
+    @abstractmethod
+    def who(self) -> str:
+        """For messages."""
+
+    @abstractmethod
+    def ask(self, number: int) -> None:
+        """Want a step; returns at once."""
+
+    @abstractmethod
+    def vitals(self) -> Vitals | None:
+        """How far it is; None: it can't be told."""
+
+    @abstractmethod
+    def reading(self, files: Sequence[str]) -> str | None:
+        """Which of these files it has open, where that can be told."""
+
+    @abstractmethod
+    def gone(self) -> bool:
+        """Whether it has ended."""
+
+    @abstractmethod
+    def how_it_ended(self) -> str:
+        """Of one that will bring nothing more."""
+
+    @abstractmethod
+    def dismiss(self) -> None:
+        """It may leave; returns at once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """It has left, or is ended."""
+
+
+class _Thread(_Loader[T]):
+    """A thread of this process."""
+
+    who = "the loader thread"
+
+    def __init__(self, steps: Steps[T]) -> None:
+        super().__init__()
+        self._wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        # A daemon: Python joins others at exit, and this one may stand before a dead file server.
+        self._thread = threading.Thread(
+            target=_load_in_thread,
+            args=(steps, self._wanted, self.done),
+            name="loader",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def ask(self, number: int) -> None:
+        self._wanted.put(number)
+
+    def vitals(self) -> Vitals | None:
+        thread = self._thread.native_id
+        return None if thread is None else vitals(os.getpid(), thread)
+
+    def reading(self, files: Sequence[str]) -> str | None:
+        del files
+        return None
+
+    def gone(self) -> bool:
+        return not self._thread.is_alive()
+
+    def how_it_ended(self) -> str:
+        return "has ended"
+
+    def dismiss(self) -> None:
+        self._wanted.put(None)
+
+    def close(self) -> None:
+        """It ends by itself, after what it is at."""
+
+
+def _load_in_thread(
+    steps: Steps[T], wanted: "queue.SimpleQueue[int | None]", done: "queue.SimpleQueue[Any]"
+) -> None:
+    while (number := wanted.get()) is not None:
+        try:
+            done.put(steps[number])
+        except BaseException as error:
+            done.put(_Failure(error))
+
+
+class _Process(_Loader[T]):
+    """A process of its own, that a thread of this one listens to."""
+
+    def __init__(self, steps: Steps[T]) -> None:
+        """Raises OSError, EOFError: it could not be started."""
+        super().__init__()
+        wanted, self._wanted = multiprocessing.Pipe(duplex=False)
+        here, done = multiprocessing.Pipe(duplex=False)
+        try:
+            self._process = fork_server().Process(
+                target=_load_in_process, args=(steps, wanted, done), name="loader", daemon=True
+            )
+            self._process.start()
+        except BaseException:
+            self._wanted.close()
+            here.close()
+            raise
+        finally:
+            wanted.close()
+            done.close()
+        # Taking a step out of the pipe may block as well: its sender may be stopped in the middle.
+        threading.Thread(target=_listen, args=(here, self.done), name="loader", daemon=True).start()
+
+    @property
+    def who(self) -> str:
+        return f"the loader process {self._process.pid}"
+
+    def ask(self, number: int) -> None:
+        with suppress(OSError):  # it is gone; whoever takes a step is told
+            self._wanted.send(number)
+
+    def vitals(self) -> Vitals | None:
+        return None if self._process.pid is None else vitals(self._process.pid)
+
+    def reading(self, files: Sequence[str]) -> str | None:
+        return None if self._process.pid is None else open_file(self._process.pid, files)
+
+    def gone(self) -> bool:
+        return not self._process.is_alive()
+
+    def how_it_ended(self) -> str:
+        self._process.join(_LEAVE_S)
+        return _how(self._process.exitcode)
+
+    def close(self) -> None:
+        self.dismiss()
+        self._process.join(_LEAVE_S)
+        if self._process.is_alive():
+            self._process.kill()
+
+    def dismiss(self) -> None:
+        self._wanted.close()
+
+
+_CAUSES = {
+    signal.SIGKILL: ", as the kernel does where memory is short",
+    signal.SIGBUS: ", as happens where /dev/shm is full",
+}
+
+
+def _how(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"has ended by itself (exit code {code})"
+    try:
+        number = signal.Signals(-code)
+    except ValueError:
+        return f"was killed (signal {-code})"
+    return f"was killed ({number.name}{_CAUSES.get(number, '')})"
+
+
+def _load_in_process(steps: Steps[T], wanted: Connection, done: Connection) -> None:
+    one_thread(0)
+    while True:
+        try:
+            number = wanted.recv()
+        except (EOFError, OSError):
+            return  # nobody wants more
+        try:
+            item: Any = steps[number]
+        except BaseException as error:
+            item = _Failure(error)
+        try:
+            _hand_over(item, done)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+
+def _hand_over(item: Any, pipe: Connection) -> None:
+    """Tensors go into shared memory; where that fails, through the pipe itself."""
+    try:
+        message: Any = ForkingPickler.dumps((item, None))
+    except (RuntimeError, OSError) as error:
+        message = pickle.dumps((item, f"{error}"), pickle.HIGHEST_PROTOCOL)
+    except BaseException as error:
+        message = pickle.dumps((_Failure(error), None))
+    pipe.send_bytes(message)
+
+
+def _listen(pipe: Connection, done: "queue.SimpleQueue[Any]") -> None:
+    """Until the other end closes. The pipe is this thread's to close."""
+    told = False
+    with pipe:
+        while True:
+            try:
+                item, problem = pipe.recv()
+            except BaseException as error:
+                ended = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
+                done.put(None if ended else _Failure(error))
+                return
+            if problem is not None and not told:
+                told = True
+                _say_once(problem)
+            done.put(item)
+
+
+_said = threading.Lock()
+
+
+def _say_once(problem: str) -> None:
+    if _said.acquire(blocking=False):  # never let go: once a process
+        LOGGER.warning(
+            f"warning: loader processes find no room in shared memory ({problem.strip()}); they "
+            "hand pictures over through a pipe, which is slower. Make room in /dev/shm, or load "
+            "in the training process with data.workers=0"
+        )
+
+
+class Ahead(Iterator[T]):
+    """Steps in order, loaded ahead."""
+
+    def __init__(self, steps: Steps[T], numbers: Sequence[int], workers: int, limit_s: float):
+        """See :func:`load_ahead`."""
+        self._steps, self._numbers, self._limit_s = steps, numbers, limit_s
+        self._loaders = _start(steps, min(workers, len(numbers)))
+        self._asked = self._taken = 0
+        self._finalizer = weakref.finalize(self, _close_all, self._loaders)
+        self._ask()
+
+    def close(self) -> None:
+        """Let the loaders go. What was loaded and not taken is lost; no more steps come."""
+        self._taken = len(self._numbers)
+        self._finalizer()
+
+    def __next__(self) -> T:
+        if self._taken == len(self._numbers):
+            self.close()
+            raise StopIteration
+        self._ask()
+        loader = self._loaders[self._taken % len(self._loaders)]
+        try:
+            item = self._take(loader, self._numbers[self._taken])
+        except BaseException:
+            self.close()
+            raise
+        self._taken += 1
+        return item
+
+    def _ask(self) -> None:
+        end = min(self._taken + STEPS_AHEAD * len(self._loaders), len(self._numbers))
+        while self._asked < end:
+            self._loaders[self._asked % len(self._loaders)].ask(self._numbers[self._asked])
+            self._asked += 1
+
+    def _take(self, loader: _Loader[T], number: int) -> T:
+        last, idle_since, warned = loader.vitals(), time.monotonic(), False
+        while True:
+            try:
+                item = loader.done.get(timeout=_LOOK_S)
+            except queue.Empty:
+                now = loader.vitals()
+                if now is None and loader.gone() and loader.done.empty():
+                    loader.done.put(None)
+                    continue
+                if now is None or last is None or now.work != last.work:
+                    last, idle_since, warned = now, time.monotonic(), False
+                idle_s = time.monotonic() - idle_since
+                stopped = now is not None and now.stopped
+                if 0 < self._limit_s * (1 if stopped else STORAGE_LIMITS) <= idle_s:
+                    raise self._stuck(loader, number, idle_s, stopped) from None
+                if 0 < self._limit_s <= idle_s and not warned:
+                    warned = True
+                    LOGGER.warning(f"warning: {self._stuck(loader, number, idle_s, stopped)}")
+                continue
+            if item is None:
+                raise RunError(
+                    f"{loader.who} {loader.how_it_ended()}, before {self._named(number)} came; "
+                    "give the job more memory, or use fewer loader processes (data.workers)"
+                )
+            if isinstance(item, _Failure):
+                raise item.as_error(loader.who)
+            found: T = item
+            return found
+
+    def _stuck(
+        self, loader: _Loader[T], number: int, idle_s: float, stopped: bool
+    ) -> RunError | StorageError:
+        """What to say of a loader that does nothing."""
+        if stopped:
+            return RunError(
+                f"{loader.who} is stopped (by SIGSTOP, or a debugger), and its pictures have been "
+                f"waited for for {idle_s:.0f} s; let it go on with SIGCONT, or start again"
+            )
+        file = loader.reading(self._steps.files(number))
+        where = f"{file} open" if file is not None else f"{self._named(number)} to load"
+        return StorageError(
+            f"{loader.who} has done nothing for {idle_s:.0f} s, with {where}: does the storage "
+            f"answer? (the wait ends after {STORAGE_LIMITS} × watchdog.seconds={self._limit_s:g})"
+        )
+
+    def _named(self, number: int) -> str:
+        files = self._steps.files(number)
+        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
+        return f"{', '.join(files[:_SHOWN])}{more}" if files else "no pictures"
+
+
+def _start(steps: Steps[T], workers: int) -> list[_Loader[T]]:
+    """So many processes, or a thread where there are to be none, or none can be started."""
+    started: list[_Loader[T]] = []
+    try:
+        if workers:
+            with starting_workers():
+                for _ in range(workers):
+                    started.append(_Process(steps))
+    except (OSError, EOFError) as error:
+        LOGGER.warning(
+            f"warning: loader processes can't be started ({error or type(error).__name__}); "
+            f"{f'{len(started)} of {workers} load' if started else 'a thread loads'} the pictures"
+        )
+    return started or [_Thread(steps)]
+
+
+def _close_all(loaders: Sequence[_Loader[Any]]) -> None:
+    for loader in loaders:
+        loader.dismiss()
+    for loader in loaders:
+        loader.close()
+
+
+def load_ahead(
+    steps: Steps[T], numbers: Sequence[int], workers: int, limit_s: float = 0.0
+) -> Iterator[T]:
+    """The steps of these numbers, in order, each loaded before it is asked for.
+
+    Args:
+        steps: what is loaded; picklable where there are workers.
+        numbers: which, in order.
+        workers: loader processes; 0, or where none can be started: a thread of this process.
+        limit_s: ``watchdog.seconds``: so long a loader may be stopped, and STORAGE_LIMITS times
+            so long it may do nothing, while its step is waited for; 0: for ever.
+
+    Raises:
+        RunError: (in the iterator) a worker has died or is stopped; names it and its pictures.
+        StorageError: it does nothing; names the file.
+        Exception: whatever loading raises.
+    """
+    return Ahead(steps, numbers, workers, limit_s) if numbers else iter(())

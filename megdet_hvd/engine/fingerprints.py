@@ -1,0 +1,56 @@
+"""What a run's numbers belong to: its training pictures, and the way it is measured.
+
+Kept in each checkpoint, so that a resumed run neither goes through other pictures under the old
+positions, nor compares an mmAP with one of other pictures or settings.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from megdet_hvd.config.load import config_to_dict
+from megdet_hvd.config.resume_rules import RULES, at_path
+from megdet_hvd.config.schema import Config
+from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.loader import eval_transform
+
+_SEEN_OTHERWISE = (
+    "data.kind",
+    "data.val",
+    "data.scenes.val_images",
+    "data.invalid_boxes",
+    "data.min_sizes",
+    "data.eval_min_size",
+)
+"""Settings that mmAP depends on through the pictures and their size, which are looked at."""
+
+
+def order_of_pictures(index: ImageIndex) -> str:
+    """The same for the same training pictures in the same order, wherever their files lie."""
+    return _digest(index.sources.tolist(), index.image_ids.tolist())
+
+
+def measure(config: Config, val: ImageIndex | None) -> str | None:
+    """The same where two mmAPs are comparable; None: nothing is measured.
+
+    Pictures, boxes and classes of the validation data count, not where the files lie.
+    """
+    if val is None:
+        return None
+    tree = config_to_dict(config)
+    keys = [key for key, rule in RULES.items() if rule.measures and key not in _SEEN_OTHERWISE]
+    return _digest(
+        {key: at_path(tree, key) for key in keys},
+        eval_transform(config.data).min_size,
+        val.categories,
+        val.image_ids.tolist(),
+        val.offsets.tolist(),
+        val.raw_boxes.tolist(),
+        val.labels.tolist(),
+        val.crowds.tolist(),
+        val.areas.tolist(),
+    )
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -1,0 +1,110 @@
+"""A process that keeps the place of another: what the launcher sees of it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.pipeline.keeper import give_up
+from tests.ranks import ROOT
+
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+from megdet_hvd.pipeline.keeper import keep_place, leaves_in_order, may_die
+keep_place(2)
+def ready():
+    Path(sys.argv[1]).write_text(str(os.getpid()))
+"""
+
+
+def start(folder: Path, code: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{RANK}\n{code}", str(folder / "pid"), str(folder / "sign")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def child_of(folder: Path) -> int:
+    until = time.monotonic() + 60
+    while not (folder / "pid").exists() or not (folder / "pid").read_text():
+        assert time.monotonic() < until, "it did not start"
+        time.sleep(0.02)
+    return int((folder / "pid").read_text())
+
+
+@pytest.mark.parametrize(
+    ("code", "ends_with"),
+    [
+        ("sys.exit(0)", 0),
+        ("sys.exit(3)", 3),
+        ("may_die(Path(sys.argv[2])); leaves_in_order(); sys.exit(5)", 5),
+        ("may_die(Path(sys.argv[2])); sys.exit(0)", 0),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL),
+        ("os.abort()", -signal.SIGABRT),
+    ],
+)
+def test_it_ends_as_the_rank(code: str, ends_with: int, tmp_path: Path) -> None:
+    process = start(tmp_path, code)
+    said, told = process.communicate(timeout=60)
+    assert process.returncode == ends_with, told
+    assert said == "" and "training goes on" not in told
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_death_that_was_allowed_is_not_seen_until_training_ends(
+    death: signal.Signals, tmp_path: Path
+) -> None:
+    process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
+    os.kill(child_of(tmp_path), death)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert line == (
+        f"evaluator, rank 2: its process has ended (signal {int(death)}); training goes on "
+        "without it\n"
+    )
+    time.sleep(1)
+    assert process.poll() is None, "the launcher would end the job"
+    began = time.monotonic()
+    give_up(tmp_path / "sign")
+    process.communicate(timeout=60)
+    assert process.returncode == 1 and time.monotonic() - began > 2, "the others leave first"
+    assert not (tmp_path / "sign").exists()
+
+
+def test_signals_reach_the_rank_and_nobody_is_left_over(tmp_path: Path) -> None:
+    report = (
+        "may_die(Path(sys.argv[2]))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (leaves_in_order(), sys.exit(9)))\n"
+        "ready(); time.sleep(300)"
+    )
+    process = start(tmp_path, report)
+    child_of(tmp_path)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert process.returncode == 9
+    (tmp_path / "pid").unlink()
+
+    process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
+    child = child_of(tmp_path)
+    process.kill()  # as a launcher does in the end
+    process.wait(timeout=60)
+    until = time.monotonic() + 30
+    while Path(f"/proc/{child}").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{child}").exists()
+    (tmp_path / "pid").unlink()
+
+    process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
+    os.kill(child_of(tmp_path), signal.SIGKILL)
+    assert process.stderr is not None and "training goes on" in process.stderr.readline()
+    process.terminate()  # the launcher ends the job
+    process.communicate(timeout=60)
+    assert process.returncode == 1

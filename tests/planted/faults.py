@@ -1,0 +1,337 @@
+"""The list. Each replaces one line's part by another, and names the tests that fail then.
+
+Tests are named as pytest takes them; ``make test`` runs all of them. Those of several processes
+are named wherever one process alone could not tell.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Part = Literal[
+    "bn", "schedule", "sampler", "gradients", "checkpoint", "watchdog", "refit", "pipeline"
+]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One of them."""
+
+    part: Part
+    breaks: str
+    """What is wrong then."""
+    file: str
+    """Below ``megdet_hvd``."""
+    old: str
+    """Stands once in the file."""
+    new: str
+    tests: str
+    """Below ``tests``; files, or tests of a file."""
+
+
+BN = "bn/test_cross_gpu_bn.py"
+GRADIENTS = "engine/test_gradients.py"
+WIRE = "engine/test_wire.py"
+SAMPLER = "data/test_sampler.py"
+SCHEDULE = "schedule/test_schedule.py"
+REFIT = "config/test_refit.py"
+JUDGE = "comm/watchdog/test_judge.py"
+FILE = "checkpoint/test_file.py"
+
+FAULTS = (
+    Fault(
+        "bn",
+        "the variance of a group counts each process's mean once, not once a value",
+        "bn/statistics.py",
+        "deviations + n * mean * mean]",
+        "deviations + mean * mean]",
+        BN,
+    ),
+    Fault(
+        "bn",
+        "the input gradient lacks the other processes' sums",
+        "bn/function.py",
+        "total = ctx.carrier.sum(sums.clone(), ctx.message)",
+        "total = sums.clone()",
+        BN,
+    ),
+    Fault(
+        "bn",
+        "weight gradients are the group's sum, and so counted once a process",
+        "bn/function.py",
+        "ctx.carrier.sum(sums.clone(), ctx.message)",
+        "ctx.carrier.sum(sums, ctx.message)",
+        BN,
+    ),
+    Fault(
+        "bn",
+        "the biased variance goes into the running statistics",
+        "bn/layer.py",
+        "one.variance * (one.n / (one.n - 1))",
+        "one.variance * 1.0",
+        BN,
+    ),
+    Fault(
+        "bn",
+        "recomputation moves the running statistics a second time",
+        "bn/layer.py",
+        "if self.track_running_stats and replaying_tape() is None:",
+        "if self.track_running_stats:",
+        "memory/test_recompute.py",
+    ),
+    Fault(
+        "bn",
+        "statistics are shared over the machine, whatever groups were asked for",
+        "comm/session.py",
+        "own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)",
+        "own = next(tuple(ranks) for ranks in machines if hvd.rank() in ranks)",
+        BN,
+    ),
+    Fault(
+        "bn",
+        "evaluation sees the running statistics of this machine alone",
+        "bn/running.py",
+        "buffer.copy_(part.view_as(buffer))",
+        "part.view_as(buffer)",
+        BN,
+    ),
+    Fault(
+        "schedule",
+        "linear scaling the wrong way round",
+        "schedule/scaling.py",
+        "float(exact(base_rate) * global_batch / base_batch)",
+        "float(exact(base_rate) * base_batch / global_batch)",
+        SCHEDULE,
+    ),
+    Fault(
+        "schedule",
+        "the rate drops an iteration late",
+        "schedule/learning_rate.py",
+        "if images_seen >= exact(drop.epoch)",
+        "if images_seen > exact(drop.epoch)",
+        SCHEDULE,
+    ),
+    Fault(
+        "schedule",
+        "the warm-up overshoots its peak",
+        "schedule/warmup.py",
+        "start + (peak - start) * progress",
+        "start + peak * progress",
+        SCHEDULE,
+    ),
+    Fault(
+        "schedule",
+        "training ends an iteration early where batches straddle the last epoch",
+        "schedule/policy.py",
+        "return math.ceil(exact(epoch)",
+        "return math.floor(exact(epoch)",
+        SCHEDULE,
+    ),
+    Fault(
+        "sampler",
+        "pieces of one orientation are cut anew in each pass",
+        "data/sampler.py",
+        "head = min(-epoch * n % chunk, n)",
+        "head = 0",
+        SAMPLER,
+    ),
+    Fault(
+        "sampler",
+        "passes of one step are shared out rank by rank: other accumulation, other order",
+        "data/sampler.py",
+        "place, places = accumulated * world_size + rank,",
+        "place, places = rank * accumulation + accumulated,",
+        f"{SAMPLER} engine/test_refit.py",
+    ),
+    Fault(
+        "sampler",
+        "every pass has the same order",
+        "data/sampler.py",
+        'draw_key(seed, epoch, 0, 0, "order")',
+        'draw_key(seed, 0, 0, 0, "order")',
+        SAMPLER,
+    ),
+    Fault(
+        "sampler",
+        "pictures of a piece too many come twice",
+        "data/sampler.py",
+        "uniform = uniform[:pieces]",
+        "uniform = uniform[: pieces + 1]",
+        SAMPLER,
+    ),
+    Fault(
+        "gradients",
+        "predivide is not taken back after the sum",
+        "engine/compression.py",
+        "after=config.predivide / processes,",
+        "after=1 / processes,",
+        WIRE,
+    ),
+    Fault(
+        "gradients",
+        "the mean is divided by the number of processes twice",
+        "engine/optimizer.py",
+        "op=hvd.Sum,",
+        "op=hvd.Average,",
+        GRADIENTS,
+    ),
+    Fault(
+        "gradients",
+        "gradients go out as they are ready, and BN messages wait behind them",
+        "engine/optimizer.py",
+        "groups=1 if hold or config.deterministic else None,",
+        "groups=None,",
+        GRADIENTS,
+    ),
+    Fault(
+        "gradients",
+        "a rank's loss is a mean over its own pictures' share, not the batch's",
+        "engine/loop.py",
+        "return total * (world_size / global_batch)",
+        "return total / global_batch",
+        GRADIENTS,
+    ),
+    Fault(
+        "gradients",
+        "BN's weights decay where they must not",
+        "engine/optimizer.py",
+        '{"params": rest, "weight_decay": 0.0}',
+        '{"params": rest, "weight_decay": weight_decay}',
+        "engine/test_parts.py",
+    ),
+    Fault(
+        "checkpoint",
+        "one checkpoint too few is kept",
+        "checkpoint/retention.py",
+        "list_checkpoints(folder)[:-keep]",
+        "list_checkpoints(folder)[: 1 - keep]",
+        "checkpoint/test_retention.py",
+    ),
+    Fault(
+        "checkpoint",
+        "a flipped bit goes unnoticed",
+        "checkpoint/file.py",
+        "            check_sums(path)",
+        "            pass",
+        FILE,
+    ),
+    Fault(
+        "checkpoint",
+        "a file takes its name before it is on the disk",
+        "checkpoint/atomic.py",
+        "            os.fsync(file.fileno())",
+        "            pass",
+        FILE,
+    ),
+    Fault(
+        "checkpoint",
+        "a run goes back to its oldest sound checkpoint",
+        "checkpoint/recovery.py",
+        "for path in reversed(inside or list_checkpoints(run_folder)):",
+        "for path in inside or list_checkpoints(run_folder):",
+        "checkpoint/test_recovery.py",
+    ),
+    Fault(
+        "checkpoint",
+        "a resumed run's momentum starts anew",
+        "engine/state.py",
+        'optimizer.load_state_dict(state["optimizer"])',
+        "optimizer.state_dict()",
+        "engine/test_resume.py",
+    ),
+    Fault(
+        "checkpoint",
+        "a resumed machine goes on from the average of all machines' statistics",
+        "engine/state.py",
+        "own: list[torch.Tensor] = kept[world.rank]",
+        "own: list[torch.Tensor] = kept[0]",
+        "engine/test_resume.py",
+    ),
+    Fault(
+        "watchdog",
+        "waits for other collectives of the same ranks count as one",
+        "comm/watchdog/judge.py",
+        "(other.name, other.ranks) == (own.name, own.ranks)",
+        "other.ranks == own.ranks",
+        JUDGE,
+    ),
+    Fault(
+        "watchdog",
+        "a silent rank is never held to be gone",
+        "comm/watchdog/judge.py",
+        'if standing.link == "open" and standing.silent_s >= limit_s:',
+        'if standing.link == "open" and standing.silent_s >= 1e9:',
+        JUDGE,
+    ),
+    Fault(
+        "watchdog",
+        "a rank that left in order is told of as dead",
+        "comm/watchdog/hub.py",
+        'peer.standing = replace(peer.standing, link="left")',
+        'peer.standing = replace(peer.standing, link="open")',
+        "comm/watchdog/test_hangs.py",
+    ),
+    Fault(
+        "watchdog",
+        "ranks are not told that the job ends: those that wait stay",
+        "comm/watchdog/hub.py",
+        'self._tell({"end": silent_ranks(standings)})',
+        "pass",
+        "comm/watchdog/test_hangs.py",
+    ),
+    Fault(
+        "refit",
+        "a process may hold more pictures than before",
+        "config/refit.py",
+        "return images > before.images, abs(images - before.images)",
+        "return False, abs(images - before.images)",
+        REFIT,
+    ),
+    Fault(
+        "refit",
+        "a batch that does not divide is cut all the same",
+        "config/refit.py",
+        "    if rest:",
+        "    if rest < 0:",
+        REFIT,
+    ),
+    Fault(
+        "refit",
+        "the BN size is no longer what counts most",
+        "config/refit.py",
+        "        not kept,",
+        "        False,",
+        REFIT,
+    ),
+    Fault(
+        "pipeline",
+        "the worst checkpoint of all becomes the best",
+        "pipeline/alongside.py",
+        "result.ap > run.best_ap",
+        "result.ap < run.best_ap",
+        "pipeline/test_alongside.py",
+    ),
+    Fault(
+        "pipeline",
+        "evaluators train too",
+        "pipeline/roles.py",
+        "Roles(ranks[: size - evaluators],",
+        "Roles(ranks,",
+        "pipeline/test_roles.py",
+    ),
+    Fault(
+        "pipeline",
+        "pictures are scaled by their width alone",
+        "pipeline/picture.py",
+        "longer = max(width, height)",
+        "longer = width",
+        "pipeline/test_prepare.py",
+    ),
+    Fault(
+        "pipeline",
+        "boxes of scaled pictures stay as they were",
+        "pipeline/rewrite.py",
+        "[left * x, top * y, width * x, height * y]",
+        "[left, top, width, height]",
+        "pipeline/test_prepare.py",
+    ),
+)
