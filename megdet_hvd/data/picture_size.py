@@ -2,16 +2,21 @@
 
 from pathlib import Path
 
-from PIL import Image
+from megdet_hvd.data.formats import open_picture
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 _ORIENTATION = 274
 _ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def picture_size(file: Path) -> tuple[int, int] | None:
-    """(width, height) of a picture held upright, in pixels; None where it can't be told."""
+    """(width, height) of a picture held upright, in pixels; None where it can't be told.
+
+    Raises:
+        StorageError: the file can't be read at the moment.
+    """
     try:
-        with Image.open(file) as picture:
+        with retried(lambda: open_picture(file)) as picture:
             width, height = picture.size
             try:
                 turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
@@ -19,6 +24,8 @@ def picture_size(file: Path) -> tuple[int, int] | None:
                 turned = False
     except MemoryError:
         raise
-    except Exception:  # decoders raise whatever they like on damaged files
+    except Exception as error:  # decoders raise whatever they like on damaged files
+        if isinstance(error, OSError) and is_transient(error):
+            raise cannot_read(file, error) from error
         return None
     return (height, width) if turned else (width, height)

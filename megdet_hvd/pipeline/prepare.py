@@ -23,7 +23,7 @@ from megdet_hvd.comm.position import go_outside
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import AnnotationSource, Config
-from megdet_hvd.data.coco import read_sources
+from megdet_hvd.data.coco import Purpose, read_sources
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.scenes.cache import ensure_scenes
@@ -112,8 +112,8 @@ def prepare_data(config: Config, meeting: Meeting, world: World) -> Config:
     sources: list[Source] = []
     pictures = worked = scaled = 0
     for number, source in enumerate([*train, *val]):
-        max_side = config.pipeline.max_side if number < len(train) else None
-        found, prepared = _prepare_source(source, max_side, config, root, meeting, world)
+        purpose: Purpose = "train" if number < len(train) else "val"
+        found, prepared = _prepare_source(source, purpose, config, root, meeting, world)
         problems += [found.problems[position] for position in sorted(found.problems)]
         pictures += len(found.entries)
         worked += found.worked
@@ -153,14 +153,15 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
 
 def _prepare_source(
     source: Source,
-    max_side: int | None,
+    purpose: Purpose,
     config: Config,
     root: Path,
     meeting: Meeting,
     world: World,
 ) -> tuple[_Found, Source]:
     """What is known of one source's pictures now, and the source to train on."""
-    index, content = _read(source, config, meeting)
+    index, content = _read(source, purpose, config, meeting)
+    max_side = config.pipeline.max_side if purpose == "train" else None
     seen = _see_all(index, meeting, world)
     with ExitStack() as open_set:
         final = root / set_name(content, source.images, seen, max_side)
@@ -178,11 +179,18 @@ def _prepare_source(
     return found, _use(source, final, found, meeting, world)
 
 
-def _read(source: Source, config: Config, meeting: Meeting) -> tuple[ImageIndex, str]:
-    """The annotation file, by the rules of training, and a digest of it."""
+def _read(
+    source: Source, purpose: Purpose, config: Config, meeting: Meeting
+) -> tuple[ImageIndex, str]:
+    """The annotation file, by the rules of training or evaluation, and a digest of it."""
 
     def read() -> tuple[ImageIndex, str]:
-        index = read_sources([source], keep_empty=True, invalid_boxes=config.data.invalid_boxes)
+        index = read_sources(
+            [source],
+            keep_empty=True,
+            invalid_boxes=config.data.invalid_boxes,
+            purpose=purpose,
+        )
         try:
             return index, content_digest(source, index)
         except OSError as error:

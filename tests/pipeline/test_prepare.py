@@ -363,3 +363,40 @@ def test_sizes_and_names() -> None:
         "00000007.png",
         "00000007.png",
     ]
+
+
+def test_other_tools_files_are_prepared_as_they_are_read(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ids that are names, names that are spelt otherwise, sizes of the pictures, marked boxes."""
+    for source in (*config.data.train, *config.data.val):
+        file = Path(source.annotations)
+        content = json.loads(file.read_text())
+        for entry in content["images"]:
+            entry["id"] = f"frame_{entry['id']}"
+            entry["file_name"] = entry["file_name"].upper().replace("/", "\\")
+            del entry["width"], entry["height"]
+        for entry in content["annotations"]:
+            entry["image_id"] = f"frame_{entry['image_id']}"
+        content["annotations"] += [box(8, "frame_2", [20, 30, 100, 60], ignore=1)]
+        file.write_text(json.dumps(content))
+    read = open_datasets(config.data, is_main=True, wait=lambda: None).train
+    prepared, _ = prepare(config, caplog)
+    again = open_datasets(prepared.data, is_main=True, wait=lambda: None).train
+    assert again.image_ids.tolist() == read.image_ids.tolist()  # draws are by them
+    assert again.learnable.tolist() == read.learnable.tolist() == [True, True, False, True]
+    assert (again.widths.tolist(), again.heights.tolist()) == ([40, 100, 33], [30, 50, 100])
+    assert again.record(1).boxes.tolist() == [[10, 15, 60, 45]]
+
+
+def test_truth_without_area_stops_no_preparation(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = Path(config.data.val[0].annotations)
+    content = json.loads(file.read_text())
+    content["annotations"] += [box(8, 2, [1, 1, 0, 5])]
+    file.write_text(json.dumps(content))
+    prepare(config, caplog)
+    Path(config.data.train[0].annotations).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="invalid box"):
+        prepare(config, caplog)
