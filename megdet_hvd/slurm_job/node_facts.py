@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from megdet_hvd.cluster.hostlist import expand_hosts
 
-_AWAY = ("DOWN", "DRAIN", "FAIL", "MAINT", "POWER", "REBOOT", "UNKNOWN", "FUTURE", "NOT_RESPONDING")
+_LOST = frozenset(("DOWN", "NOT_RESPONDING", "FAIL", "FAILING", "UNKNOWN"))
+_AWAY = _LOST | {"DRAIN", "DRAINED", "DRAINING", "MAINT", "REBOOT", "FUTURE", "FUTR", "INVAL"}
+"""A node whose power is off is none of them: Slurm starts it for a job."""
 _KIND = ("Gres", "CPUTot", "ActiveFeatures")
 NOTHING = ("", "(null)", "N/A", "None")
 """Slurm's words for no value."""
@@ -20,7 +22,17 @@ def facts_of(line: str) -> dict[str, str]:
 
 def is_away(state: str) -> bool:
     """Whether a node in this state takes no job, or does not answer Slurm."""
-    return "*" in state or any(word in state for word in _AWAY)
+    return is_lost(state) or not _AWAY.isdisjoint(_words(state))
+
+
+def is_lost(state: str) -> bool:
+    """Whether a node in this state does not answer Slurm, or is taken for lost."""
+    return "*" in state or not _LOST.isdisjoint(_words(state))
+
+
+def _words(state: str) -> list[str]:
+    """``MIXED+DRAIN~`` as its words; the sign at the end tells of power and of reservations."""
+    return re.findall(r"[A-Z_]+", state)
 
 
 def hosts_in(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from megdet_hvd.cluster.mpi_start import VARIABLES
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.run_lock import slurm as any_job
 from megdet_hvd.slurm_job import node_check, srun_words
-from megdet_hvd.slurm_job.node_facts import facts_of, hosts_in, is_away
+from megdet_hvd.slurm_job.node_facts import facts_of, hosts_in, is_lost
 
 ASK_S = 60
 """For Slurm's controller to answer."""
@@ -132,9 +132,7 @@ def is_down(hosts: Sequence[str]) -> bool:
 def not_heard(hosts: Sequence[str]) -> list[str]:
     """The nodes that don't answer Slurm's controller, or that it takes for lost."""
     return [
-        node.get("NodeName", "")
-        for node in node_facts(hosts)
-        if is_away(node.get("State", "")) and "DRAIN" not in node.get("State", "")
+        node.get("NodeName", "") for node in node_facts(hosts) if is_lost(node.get("State", ""))
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from megdet_hvd.slurm_job.node_facts import can_do_without, facts_of, hosts_in, is_away
+from megdet_hvd.slurm_job.node_facts import can_do_without, facts_of, hosts_in, is_away, is_lost
 
 JOB = (
     "JobId=7 JobName=big run UserId=me(1000) JobState=RUNNING Restarts=1 Partition=gpu,long "
@@ -38,6 +38,24 @@ def test_facts() -> None:
 def test_nodes_that_take_no_job(state: str) -> None:
     assert is_away(state)
     assert "the job takes 2" in str(why_not(node("n3", state)))
+
+
+@pytest.mark.parametrize(
+    ("state", "lost", "away"),
+    [
+        ("DOWN*", True, True),
+        ("ALLOCATED*", True, True),
+        ("MIXED+NOT_RESPONDING", True, True),
+        ("DOWN+DRAIN", True, True),
+        ("MIXED+DRAIN", False, True),
+        ("IDLE+POWERED_DOWN", False, False),
+        ("IDLE~", False, False),
+        ("ALLOCATED", False, False),
+        ("", False, False),
+    ],
+)
+def test_states(state: str, lost: bool, away: bool) -> None:
+    assert (is_lost(state), is_away(state)) == (lost, away)
 
 
 def test_one_more_of_the_kind_is_enough() -> None:
