@@ -180,10 +180,13 @@ class EvaluatorsDesk:
         wait_for(send_value(self._communicator, result, 0, _ANSWER))
 
     def give_up(self, reason: str) -> None:
-        """Tell rank 0 that the evaluators take no more orders; those that still come are dropped.
+        """Tell rank 0 that the evaluators take no more orders; the first of them to say so counts.
 
-        Any evaluator may say so. Returns once there are no more orders.
+        Each evaluator says so, and then drops the orders that still come.
         """
         wait_for(send_value(self._communicator, reason, 0, _LOST))
+
+    def drop_orders(self) -> None:
+        """Return once there are no more orders."""
         while self.next_order() is not None:
             continue

@@ -294,8 +294,9 @@ class Program:
                     time.sleep(_LET_OTHERS_SPEAK_S)  # freed by one that has more to say
                 else:
                     LOGGER.error("".join(traceback.format_exception(fault)).rstrip())
-                stop_horovod()  # which frees them
                 evaluate.give_up(f"rank {world.rank}: {reason_of(fault)}")
+                stop_horovod()  # which frees them
+                evaluate.drop_orders()
         stop()
         number_ranks(None)
         if not self.lost:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.config.load import load_config
 from tests.engine.small import small_settings
 from tests.pool import on_ranks
 from tests.ranks import run_ranks
@@ -50,9 +51,11 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     along, line = tmp_path / "runs" / "along", tmp_path / "runs" / "line"
     stop_file, outcome = tmp_path / "stop", tmp_path / "outcome.json"
     env = {"MEGDET_STOP_FILE": str(stop_file), "MEGDET_OUTCOME": str(outcome)}
-    words = settings(tmp_path, "name=along", "evaluation.untrained=true", "preflight=always")
+    scaled = ("data.max_size=48", "data.min_sizes=[40]", "pipeline.max_side=48")
+    words = settings(tmp_path, "name=along", "evaluation.untrained=true", *scaled)
+    words.append("preflight=always")
     began = time.time()
-    done = run_ranks(CHECK, 3, "wish", *words, launcher="mpirun", timeout_s=200, env=env)
+    done = run_ranks(CHECK, 3, "wish", *words, launcher="mpirun", timeout_s=300, env=env)
     took_s = time.time() - began
     assert done.returncode != 0, done.stdout
     assert sorted(re.findall(r"RANK \d ends with \d", done.stdout)) == [
@@ -64,6 +67,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     assert "the queue is drained" in told["message"] and "--resume" in told["message"]
     assert "ranks 0-1 train, 2 evaluate alongside" in done.stdout
     assert "prepared by 3 ranks" in done.stdout and "46 pictures read, 0 unchanged" in done.stdout
+    assert "30 scaled down for training (pipeline.max_side=48)" in done.stdout
+    kept = load_config(along / "config.yaml").data
+    assert (kept.kind, kept.train) == ("scenes", ()), "what was prepared is no part of the run"
     assert "devices agree" in done.stdout
     assert evaluations(along) == []
     for file in (stop_file, outcome):
@@ -71,9 +77,10 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
 
     words = ["--resume", str(along), f"learning.max_iterations={STEPS + 1}"]
     module, program = "megdet_hvd.pipeline.__main__", "tests.programs:run_thin"
-    ended = on_ranks(program, 3, module, words, timeout_s=200, env=env)
+    ended = on_ranks(program, 3, module, words, timeout_s=300, env=env)
     assert ended.values == [0, 0, 0], ended.stdout
     assert json.loads(outcome.read_text())["code"] == 0
+    assert "0 pictures read, 46 unchanged since last time, 30 scaled down" in ended.stdout
     found = evaluations(along)
     assert [line["iteration"] for line in found] == [0, 3, 5, 6]
     ap = {one["iteration"]: one["AP"] for one in found}
@@ -83,8 +90,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     assert left == {"best.pt", "iteration_00000006.pt"}
     assert (along / "detections.png").exists() and (along / "curves.png").exists()
 
-    words = settings(tmp_path, "name=line", "evaluation.untrained=true", "pipeline.evaluators=0")
-    ended = on_ranks(program, 2, module, words, timeout_s=200)
+    words = settings(tmp_path, "name=line", "evaluation.untrained=true", *scaled)
+    words.append("pipeline.evaluators=0")
+    ended = on_ranks(program, 2, module, words, timeout_s=300)
     assert ended.values == [0, 0], ended.stdout
     assert "0 pictures read, 46 unchanged" in ended.stdout
     assert found[:3] == evaluations(line), "the same numbers, in the same order"
@@ -116,7 +124,7 @@ def lost_evaluators(
         "name=alone",
         "evaluation.untrained=true",
         "pipeline.evaluators=2",
-        "watchdog.seconds=5",
+        "watchdog.seconds=10",
     )
     words = [w for w in words if not w.startswith("learning.max_it")] + [
         "learning.max_iterations=9"
@@ -124,6 +132,7 @@ def lost_evaluators(
     env = {"MEGDET_OUTCOME": str(outcome)}
     done = run_ranks(CHECK, 4, case, *words, launcher="mpirun", timeout_s=300, env=env)
     run = folder / "runs" / "alone"
+    assert (run / "checkpoints" / "best.pt").exists(), done.stdout
     assert not [*(folder / "runs").glob(".evaluator-*")], "nothing is left behind"
     told = json.loads(outcome.read_text())
     best = load_checkpoint(run / "checkpoints" / "best.pt")
