@@ -60,6 +60,8 @@ class Batch:
     """One per picture; empty in evaluation."""
     unreadable: tuple[Unreadable, ...] = field(default=())
     """Pictures of this batch that could not be decoded, and are missing from it."""
+    dark: tuple[str, ...] = field(default=())
+    """Files with more than 8 bits a value of which hardly anything is left, and what is known."""
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -71,6 +73,7 @@ class Batch:
             self.infos,
             tuple(t.to(device) for t in self.targets),
             self.unreadable,
+            dark=self.dark,
         )
 
 

@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.annotations import AnnotationFile, read_annotation_file
 from megdet_hvd.data.coco import combine, missing_pictures, require_same_categories
+from megdet_hvd.data.depth import MANY, all_but_black, dark_words
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.source import Source
@@ -40,6 +42,7 @@ def check_sources(
     decode_pictures: bool,
     threads: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    value_range: ValueRange = "auto",
 ) -> list[SourceReport]:
     """Read annotation files and, if asked, decode every picture.
 
@@ -48,6 +51,7 @@ def check_sources(
         decode_pictures: decode each picture and compare its size with the annotated one.
         threads: pictures decoded at the same time.
         progress: told (pictures done, pictures in the file).
+        value_range: as training will have it (``data.value_range``).
     """
     reports: list[SourceReport] = []
     first: AnnotationFile | None = None
@@ -69,13 +73,21 @@ def check_sources(
         missing = missing_pictures(file, source.images)
         problems += missing
         index = combine([file], [source.images], keep_empty=True)
+        index = replace(index, value_range=value_range)
+        dark: list[str] = []
         decoded = 0
         if decode_pictures:
             absent = {problem.where for problem in missing}
             present = [p for p, i in enumerate(file.image_ids) if f"image {i}" not in absent]
-            problems += _decode_all(index, present, threads, progress)
+            problems += _decode_all(index, present, threads, progress, dark)
             decoded = len(present)
-        reports.append(SourceReport(source, problems, _notes(file, index), index, decoded))
+            if len(dark) >= MANY * decoded > 0:
+                words = dark_words(len(dark), decoded, min(dark))
+                problems.append(Problem("all but black", str(source.images), "", words))
+        notes = _notes(file, index)
+        if 0 < len(dark) < MANY * decoded:
+            notes.append(dark_words(len(dark), decoded, min(dark)))
+        reports.append(SourceReport(source, problems, notes, index, decoded))
     return reports
 
 
@@ -98,12 +110,20 @@ def numbers(index: ImageIndex) -> list[str]:
 
 
 def _decode_all(
-    index: ImageIndex, positions: list[int], threads: int, progress: Callable[[int, int], None]
+    index: ImageIndex,
+    positions: list[int],
+    threads: int,
+    progress: Callable[[int, int], None],
+    dark: list[str],
 ) -> list[Problem]:
+    """Pictures that can't be decoded; the files of those that are all but black go to ``dark``."""
+
     def fault(position: int) -> Problem | None:
         size = (int(index.widths[position]), int(index.heights[position]))
         try:
-            decode(index.file(position), size)
+            black = all_but_black(decode(index.file(position), size, index.value_range))
+            if black is not None:
+                dark.append(f"{index.file(position)}{black}")
         except UnreadablePicture as error:
             where = f"image {index.image_ids[position]}"
             return Problem("unreadable picture", str(index.file(position)), where, str(error))

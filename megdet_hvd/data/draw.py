@@ -58,7 +58,7 @@ def draw_ground_truth(index: ImageIndex, position: int) -> Image.Image:
     """
     width, height = int(index.widths[position]), int(index.heights[position])
     size = resized_size(width, height, TILE, TILE)
-    picture = decode(index.file(position), (width, height)).resize(size)
+    picture = decode(index.file(position), (width, height), index.value_range).resize(size)
     pencil = ImageDraw.Draw(picture)
     font = ImageFont.load_default(11)
     for row in range(index.offsets[position], index.offsets[position + 1]):

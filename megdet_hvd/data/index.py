@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megdet_hvd.config.sections.data import ValueRange
+
 
 @dataclass(frozen=True)
 class Record:
@@ -86,6 +88,8 @@ class ImageIndex:
     """(m, 4) x y w h, as annotated."""
     notes: tuple[str, ...] = ()
     """What was left out on reading, in words for the log."""
+    value_range: ValueRange = "auto"
+    """Black and white of pictures of more than 8 bits, as `decode` wants it."""
 
     def __len__(self) -> int:
         return len(self.file_names)

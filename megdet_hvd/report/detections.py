@@ -78,7 +78,7 @@ def _pair(
     record = index.record(position)
     size = (record.width, record.height)
     try:
-        picture = decode(record.file, size)
+        picture = decode(record.file, size, index.value_range)
     except UnreadablePicture:
         picture = Image.new("RGB", size, (60, 60, 60))
     scale = CELL / max(size)
