@@ -122,7 +122,12 @@ def test_the_setting_reaches_training_evaluation_and_check(
     buffer = io.BytesIO()
     Image.fromarray(RAMP.astype(np.uint16) * 16).save(buffer, "PNG")
     file.write_bytes(buffer.getvalue())
-    common = {"kind": "coco", "train": (source,), "val": (source,), "min_sizes": (32,)}
+    common: dict[str, Any] = {
+        "kind": "coco",
+        "train": (source,),
+        "val": (source,),
+        "min_sizes": (32,),
+    }
 
     def brightest(**more: Any) -> tuple[int, tuple[str, ...]]:
         config = DataConfig(**common, max_size=32, workers=0, **more)
