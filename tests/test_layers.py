@@ -15,7 +15,7 @@ PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows"),
-    ("storage",),
+    ("storage", "torch_file"),
     ("schedule",),
     ("config", "cluster", "staging"),
     ("comm",),

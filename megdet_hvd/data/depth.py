@@ -75,12 +75,12 @@ def all_but_black(picture: Image.Image) -> str | None:
     return str(note)
 
 
-def dark_words(count: int, of: int, first: str) -> str:
+def dark_words(count: int, of: int, first: str, setting: str = "data.value_range=[0,4095]") -> str:
     """What to say of pictures that came out all but black."""
     return (
         f"{count} of {of} pictures come out all but black, the first: {first}. Were their values "
-        "written with fewer bits than the file has room for, as by a 12-bit camera? Then set "
-        "data.value_range=[0,4095], or whatever their range is"
+        "written with fewer bits than the file has room for, as by a 12-bit camera? Then give "
+        f"{setting}, or whatever their range is"
     )
 
 

@@ -8,6 +8,7 @@ import torch
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
+from megdet_hvd.checkpoint.naming import find_checkpoint
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
@@ -15,6 +16,7 @@ from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import to_yaml
+from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import Config
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
@@ -35,6 +37,7 @@ from megdet_hvd.engine.run_folder import (
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
+from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
@@ -122,7 +125,7 @@ def prepare_run(
             pretrained=not resume,
         )
         weights = None if resume else config.model.init_from
-        new_layers = [] if weights is None else init_from(detector, weights)
+        new_layers = [] if weights is None else init_from(detector, _weights_file(weights))
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)
@@ -157,6 +160,21 @@ def prepare_run(
     for layer in new_layers:
         LOGGER.info(f"newly initialised, as model.init_from does not fit it: {layer}")
     return run
+
+
+def _weights_file(wanted: str) -> str:
+    """``model.init_from``, where a run folder stands for its latest checkpoint.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    path = expand_path(wanted, "model.init_from")
+    if not path.is_dir():
+        return wanted
+    try:
+        return str(find_checkpoint(path))
+    except UserError as error:
+        raise UserError(f"model.init_from={error}") from error
 
 
 def _same_weights(run: Run) -> None:

@@ -139,7 +139,7 @@ def as_picture(image: Picture, value_range: ValueRange = "auto") -> Image.Image:
         raise TypeError(f"a picture is a path, a Pillow picture or a tensor, not {type(image)}")
     file = Path(image)
     if file.is_dir():
-        raise UserError(f"{file}: is a folder; name the pictures in it ({file}/*)")
+        raise UserError(f"{file}: is a folder; give the pictures in it, one by one or as a list")
     try:
         return decode(file, None, value_range)
     except UnreadablePicture as error:

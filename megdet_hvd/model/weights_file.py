@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.torch_file import first_line, foreign_classes, harmless_classes, plain_words
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -40,9 +41,12 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{setting}={path}: no such file; give the path of a PyTorch weights file")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with harmless_classes():
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as e:
-        reason = str(e).strip().split("\n")[0][:200]
+        if isinstance(e, pickle.UnpicklingError) and (classes := foreign_classes(path, e)):
+            raise UserError(f"{setting}={path}: {plain_words(path, classes)}") from e
+        reason = first_line(e)
         raise UserError(
             f"{setting}={path}: not a readable PyTorch weights file ({reason}); "
             "give a file that holds only a state dict, or copy it again if it is damaged"
