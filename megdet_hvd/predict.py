@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.command import leave
 from megdet_hvd.errors import UserError
 
 if TYPE_CHECKING:
@@ -150,4 +151,4 @@ def _score(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("megdet_hvd", "errors", "draws", "image_rows"),
+    ("megdet_hvd", "errors", "draws", "image_rows", "command"),
     ("storage", "torch_file"),
     ("schedule",),
     ("config", "cluster", "staging"),
@@ -43,6 +43,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 NO_TORCH = (
     "megdet_hvd",
     "errors",
+    "command",
     "storage",
     "draws",
     "schedule",

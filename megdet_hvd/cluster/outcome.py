@@ -31,7 +31,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
         OSError: the file can't be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(asdict(outcome)))
+    temporary.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
     try:
         with suppress(FileExistsError):
             try:
@@ -39,7 +39,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
             except FileExistsError:
                 raise
             except OSError:  # a file system without hard links
-                with path.open("x") as file:
+                with path.open("x", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(outcome)))
     finally:
         temporary.unlink()
@@ -48,6 +48,6 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
 def read_outcome(path: Path) -> Outcome | None:
     """What was written; None: nothing, so the program was killed before it could say anything."""
     try:
-        return Outcome(**json.loads(path.read_text()))
+        return Outcome(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from megdet_hvd.command import leave
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.errors import UserError
@@ -198,4 +199,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

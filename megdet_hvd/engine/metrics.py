@@ -42,7 +42,7 @@ class Metrics:
         line = json.dumps(_plain(record)) + "\n"
         with self._spare.writing():
             before, self._torn = "\n" if self._torn else "", True
-            with self._file.open("a") as file:
+            with self._file.open("a", encoding="utf-8") as file:
                 file.write(before + line)
             self._torn = False
         if self._writer is None:

@@ -123,7 +123,7 @@ def forget_after(metrics: Path, iteration: int, *, evaluation_due: bool = False)
     if not metrics.exists():
         return
     kept = []
-    for line in metrics.read_text().splitlines():
+    for line in metrics.read_text(encoding="utf-8").splitlines():
         try:
             record = json.loads(line)
             again = evaluation_due and record["kind"] == "eval"

@@ -259,7 +259,7 @@ def _wait(running: "subprocess.Popen[bytes]", note_file: Path, stop_file: Path) 
     while (code := running.poll()) is None:
         if not told and (note := _note(note_file)) is not None:
             try:
-                stop_file.write_text(note)
+                stop_file.write_text(note, encoding="utf-8")
                 say(f"{note}; the ranks finish their step and write a checkpoint")
                 told = True
             except OSError as error:  # tried again
@@ -275,7 +275,7 @@ def _wait(running: "subprocess.Popen[bytes]", note_file: Path, stop_file: Path) 
 
 def _note(note_file: Path) -> str | None:
     try:
-        return note_file.read_text().strip() or "told to stop"
+        return note_file.read_text(encoding="utf-8").strip() or "told to stop"
     except OSError:
         return None
 

@@ -33,7 +33,7 @@ def locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
     lock = place.parent / f".{place.name}.lock"
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        file = lock.open("a")
+        file = lock.open("a", encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{error.filename}: can't be written ({error.strerror}); the staging folder must be "
@@ -51,7 +51,7 @@ def locked(place: Path, say: Callable[[str], None]) -> Iterator[None]:
 def write_mark(place: Path, files: dict[str, int]) -> None:
     """Say that the copy is whole, on disk before it is visible."""
     partial = place / f"{MARK}.partial"
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         json.dump(files, file)
         file.flush()
         os.fsync(file.fileno())
@@ -61,7 +61,7 @@ def write_mark(place: Path, files: dict[str, int]) -> None:
 def is_whole(place: Path) -> bool:
     """Whether the mark is there and every file that it lists has its size still."""
     try:
-        files = json.loads((place / MARK).read_text())
+        files = json.loads((place / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(files, dict) and not missing(place, files)
