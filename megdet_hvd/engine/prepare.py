@@ -125,7 +125,7 @@ def prepare_run(
             pretrained=not resume,
         )
         weights = None if resume else config.model.init_from
-        new_layers = [] if weights is None else init_from(detector, _weights_file(weights))
+        new_layers = [] if weights is None else init_from(detector, weights_file(weights))
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)
@@ -162,7 +162,7 @@ def prepare_run(
     return run
 
 
-def _weights_file(wanted: str) -> str:
+def weights_file(wanted: str) -> str:
     """``model.init_from``, where a run folder stands for its latest checkpoint.
 
     Raises:
