@@ -5,6 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.pipeline.index import Entry
@@ -34,6 +35,7 @@ def prepare_picture(
     max_side: int | None,
     folder: Path,
     known: Entry | None,
+    value_range: ValueRange = "auto",
 ) -> tuple[Entry, bool] | Problem:
     """What is known of it now, and whether anything had to be done; or what is wrong with it.
 
@@ -44,6 +46,7 @@ def prepare_picture(
         max_side: longer side at most; None: pictures stay as they are.
         folder: of smaller copies.
         known: what an earlier run found.
+        value_range: ``data.value_range``, which the smaller copy is made with.
 
     Raises:
         OSError: a smaller copy can't be written.
@@ -57,7 +60,7 @@ def prepare_picture(
     if entry == known and (not entry.scaled or copy.exists()):
         return entry, False
     try:
-        picture = decode(file, size)
+        picture = decode(file, size, value_range)
     except UnreadablePicture as error:
         return Problem("unreadable picture", str(file), "", str(error))
     if entry.scaled:

@@ -18,6 +18,7 @@ from megdet_hvd.comm.position import go_outside
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import AnnotationSource, Config
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.annotations import read_annotation_file
 from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.scenes.cache import ensure_scenes
@@ -55,7 +56,7 @@ def prepare_data(config: Config, meeting: Meeting, world: World) -> Config:
     for number, source in enumerate([*train, *val]):
         max_side = config.pipeline.max_side if number < len(train) else None
         folder = prepared_folder(config) / prepared_name(source)
-        found = _share_out(source, folder, max_side, meeting, world)
+        found = _share_out(source, folder, max_side, config.data.value_range, meeting, world)
         totals.problems += found.problems
         totals.worked += found.worked
         pictures += len(found.entries)
@@ -98,7 +99,12 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
 
 
 def _share_out(
-    source: Source, folder: Path, max_side: int | None, meeting: Meeting, world: World
+    source: Source,
+    folder: Path,
+    max_side: int | None,
+    value_range: ValueRange,
+    meeting: Meeting,
+    world: World,
 ) -> _Found:
     """What all ranks together find out about one source."""
     file = read_annotation_file(source.annotations)
@@ -109,7 +115,13 @@ def _share_out(
         name = file.file_names[position]
         size = int(file.widths[position]), int(file.heights[position])
         done = prepare_picture(
-            source.images / name, name, size, max_side, folder / "images", known.get(name)
+            source.images / name,
+            name,
+            size,
+            max_side,
+            folder / "images",
+            known.get(name),
+            value_range,
         )
         go_outside("preparing data")  # anew for each picture: a share may take long in all
         if isinstance(done, Problem):

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
@@ -41,7 +42,7 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
     for configured in (*config.train, *config.val):
         try:
             source = expand_source(configured)
-            count, problem = _read(source, rank, size)
+            count, problem = _read(source, rank, size, config.value_range)
         except UserError as error:
             return read, str(error)
         read += count
@@ -50,7 +51,7 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
     return read, None
 
 
-def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
+def _read(source: Source, rank: int, size: int, value_range: ValueRange) -> tuple[int, str | None]:
     try:
         names = file_names(source.annotations)
     except (OSError, ValueError) as error:
@@ -65,7 +66,7 @@ def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
         if not file.is_file():
             return count, f"{file}: no such file"
         try:
-            decode(file)
+            decode(file, value_range=value_range)
         except UnreadablePicture as error:
             return count, f"{file}: {error}"
     return min(PICTURES, len(share[::step])), None

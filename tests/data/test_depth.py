@@ -1,5 +1,6 @@
 """12-bit, 32-bit and float pictures: what the range says, and a word where nothing is left."""
 
+import ast
 import io
 import logging
 from pathlib import Path
@@ -162,3 +163,16 @@ def test_a_range_must_be_one() -> None:
         with pytest.raises(UserError, match=r"data\.value_range.*black"):
             load_config(None, [f"data.value_range={wrong}"])
     assert load_config(None, ["data.value_range=[0,4095]"]).data.value_range == (0, 4095)
+
+
+def test_no_picture_is_read_without_the_setting() -> None:
+    """Who decodes pictures of a data set says which range they have."""
+    package = Path(__file__).parents[2] / "megdet_hvd"
+    asked = 0
+    for file in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "decode":
+                asked += 1
+                said = any(keyword.arg == "value_range" for keyword in node.keywords)
+                assert said or len(node.args) == 3, f"{file}:{node.lineno}"
+    assert asked >= 7
