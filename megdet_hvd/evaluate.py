@@ -1,6 +1,5 @@
 """``python -m megdet_hvd.evaluate``: COCO's numbers of a checkpoint, alone or under a launcher."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
+from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 
@@ -151,4 +151,4 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -17,6 +17,7 @@ from megdet_hvd.cluster.bind import own_share
 from megdet_hvd.cluster.cores import CoreShare, write_cpu_list
 from megdet_hvd.cluster.gpus import choose_gpu
 from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.command import leave
 from megdet_hvd.errors import UserError
 
 _USER_ERROR = 2
@@ -121,4 +122,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.command import leave
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import as_storage_error, is_transient
 
@@ -33,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FILE",
         help="checkpoint, run folder (its latest one), or weights of torchvision's Faster R-CNN",
     )
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="picture file")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="picture file, folder of pictures, or pattern in quotes ('shots/**/*.jpg')",
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -48,14 +54,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="draw and list detections from this score on, 0…1 (default: 0.5)",
     )
     parser.add_argument(
+        "--value-range",
+        nargs=2,
+        type=float,
+        metavar=("BLACK", "WHITE"),
+        help="black and white of pictures of more than 8 bits (default: data.value_range of the "
+        "training)",
+    )
+    parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)"
     )
     found = parse(parser, argv)
+    from megdet_hvd.data.given import given_pictures
     from megdet_hvd.evaluation.predictor import load_detector
 
     try:
+        images, unknown = given_pictures(found.images)
         predictor = load_detector(found.checkpoint, found.device)
-        problems = predict(predictor, found.images, found.out, found.score)
+        if found.value_range is not None:
+            predictor.value_range = tuple(found.value_range)
+        problems = [*unknown, *predict(predictor, images, found.out, found.score)]
     except (UserError, StorageError, OSError) as error:
         known = as_storage_error(error)
         if not isinstance(known, UserError | StorageError):
@@ -79,16 +97,20 @@ def predict(
         UserError: the folder can't be written to.
         StorageError: so it is at the moment.
     """
+    from megdet_hvd.data.depth import all_but_black, dark_words
     from megdet_hvd.evaluation.predictor import as_picture
     from megdet_hvd.report.predictions import draw_prediction
 
     problems: list[UserError | StorageError] = []
+    dark: list[str] = []
     for image, out in zip(images, output_files(images, folder), strict=True):
         try:
-            picture = as_picture(image)
+            picture = as_picture(image, predictor.value_range)
         except (UserError, StorageError) as error:
             problems.append(error)
             continue
+        if (black := all_but_black(picture)) is not None:
+            dark.append(f"{image}{black}")
         (detections,) = predictor(picture)
         try:
             shown = draw_prediction(picture, detections, predictor.categories, out, score=score)
@@ -98,6 +120,9 @@ def predict(
                 f"{out}: cannot be written ({error.strerror or error}); choose another --out"
             ) from error
         print(f"{image}: {', '.join(shown) or f'nothing at or above {score}'} → {out}", flush=True)
+    if dark:
+        words = dark_words(len(dark), len(images), dark[0], "--value-range 0 4095")
+        print(f"warning: {words}", file=sys.stderr)
     return problems
 
 
@@ -113,13 +138,15 @@ def output_files(images: Iterable[Path], folder: Path) -> list[Path]:
     images = list(images)
     taken = {_key(image) for image in images}
     files = []
+    last: dict[str, int] = {}
     for image in images:
-        number, name = 1, f"{image.stem}.png"
+        number, name = last.get(image.stem, 1), f"{image.stem}.png"
         while _key(folder / name) in taken or (
             os.path.lexists(folder / name) and not is_prediction(folder / name)
         ):
             number += 1
             name = f"{image.stem}_{number}.png"
+        last[image.stem] = number
         taken.add(_key(folder / name))
         files.append(folder / name)
     return files
@@ -140,4 +167,4 @@ def _score(text: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -1,7 +1,6 @@
 """``python -m megdet_hvd.train``: train a detector, alone or under any launcher."""
 
 import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
+from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import UserError
@@ -216,4 +216,4 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

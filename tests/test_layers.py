@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("megdet_hvd", "errors", "draws", "image_rows"),
-    ("storage", "serialize"),
+    ("megdet_hvd", "errors", "draws", "image_rows", "command"),
+    ("storage", "serialize", "torch_file"),
     ("run_lock",),
     ("schedule",),
     ("config", "cluster", "staging"),
@@ -44,6 +44,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 NO_TORCH = (
     "megdet_hvd",
     "errors",
+    "command",
     "storage",
     "run_lock",
     "draws",

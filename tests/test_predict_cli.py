@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from megdet_hvd.data.given import given_pictures
 from megdet_hvd.predict import main, output_files
 from tests.evaluation.checkpoints import write_checkpoint
 
@@ -112,3 +113,49 @@ def test_help_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "--checkpoint FILE" in done.stdout
+
+
+def test_folders_patterns_and_addresses(tmp_path: Path) -> None:
+    first, second = picture(tmp_path / "a/x.jpg"), picture(tmp_path / "a/y.PNG")
+    odd = picture(tmp_path / "a/b/x[1].jpg")
+    (tmp_path / "a/notes.txt").write_text("no picture")
+    (tmp_path / "empty/below").mkdir(parents=True)
+
+    def given(*words: str) -> tuple[list[Path], str]:
+        found, problems = given_pictures(str(tmp_path / word) for word in words)
+        return found, "; ".join(map(str, problems))
+
+    assert given("a") == ([first, second], "")
+    assert given("a/*.jpg", "a") == ([first, second], ""), "each once"
+    assert given("a/**/*.jpg") == ([odd, first], "")
+    assert given("a/b/x[1].jpg") == ([odd], ""), "a file of that very name"
+    assert given("a/notes.txt", "none.jpg")[0] == [tmp_path / "a/notes.txt", tmp_path / "none.jpg"]
+    found, told = given("*.bmp", "empty", "a/x.jpg")
+    assert found == [first] and "no file fits" in told and "empty/**/*.jpg" in told
+    _, [problem] = given_pictures(["https://a.org/p.jpg?x=1"])
+    assert str(problem).startswith("https://a.org/p.jpg?x=1: is an address") and "curl" in str(
+        problem
+    )
+
+
+def test_a_folder_of_dark_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(tmp_path / "w.pt")
+    (tmp_path / "deep").mkdir()
+    ramp = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    for name in ("1.png", "2.png"):
+        Image.fromarray(ramp).save(tmp_path / "deep" / name)
+    words = ["--checkpoint", str(tmp_path / "w.pt"), "--out", str(tmp_path / "out")]
+    words += ["--device", "cpu", str(tmp_path / "deep")]
+    assert main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.out.count("→") == 2
+    assert captured.err.count("\n") == 1 and "2 of 2 pictures" in captured.err
+    assert "where 4095 is the brightest" in captured.err and "--value-range 0 4095" in captured.err
+    assert main([*words, "--value-range", "0", "4095"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_many_pictures_of_one_name() -> None:
+    images = [Path(f"{k}/x.jpg") for k in range(20_000)]
+    names = [file.name for file in output_files(images, Path("out"))]
+    assert len(set(names)) == len(names) and names[-1] == "x_20000.png"

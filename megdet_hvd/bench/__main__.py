@@ -4,6 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from megdet_hvd.command import leave
+
 MEASUREMENTS = {
     "bn": "what Cross-GPU BN costs beside plain BN, by layer, by step, beside a busy machine",
     "memory": "peak memory and time of a step, with and without recomputation",
@@ -27,4 +29,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -71,7 +71,7 @@ def _measure(options: Any) -> int:
         _start_torch_distributed(world)
     found = PARTS[options.part](world, device, options)
     if world.is_main:
-        options.out.write_text(json.dumps(found))
+        options.out.write_text(json.dumps(found), encoding="utf-8")
     barrier(world, "bench end")
     stop()
     return 0

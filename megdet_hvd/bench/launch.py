@@ -39,4 +39,4 @@ def run_in_ranks(module: str, processes: int, words: Sequence[str]) -> Any:
         code = subprocess.run(command, env=surroundings, stdin=subprocess.DEVNULL).returncode
         if code or not file.exists():
             raise RunError(f"the measurement in {processes} processes failed (exit code {code})")
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ def describe_machine(device: torch.device) -> str:
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name as the system gives it."""
     try:
-        lines = cpuinfo.read_text().splitlines()
+        lines = cpuinfo.read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -25,6 +25,7 @@ from megdet_hvd.checkpoint.naming import (
 from megdet_hvd.checkpoint.zip_check import DamagedFileError, check_sums
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import ReadFile, cannot_read, retried
+from megdet_hvd.torch_file import foreign_classes, harmless_classes, plain_words
 
 VERSION = 1
 """Raised when a reader of the former version could no longer make sense of the file."""
@@ -159,11 +160,13 @@ def _read(path: Path) -> Any:
 
 def _torch_load(path: Path, *, is_zip: bool) -> Any:
     try:
-        with warnings.catch_warnings(), ReadFile(path) as file:
+        with warnings.catch_warnings(), harmless_classes(), ReadFile(path) as file:
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
     except pickle.UnpicklingError as error:
-        if is_zip or "Unsupported" in str(error) or "GLOBAL" in str(error):
+        if classes := foreign_classes(path, error):
+            reason = plain_words(path, classes)
+        elif is_zip or "Unsupported" in str(error) or "GLOBAL" in str(error):
             reason = "it holds objects other than tensors and plain values, which are not loaded"
         else:
             reason = "it is not a file of torch.save, or it is damaged"

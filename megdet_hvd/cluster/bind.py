@@ -16,7 +16,7 @@ def read_numa(system: Path = SYSTEM) -> list[list[int]]:
     nodes = []
     for folder in sorted(system.glob("node/node[0-9]*"), key=lambda path: int(path.name[4:])):
         try:
-            cores = read_cpu_list((folder / "cpulist").read_text())
+            cores = read_cpu_list((folder / "cpulist").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
         if cores:
@@ -27,9 +27,9 @@ def read_numa(system: Path = SYSTEM) -> list[list[int]]:
 def _first_thread(system: Path, core: int) -> int:
     """The lowest number among the hardware threads of a physical core."""
     try:
-        return read_cpu_list((system / f"cpu/cpu{core}/topology/thread_siblings_list").read_text())[
-            0
-        ]
+        return read_cpu_list(
+            (system / f"cpu/cpu{core}/topology/thread_siblings_list").read_text(encoding="utf-8")
+        )[0]
     except (OSError, ValueError, IndexError):
         return core
 

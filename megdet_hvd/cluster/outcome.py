@@ -33,7 +33,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
         OSError: the file can't be written.
     """
     temporary = temporary_beside(path)  # of ranks on several machines, whose numbers may be equal
-    temporary.write_text(json.dumps(asdict(outcome)))
+    temporary.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
     try:
         with suppress(FileExistsError):
             try:
@@ -41,7 +41,7 @@ def write_outcome(path: Path, outcome: Outcome) -> None:
             except FileExistsError:
                 raise
             except OSError:  # a file system without hard links
-                with path.open("x") as file:
+                with path.open("x", encoding="utf-8") as file:
                     file.write(json.dumps(asdict(outcome)))
     finally:
         temporary.unlink()

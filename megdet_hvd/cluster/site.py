@@ -136,7 +136,9 @@ def read_variables(file: Path) -> dict[str, str]:
 
 def _complaints(file: Path, place: Path, text: str) -> list[str]:
     """What the shell says about lines of the file, each with the line it means."""
-    lines = place.read_text(errors="replace").splitlines() if place.is_file() else []
+    lines = (
+        place.read_text(encoding="utf-8", errors="replace").splitlines() if place.is_file() else []
+    )
     found = []
     for line in text.splitlines():
         match = re.match(rf"{re.escape(str(place))}: (?:line (\d+): )?(.*)", line)

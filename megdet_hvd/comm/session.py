@@ -34,7 +34,7 @@ from megdet_hvd.serialize import serializable
 def machine_key() -> tuple[str, str]:
     """What tells two machines apart: host name, and the kernel's boot id where there is one."""
     boot = Path("/proc/sys/kernel/random/boot_id")
-    return socket.gethostname(), boot.read_text().strip() if boot.exists() else ""
+    return socket.gethostname(), boot.read_text(encoding="utf-8").strip() if boot.exists() else ""
 
 
 def start(

@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 
+from megdet_hvd.command import leave
 from megdet_hvd.config.paths import expand_path
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import as_storage_error, is_transient
 
@@ -67,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--no-decode", action="store_true", help="don't open the pictures")
     check.add_argument("--threads", type=_positive, default=None, help="pictures read at a time")
     check.add_argument(
+        "--value-range",
+        nargs=2,
+        type=float,
+        metavar=("BLACK", "WHITE"),
+        help="data.value_range of pictures of more than 8 bits: 0 4095 for a 12-bit camera",
+    )
+    check.add_argument(
         "--first", type=_positive, default=5, help="cases shown of each problem (default 5)"
     )
     check.add_argument(
@@ -109,6 +118,15 @@ def _positive(text: str) -> int:
     return value
 
 
+def _value_range(given: list[float] | None) -> ValueRange:
+    if given is None:
+        return "auto"
+    low, high = given
+    if not low < high:
+        raise UserError(f"--value-range {low:g} {high:g}: give black, then white: 0 4095")
+    return low, high
+
+
 def _check(options: argparse.Namespace) -> int:
     from megdet_hvd.data.check import check_sources, numbers
     from megdet_hvd.data.coco import Purpose
@@ -128,6 +146,7 @@ def _check(options: argparse.Namespace) -> int:
         decode_pictures=not options.no_decode,
         threads=options.threads or len(os.sched_getaffinity(0)),
         progress=_Progress(),
+        value_range=_value_range(options.value_range),
     )
     for source in report.sources:
         print(f"\n{source.annotations}\n  pictures in {source.images}")
@@ -205,4 +224,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch.multiprocessing  # noqa: F401  teaches pipes to hand tensors over in shared memory
 
-from megdet_hvd.data.vitals import Vitals, open_file, vitals
+from megdet_hvd.data.vitals import Idleness, Vitals, open_file, vitals
 from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
 from megdet_hvd.errors import RunError, StorageError, UserError
 
@@ -329,7 +329,7 @@ class Ahead(Iterator[T]):
             self._asked += 1
 
     def _take(self, loader: _Loader[T], number: int) -> T:
-        last, idle_since, warned = loader.vitals(), time.monotonic(), False
+        idle, warned = Idleness(_LOOK_S), False
         while True:
             try:
                 item = loader.done.get(timeout=_LOOK_S)
@@ -338,13 +338,13 @@ class Ahead(Iterator[T]):
                 if now is None and loader.gone() and loader.done.empty():
                     loader.done.put(None)
                     continue
-                if now is None or last is None or now.work != last.work:
-                    last, idle_since, warned = now, time.monotonic(), False
-                idle_s = time.monotonic() - idle_since
+                idle_s = idle.seconds(now, time.monotonic())
                 stopped = now is not None and now.stopped
                 if 0 < self._limit_s * (1 if stopped else STORAGE_LIMITS) <= idle_s:
                     raise self._stuck(loader, number, idle_s, stopped) from None
-                if 0 < self._limit_s <= idle_s and not warned:
+                if idle_s < self._limit_s:
+                    warned = False
+                elif self._limit_s > 0 and not warned:
                     warned = True
                     LOGGER.warning(f"warning: {self._stuck(loader, number, idle_s, stopped)}")
                 continue

@@ -66,6 +66,8 @@ class Batch:
     """Pictures of this batch that could not be decoded, and are missing from it."""
     failed: tuple[str, ...] = field(default=())
     """Why storage did not give up others, which are missing too: nobody may go on without them."""
+    dark: tuple[str, ...] = field(default=())
+    """Files with more than 8 bits a value of which hardly anything is left, and what is known."""
 
     def __len__(self) -> int:
         return len(self.infos)
@@ -78,6 +80,7 @@ class Batch:
             tuple(t.to(device) for t in self.targets),
             self.unreadable,
             self.failed,
+            self.dark,
         )
 
 

@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.annotation_json import LFS_POINTER
 from megdet_hvd.data.coco import Purpose, combine, examine, invalid_note, notes_of
+from megdet_hvd.data.depth import MANY, all_but_black, dark_words
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem
@@ -58,6 +60,7 @@ def check_sources(
     threads: int,
     purpose: Purpose = "train",
     progress: Callable[[int, int], None] = lambda done, total: None,
+    value_range: ValueRange = "auto",
 ) -> Report:
     """Read annotation files as training does and, if asked, decode every picture.
 
@@ -67,26 +70,34 @@ def check_sources(
         threads: pictures decoded at the same time.
         purpose: by which rules: those of training, or those of evaluation.
         progress: told (pictures done, pictures in the file).
+        value_range: as training will have it (``data.value_range``).
 
     Raises:
         StorageError: a file or folder can't be read at the moment.
     """
     examined = examine(sources, keep_empty=purpose == "val", invalid_boxes="stop", purpose=purpose)
-    problems = list(examined.problems)
+    problems, doubts = list(examined.problems), list(examined.doubts)
     reports = []
     for one in examined.located:
         index = combine([one], keep_empty=True, purpose=purpose)
+        index = replace(index, value_range=value_range)
+        dark: list[str] = []
         decoded = 0
         if decode_pictures:
             present = [k for k in range(len(index)) if k not in one.missing and index.widths[k] > 0]
-            unreadable = _decode_all(index, present, threads, progress)
+            unreadable = _decode_all(index, present, threads, progress, dark)
             problems += unreadable
             decoded = len(present) - len(unreadable)
+            if len(dark) >= MANY * decoded > 0:
+                words = dark_words(len(dark), decoded, min(dark))
+                doubts.append(Problem("all but black", str(one.folder), "", words))
         notes = [*notes_of(one, purpose), *_notes(one, index)]
+        if 0 < len(dark) < MANY * decoded:
+            notes.append(dark_words(len(dark), decoded, min(dark)))
         if purpose == "val":  # in training they are a problem
             notes += invalid_note(one, purpose)
         reports.append(SourceReport(one.file.path, one.folder, index, notes, decoded))
-    return Report(reports, problems, examined.doubts)
+    return Report(reports, problems, doubts)
 
 
 def numbers(index: ImageIndex) -> list[str]:
@@ -108,12 +119,20 @@ def numbers(index: ImageIndex) -> list[str]:
 
 
 def _decode_all(
-    index: ImageIndex, positions: list[int], threads: int, progress: Callable[[int, int], None]
+    index: ImageIndex,
+    positions: list[int],
+    threads: int,
+    progress: Callable[[int, int], None],
+    dark: list[str],
 ) -> list[Problem]:
+    """Pictures that can't be decoded; the files of those that are all but black go to ``dark``."""
+
     def fault(position: int) -> Problem | None:
         size = (int(index.widths[position]), int(index.heights[position]))
         try:
-            decode(index.file(position), size)
+            black = all_but_black(decode(index.file(position), size, index.value_range))
+            if black is not None:
+                dark.append(f"{index.file(position)}{black}")
         except UnreadablePicture as error:
             where = f"image {index.given_id(position)!r}"
             file = index.file(position)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from megdet_hvd.data.batch import Batch, ImageInfo, Target, Unreadable
+from megdet_hvd.data.depth import all_but_black
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import (
     Augmentation,
@@ -83,17 +84,20 @@ def load_batch(
     targets: list[Target] = []
     unreadable: list[Unreadable] = []
     failed: list[str] = []
+    dark: list[str] = []
     for position, epoch in pictures:
         record = index.record(position)
         annotated = (record.width, record.height)
         try:
-            picture = decode(record.file, annotated)
+            picture = decode(record.file, annotated, index.value_range)
         except UnreadablePicture as error:
             unreadable.append(Unreadable(str(record.file), str(error)))
             continue
         except StorageError as error:
             failed.append(str(error))
             continue
+        if (black := all_but_black(picture)) is not None:
+            dark.append(f"{record.file}{black}")
         draw = transform.draw(epoch, record.source, record.image_id)
         size = resized_size(*annotated, draw.min_size, transform.max_size)
         resized = resize(picture, size)
@@ -116,7 +120,14 @@ def load_batch(
             if draw.flip:
                 boxes = flip_boxes(boxes, size[0])
             targets.append(Target(torch.from_numpy(boxes), torch.from_numpy(record.labels.copy())))
-    return Batch(canvas(pixels), tuple(infos), tuple(targets), tuple(unreadable), tuple(failed))
+    return Batch(
+        canvas(pixels),
+        tuple(infos),
+        tuple(targets),
+        tuple(unreadable),
+        tuple(failed),
+        tuple(dark),
+    )
 
 
 def canvas(pictures: Sequence[Pixels]) -> torch.Tensor:

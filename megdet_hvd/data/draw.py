@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from megdet_hvd.data.fonts import font, shown_names
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import UnreadablePicture, decode, resized_size
 
@@ -58,18 +59,18 @@ def draw_ground_truth(index: ImageIndex, position: int) -> Image.Image:
     """
     width, height = int(index.widths[position]), int(index.heights[position])
     size = resized_size(width, height, TILE, TILE)
-    picture = decode(index.file(position), (width, height)).resize(size)
+    picture = decode(index.file(position), (width, height), index.value_range).resize(size)
     pencil = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(11)
+    names = shown_names(index.categories)
     for row in index.shown_rows(position):
         scale = np.asarray([size[0] / width, size[1] / height] * 2)
         x1, y1, x2, y2 = (index.boxes[row] * scale).tolist()
         label = int(index.labels[row])
         crowd = bool(index.crowds[row])
         colour = (255, 255, 255) if crowd else COLOURS[(label - 1) % len(COLOURS)]
-        name = index.categories[label - 1] + (" (crowd)" if crowd else "")
+        name = names[label - 1] + (" (crowd)" if crowd else "")
         pencil.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=colour, width=2)
         corner = (x1 + 2, max(y1 - 12, 0))
-        pencil.rectangle(pencil.textbbox(corner, name, font=font), fill=(0, 0, 0))
-        pencil.text(corner, name, fill=colour, font=font)
+        pencil.rectangle(pencil.textbbox(corner, name, font=font(11, name)), fill=(0, 0, 0))
+        pencil.text(corner, name, fill=colour, font=font(11, name))
     return picture

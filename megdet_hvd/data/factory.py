@@ -1,7 +1,7 @@
 """From the configuration to the training and validation pictures."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.coco import read_sources, require_same_categories
@@ -39,6 +39,7 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
     train = read_sources(
         train_sources, keep_empty=config.keep_empty, invalid_boxes=config.invalid_boxes
     )
+    train = replace(train, value_range=config.value_range)
     if not val_sources:
         return DataSets(train, None)
     val = _validation(config, val_sources, train.category_ids)
@@ -70,13 +71,14 @@ def _validation(
     config: DataConfig, sources: list[Source], categories: Collection[Id] = ()
 ) -> ImageIndex:
     # Pictures without boxes always count in evaluation: a detection there is a false one.
-    return read_sources(
+    val = read_sources(
         sources,
         keep_empty=True,
         invalid_boxes=config.invalid_boxes,
         purpose="val",
         categories=categories,
     )
+    return replace(val, value_range=config.value_range)
 
 
 def _sources(

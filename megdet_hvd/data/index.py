@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.ids import Id
 
 
@@ -96,6 +97,8 @@ class ImageIndex:
     """What was left out on reading, in words for the log."""
     doubts: tuple[str, ...] = ()
     """What looks wrong with the files, in words for the log."""
+    value_range: ValueRange = "auto"
+    """Black and white of pictures of more than 8 bits, as `decode` wants it."""
 
     def __len__(self) -> int:
         return len(self.file_names)

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
+from megdet_hvd.config.sections.data import ValueRange
+from megdet_hvd.data.depth import UnknownRange, has_deep_colour, is_deep, mark_deep, to_eight_bits
 from megdet_hvd.data.formats import open_picture
+from megdet_hvd.data.large import TooLarge, any_size, check_size, refuse_pipe
+from megdet_hvd.data.orientation import upright
 from megdet_hvd.draws import draw_key
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
@@ -23,41 +27,51 @@ class UnreadablePicture(Exception):
     """A picture that cannot be decoded, or isn't the picture that was annotated."""
 
 
-def decode(file: Path, annotated_size: tuple[int, int] | None = None) -> Image.Image:
+@any_size()
+def decode(
+    file: Path,
+    annotated_size: tuple[int, int] | None = None,
+    value_range: ValueRange = "auto",
+) -> Image.Image:
     """A picture as upright 8-bit RGB, whatever its file holds.
 
-    Grey, palette and CMYK become RGB; alpha is dropped; 16-bit grey keeps its upper 8 bits.
+    Grey, palette and CMYK become RGB; alpha is dropped; see :func:`to_rgb` for more than 8 bits.
     EXIF orientation is applied, unless the annotated width and height fit only the raw pixels:
     then the boxes were drawn on those, and they are left as stored.
 
     Args:
         file: the picture.
         annotated_size: width and height that the annotation gives, pixels.
+        value_range: black and white of pictures of more than 8 bits (``data.value_range``).
 
     Raises:
-        UnreadablePicture: it cannot be decoded, or neither way of holding it has that size.
+        UnreadablePicture: it cannot be decoded, is too large, or neither way of holding it has
+            that size.
         StorageError: the file can't be read at the moment, which says nothing of the picture.
     """
     content = _content(file)
     try:
         with open_picture(BytesIO(content)) as opened:
+            check_size(opened.size)
+            deep_colour = has_deep_colour(opened)
             opened.load()
-            upright = ImageOps.exif_transpose(opened)
-            picture = upright
-            if annotated_size is not None and upright.size != annotated_size:
+            picture = upright(opened)
+            if annotated_size is not None and picture.size != annotated_size:
                 if opened.size != annotated_size:
                     raise UnreadablePicture(
-                        f"it is {upright.width}×{upright.height} pixels, but annotated as "
+                        f"it is {picture.width}×{picture.height} pixels, but annotated as "
                         f"{annotated_size[0]}×{annotated_size[1]}"
                     )
-                picture = opened.copy()
-            return to_rgb(picture)
+                picture = opened
+            return to_rgb(picture, value_range, deep_colour=deep_colour)
     except UnreadablePicture:
         raise
+    except (UnknownRange, TooLarge) as error:
+        raise UnreadablePicture(str(error)) from error
     except MemoryError:
         raise
-    except UnidentifiedImageError:
-        raise UnreadablePicture("it is no picture, or of a format that is not known") from None
+    except UnidentifiedImageError as error:
+        raise UnreadablePicture(str(error)) from None
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
 
@@ -65,23 +79,43 @@ def decode(file: Path, annotated_size: tuple[int, int] | None = None) -> Image.I
 def _content(file: Path) -> bytes:
     """The file's bytes, read before anything decodes them: decoders' errors are not the disk's."""
     try:
+        refuse_pipe(file)
         return retried(file.read_bytes)
+    except ValueError as error:
+        raise UnreadablePicture(str(error)) from error
     except OSError as error:
         if is_transient(error):
             raise cannot_read(file, error) from error
         raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
 
 
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow picture as 8-bit RGB."""
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion clips at 255
-        grey = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((np.clip(grey, 0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+def to_rgb(
+    picture: Image.Image, value_range: ValueRange = "auto", *, deep_colour: bool = False
+) -> Image.Image:
+    """Any Pillow picture as 8-bit RGB of its own memory.
+
+    Args:
+        picture: what Pillow opened.
+        value_range: black and white of grey values of more than 8 bits, see
+            :func:`megdet_hvd.data.depth.to_eight_bits`.
+        deep_colour: the file held 16-bit colours, of which Pillow took the upper 8 bits.
+
+    Raises:
+        UnknownRange: its values don't fit, or they are colours, which no range can be given for.
+    """
+    if is_deep(picture):
+        return to_eight_bits(picture, value_range)
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+    found = picture.copy() if picture.mode == "RGB" else picture.convert("RGB")
+    if deep_colour:
+        if value_range not in ("auto", (0, 65535)):
+            raise UnknownRange(
+                "it holds 16-bit colours, which are read as 0…65535 whatever data.value_range "
+                "says; convert it to 8-bit colours, or to 16-bit grey"
+            )
+        mark_deep(found)
+    return found
 
 
 def resized_size(width: int, height: int, min_size: int, max_size: int) -> tuple[int, int]:

@@ -43,6 +43,29 @@ def vitals(process: int, thread: int | None = None) -> Vitals | None:
     return Vitals(state, (int(user) + int(system), read))
 
 
+class Idleness:
+    """How long somebody has done nothing, as one who looks every now and then sees it.
+
+    A batch system may stop a whole job and let it go on an hour later. Then nobody has been idle
+    for an hour: between two looks, no more than twice the usual time counts.
+    """
+
+    def __init__(self, look_s: float) -> None:
+        """``look_s``: the usual time between two looks."""
+        self._look_s = look_s
+        self._before: tuple[Vitals | None, float] | None = None
+        self._idle_s = 0.0
+
+    def seconds(self, now: Vitals | None, time_s: float) -> float:
+        """Without any work done, by now. None, which tells nothing, is no sign of idleness."""
+        before, self._before = self._before, (now, time_s)
+        if now is None or before is None or before[0] is None or before[0].work != now.work:
+            self._idle_s = 0.0
+        else:
+            self._idle_s += min(time_s - before[1], 2 * self._look_s)
+        return self._idle_s
+
+
 def open_file(process: int, files: Sequence[str]) -> str | None:
     """The one of these files that a process has open; None: none, or it can't be told."""
     wanted = {os.path.realpath(file): file for file in files}

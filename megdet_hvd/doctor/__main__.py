@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from megdet_hvd.command import leave
 from megdet_hvd.doctor.gather import gather
 from megdet_hvd.doctor.verdict import can_run, judge, report
 
@@ -31,4 +32,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

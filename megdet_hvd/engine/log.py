@@ -97,7 +97,7 @@ def borrowed_log(rank: int) -> Iterator[None]:
 def log_to_file(path: Path) -> None:
     """Copy rank 0's log, with the time, to the run folder."""
     try:
-        handler = _RunLog(path)
+        handler = _RunLog(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         _log_lost(path, error)
         return

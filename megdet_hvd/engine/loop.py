@@ -32,6 +32,10 @@ class Step:
     """Learning rate it was taken with."""
     wait_s: float
     """Time spent waiting for pictures."""
+    read: int = 0
+    """Pictures that this rank read for it."""
+    dark: tuple[str, ...] = ()
+    """Those of them that are all but black, see :mod:`megdet_hvd.data.depth`."""
 
 
 def share_of_mean(losses: dict[str, Tensor], global_batch: int, world_size: int) -> Tensor:
@@ -91,7 +95,8 @@ def train_steps(
         status = message.read(iteration + 1, describe_images(batches))
         apply_gradients(detector, optimizer, scaler, config, world, iteration + 1)
         iteration += 1
-        yield Step(iteration, status, rate, wait_s)
+        dark = tuple(file for batch in batches for file in batch.dark)
+        yield Step(iteration, status, rate, wait_s, sum(map(len, batches)), dark)
 
 
 def apply_gradients(

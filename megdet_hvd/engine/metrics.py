@@ -51,7 +51,7 @@ class Metrics:
             record = {"kind": kind, "iteration": iteration, **values}
             line = json.dumps(_plain(record)) + "\n"
             before, self._torn = "\n" if self._torn else "", True
-            with self._file.open("a") as file:
+            with self._file.open("a", encoding="utf-8") as file:
                 file.write(before + line)
             self._torn = False
         if self._writer is None:

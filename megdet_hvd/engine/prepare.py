@@ -8,7 +8,7 @@ import torch
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.checkpoint.naming import list_checkpoints
+from megdet_hvd.checkpoint.naming import find_checkpoint, list_checkpoints
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
@@ -16,6 +16,7 @@ from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
@@ -166,7 +167,7 @@ def prepare_run(
             pretrained=not resume,
         )
         weights = None if resume else config.model.init_from
-        new_layers = [] if weights is None else init_from(detector, weights)
+        new_layers = [] if weights is None else init_from(detector, weights_file(weights))
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)
@@ -207,6 +208,21 @@ def prepare_run(
     for layer in new_layers:
         LOGGER.info(f"newly initialised, as model.init_from does not fit it: {layer}")
     return run
+
+
+def weights_file(wanted: str) -> str:
+    """``model.init_from``, where a run folder stands for its latest checkpoint.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    path = expand_path(wanted, "model.init_from")
+    if not path.is_dir():
+        return wanted
+    try:
+        return str(find_checkpoint(path))
+    except UserError as error:
+        raise UserError(f"model.init_from={error}") from error
 
 
 def _same_weights(run: Run) -> None:

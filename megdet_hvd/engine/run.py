@@ -10,6 +10,7 @@ from megdet_hvd.comm import stopping
 from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
+from megdet_hvd.engine.dark import DarkPictures
 from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.loop import Step, train_steps
@@ -62,6 +63,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         limit_s=config.watchdog.seconds,
     )
     skipped = 0
+    dark = DarkPictures()
     with closing(progress), _at_stake(run):
         if evaluations is not None:
             began = time.monotonic()
@@ -74,6 +76,8 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             ending.note(iteration=run.iteration)
             skipped += step.status.skipped
             _count(run, step, progress, metrics, skipped)
+            if world.is_main:
+                dark.count(step.iteration, step.read, step.dark)
             began = time.monotonic()
             if step.status.stop:
                 run.stopped = _agreed_reason(run)

@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.data.collate import canvas
+from megdet_hvd.data.depth import UnknownRange
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.loader import eval_transform
+from megdet_hvd.data.orientation import upright
 from megdet_hvd.data.transforms import UnreadablePicture, decode, resize, resized_size, to_rgb
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.device import autocast, pick_device
@@ -42,6 +45,8 @@ class Predictor:
         """Label k has the id ``category_ids[k - 1]`` in annotation files."""
         self._transform = eval_transform(data)
         self._precision = precision
+        self.value_range: ValueRange = data.value_range
+        """Black and white of pictures of more than 8 bits, as in training."""
 
     def __call__(self, images: Picture | Sequence[Picture]) -> list[Detections]:
         """Detections of each picture, on the CPU, best first, in pixels of the upright picture.
@@ -63,7 +68,7 @@ class Predictor:
         results = []
         with evaluating(self.detector), autocast(self._precision, device):
             for image in images:
-                batch = self._batch(as_picture(image)).to(device)
+                batch = self._batch(as_picture(image, self.value_range)).to(device)
                 (found,) = self.detector(batch)
                 results.append(
                     Detections(
@@ -112,8 +117,13 @@ def load_detector(
     )
 
 
-def as_picture(image: Picture) -> Image.Image:
-    """Any accepted kind of picture as upright 8-bit RGB."""
+def as_picture(image: Picture, value_range: ValueRange = "auto") -> Image.Image:
+    """Any accepted kind of picture as upright 8-bit RGB.
+
+    Raises:
+        UserError: a file that can't be decoded, or values that don't fit ``value_range``.
+        TypeError: something else than a picture was given.
+    """
     if isinstance(image, Tensor):
         if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
             raise TypeError(
@@ -122,14 +132,17 @@ def as_picture(image: Picture) -> Image.Image:
             )
         return Image.fromarray(image.cpu().permute(1, 2, 0).contiguous().numpy())
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image))
+        try:
+            return to_rgb(upright(image), value_range)
+        except UnknownRange as error:
+            raise UserError(f"the picture given: {error}") from error
     if not isinstance(image, str | os.PathLike):
         raise TypeError(f"a picture is a path, a Pillow picture or a tensor, not {type(image)}")
     file = Path(image)
     if file.is_dir():
-        raise UserError(f"{file}: is a folder; name the pictures in it ({file}/*)")
+        raise UserError(f"{file}: is a folder; give the pictures in it, one by one or as a list")
     try:
-        return decode(file)
+        return decode(file, None, value_range)
     except UnreadablePicture as error:
         reason = "no such file" if not file.exists() else str(error)
         raise UserError(f"{file}: cannot be decoded ({reason}); give a picture file") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.cli import add_config_option, make_parser, parse
+from megdet_hvd.command import leave
 
 SIDES = ("ours", "torchvision")
 COLOURS = {"ours": "tab:blue", "torchvision": "tab:red"}
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for runs and results")
     arguments = parse(parser, argv)
     record = arguments.out / "results.json"
-    results: Results = json.loads(record.read_text()) if record.exists() else {}
+    results: Results = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
     given = [] if arguments.config is None else ["--config", str(arguments.config)]
     for seed in arguments.seeds:
         for side in SIDES:
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"error: {name} could not be trained", file=sys.stderr)
                 return 1
             results[name] = evaluations(arguments.out / stamp / "metrics.jsonl")
-            record.write_text(json.dumps(results, indent=1) + "\n")
+            record.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     for line in table(results, arguments.seeds):
         print(line)
     draw(results, arguments.out / "curves.png")
@@ -63,7 +64,7 @@ def side_command(side: str, processes: int) -> list[str]:
 
 def evaluations(metrics: Path) -> list[dict[str, Any]]:
     """Epoch and AP of each evaluation of a run."""
-    records = [json.loads(line) for line in metrics.read_text().splitlines()]
+    records = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     kept = ("epoch", "AP", "AP50", "AP75")
     return [{key: r[key] for key in kept} for r in records if r["kind"] == "eval"]
 
@@ -119,4 +120,4 @@ def draw(results: Mapping[str, list[dict[str, Any]]], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

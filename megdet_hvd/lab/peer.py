@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cli import add_config_option, make_parser, parse
+from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import StorageError, UserError
@@ -154,4 +155,4 @@ def train_peer(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

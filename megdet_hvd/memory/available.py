@@ -32,7 +32,7 @@ def _ram() -> int:
 def own_cgroup(membership: Path = Path("/proc/self/cgroup")) -> Path | None:
     """The folder of this process's control group (version 2); None where there is none."""
     try:
-        lines = membership.read_text().splitlines()
+        lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     names = [line.removeprefix("0::") for line in lines if line.startswith("0::")]
@@ -47,9 +47,9 @@ def room_in_cgroup(group: Path) -> int:
     room = 2**62
     for folder in (group, *group.parents):
         try:
-            limit = (folder / "memory.max").read_text().strip()
-            taken = int((folder / "memory.current").read_text())
-            fields = (folder / "memory.stat").read_text().splitlines()
+            limit = (folder / "memory.max").read_text(encoding="utf-8").strip()
+            taken = int((folder / "memory.current").read_text(encoding="utf-8"))
+            fields = (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError):
             continue
         if limit != "max":

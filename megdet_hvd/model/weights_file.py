@@ -11,6 +11,7 @@ from torch import Tensor
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.storage import ReadFile, cannot_read, is_transient, retried
+from megdet_hvd.torch_file import first_line, foreign_classes, harmless_classes, plain_words
 
 UNREADABLE = (
     pickle.UnpicklingError,
@@ -47,11 +48,14 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
             return torch.load(file, map_location="cpu", weights_only=True)  # type: ignore[arg-type]
 
     try:
-        content = retried(load)
+        with harmless_classes():
+            content = retried(load)
     except UNREADABLE as e:
         if isinstance(e, OSError) and is_transient(e):
             raise cannot_read(f"{setting}={path}", e) from e
-        reason = str(e).strip().split("\n")[0][:200]
+        if isinstance(e, pickle.UnpicklingError) and (classes := foreign_classes(path, e)):
+            raise UserError(f"{setting}={path}: {plain_words(path, classes)}") from e
+        reason = first_line(e)
         raise UserError(
             f"{setting}={path}: not a readable PyTorch weights file ({reason}); "
             "give a file that holds only a state dict, or copy it again if it is damaged"

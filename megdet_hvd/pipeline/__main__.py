@@ -1,11 +1,11 @@
 """``mpirun -np N python -m megdet_hvd.pipeline``: prepare data, train, and evaluate alongside."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
 from megdet_hvd.cli import parse_train_arguments
 from megdet_hvd.cluster.rank_log import redirect_output
+from megdet_hvd.command import leave
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
@@ -27,4 +27,4 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -39,6 +39,8 @@ class Entry:
     """Name of the smaller copy; empty: training reads the file itself."""
     copy_bytes: int = 0
     """Size of the smaller copy."""
+    value_range: str = ""
+    """Black and white that the smaller copy was made with; empty: those of its format."""
 
     @property
     def scaled(self) -> bool:

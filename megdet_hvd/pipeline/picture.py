@@ -9,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
@@ -54,20 +55,30 @@ def see(file: Path) -> Seen | None:
 
 
 def expected(
-    seen: Seen, size: tuple[int, int], max_side: int | None, position: int, file: Path
+    seen: Seen,
+    size: tuple[int, int],
+    max_side: int | None,
+    position: int,
+    file: Path,
+    value_range: ValueRange = "auto",
 ) -> Entry:
     """What will be known of a picture, its copy's size aside, if it is sound."""
     kept = kept_size(*size, max_side)
-    return Entry(*seen, *size, *kept, "" if kept == size else copy_name(position, file))
+    shown = "" if value_range == "auto" else f"{value_range[0]:g} {value_range[1]:g}"
+    copy = "" if kept == size else copy_name(position, file)
+    return Entry(*seen, *size, *kept, copy, value_range=shown)
 
 
-def prepare_picture(file: Path, wanted: Entry, folder: Path) -> Entry | Problem:
+def prepare_picture(
+    file: Path, wanted: Entry, folder: Path, value_range: ValueRange = "auto"
+) -> Entry | Problem:
     """Read a picture through, and make its smaller copy; what is known of it now, or its problem.
 
     Args:
         file: the picture.
         wanted: what :func:`expected` says of it.
         folder: of smaller copies.
+        value_range: ``data.value_range``, which the smaller copy is made with.
 
     Raises:
         OSError: the copy can't be written.
@@ -76,7 +87,7 @@ def prepare_picture(file: Path, wanted: Entry, folder: Path) -> Entry | Problem:
     """
     size = wanted.width, wanted.height
     try:
-        picture = decode(file, size)
+        picture = decode(file, size, value_range)
     except UnreadablePicture as error:
         return Problem("unreadable picture", str(file), "", str(error))
     if see(file) != (wanted.file_bytes, wanted.modified_ns):

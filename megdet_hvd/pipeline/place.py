@@ -37,7 +37,7 @@ def content_digest(source: Source, index: ImageIndex) -> str:
     digest = hashlib.sha256()
     with source.annotations.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
-    words = [index.file_names, index.categories, index.category_ids]
+    words = [index.file_names, index.categories, index.category_ids, index.value_range]
     digest.update(json.dumps(words).encode())
     arrays = (index.image_ids, index.widths, index.heights, index.offsets, index.labels)
     for array in (*arrays, index.crowds, index.areas, index.raw_boxes):

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -170,7 +170,9 @@ def _prepare_source(
         )[0]
         assert known is not None, "rank 0 looks"
         wanted = [
-            None if one is None else expected(one, size, max_side, position, index.file(position))
+            None
+            if one is None
+            else expected(one, size, max_side, position, index.file(position), index.value_range)
             for position, (one, size) in enumerate(zip(seen, _sizes(index), strict=True))
         ]
         found = _share_out(index, wanted, known, meeting, world)
@@ -191,6 +193,7 @@ def _read(
             invalid_boxes=config.data.invalid_boxes,
             purpose=purpose,
         )
+        index = replace(index, value_range=config.data.value_range)
         try:
             return index, content_digest(source, index)
         except OSError as error:
@@ -279,7 +282,7 @@ def _share_out(
             taken = take_over(other, known.similar / COPIES, entry, copies)
             if taken is not None:
                 return position, taken, False, False
-        done = prepare_picture(file, entry, copies)
+        done = prepare_picture(file, entry, copies, index.value_range)
         go_outside("preparing data")  # anew for each picture: a share may take long in all
         return position, done, True, isinstance(done, Problem)
 
@@ -311,7 +314,7 @@ def _share_out(
 def _same(known: Entry | None, wanted: Entry) -> bool:
     """Whether what is known is of the same file, and for the same use."""
 
-    def facts(entry: Entry) -> tuple[int, ...]:
+    def facts(entry: Entry) -> tuple[int | str, ...]:
         return (
             entry.file_bytes,
             entry.modified_ns,
@@ -319,6 +322,7 @@ def _same(known: Entry | None, wanted: Entry) -> bool:
             entry.height,
             entry.kept_width,
             entry.kept_height,
+            entry.value_range if wanted.scaled else "",
         )
 
     return known is not None and facts(known) == facts(wanted)

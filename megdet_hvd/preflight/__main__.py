@@ -5,11 +5,11 @@ one word: ``srun --mpi=pmix python -m megdet_hvd.preflight --config configs/coco
 """
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import parse_train_arguments
+from megdet_hvd.command import leave
 
 if TYPE_CHECKING:
     from megdet_hvd.comm.world import World
@@ -65,4 +65,4 @@ def preflight_in_world(plan: "Plan", world: "World") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -1,6 +1,7 @@
 """Whether this rank can read the data: annotation files, and a few pictures of its own share."""
 
 from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.first_names import first_names
 from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.source import Source, expand_source
@@ -26,7 +27,7 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
     for configured in (*config.train, *config.val):
         try:
             source = expand_source(configured)
-            count, problem = _read(source, rank, size)
+            count, problem = _read(source, rank, size, config.value_range)
         except UserError as error:
             return read, str(error)
         read += count
@@ -35,7 +36,7 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
     return read, None
 
 
-def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
+def _read(source: Source, rank: int, size: int, value_range: ValueRange) -> tuple[int, str | None]:
     try:
         names = first_names(source.annotations, _FIRST)
     except OSError as error:
@@ -56,7 +57,7 @@ def _read(source: Source, rank: int, size: int) -> tuple[int, str | None]:
         if found is None:
             return count, f"{file}: no such file"
         try:
-            decode(file)
+            decode(file, value_range=value_range)
         except UnreadablePicture as error:
             return count, f"{file}: {error}"
     return min(PICTURES, len(share[::step])), None

@@ -2,12 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from megdet_hvd.data.fonts import font
 from megdet_hvd.report.colours import Colour, text_colour
 
 Rectangle = tuple[float, float, float, float]
@@ -25,15 +23,6 @@ class DrawnBox:
     """The label; none is drawn for an empty text."""
     width: float = 1.0
     """Multiplies the thickness of the frame."""
-
-
-@lru_cache
-def font(size: int) -> Any:
-    """A font that has more than ASCII (DejaVu Sans, which matplotlib brings), pixels high."""
-    import matplotlib
-
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(file), size)
 
 
 def draw_boxes(
@@ -68,7 +57,10 @@ def draw_boxes(
     for item, place in reversed(places):
         draw.rectangle(place, fill=item.colour)
         draw.text(
-            (place[0] + 2, place[1] + 1), item.text, text_colour(item.colour), font=font(size)
+            (place[0] + 2, place[1] + 1),
+            item.text,
+            text_colour(item.colour),
+            font=font(size, item.text),
         )
     return drawn
 
@@ -80,7 +72,7 @@ def _label_place(
     picture: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> Rectangle:
-    width = draw.textlength(item.text, font=font(size)) + 4
+    width = draw.textlength(item.text, font=font(size, item.text)) + 4
     height = round(size * 1.25) + 2
     x1, y1, x2, y2 = item.box
     candidates = [

@@ -9,9 +9,10 @@ from PIL import Image, ImageDraw
 
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.data.batch import Detections
+from megdet_hvd.data.fonts import font, shown_names
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import UnreadablePicture, decode
-from megdet_hvd.report.boxes import DrawnBox, draw_boxes, font
+from megdet_hvd.report.boxes import DrawnBox, draw_boxes
 from megdet_hvd.report.colours import class_colour, text_colour
 
 CELL = 400
@@ -49,7 +50,9 @@ def draw_detections(
     positions.sort(key=lambda p: index.aspects[p])  # rows of like height
     pairs = [_pair(index, position, detections[position], score) for position in positions]
     shown = sorted({label for _, labels in pairs for label in labels})
-    sheet = _sheet([pair for pair, _ in pairs], [index.categories[k - 1] for k in shown], shown)
+    sheet = _sheet(
+        [pair for pair, _ in pairs], [shown_names(index.categories)[k - 1] for k in shown], shown
+    )
     title = f"left: ground truth · right: detections with score ≥ {score:.2f}"
     sheet = _with_title(sheet, f"{heading} · {title}" if heading else title)
     buffer = BytesIO()
@@ -78,7 +81,7 @@ def _pair(
     record = index.record(position)
     size = (record.width, record.height)
     try:
-        picture = decode(record.file, size)
+        picture = decode(record.file, size, index.value_range)
     except UnreadablePicture:
         picture = Image.new("RGB", size, (60, 60, 60))
     scale = CELL / max(size)
@@ -87,10 +90,11 @@ def _pair(
     truth = _true_boxes(index, position, scale)
     kept = [k for k in range(len(found.scores)) if float(found.scores[k]) >= score]
     many = len(kept) > _NAMED
+    names = shown_names(index.categories)
     detected = []
     for k in kept:
         label, value = int(found.labels[k]), float(found.scores[k])
-        text = f"{value:.2f}" if many else f"{index.categories[label - 1]} {value:.2f}"
+        text = f"{value:.2f}" if many else f"{names[label - 1]} {value:.2f}"
         box = tuple(float(v) * scale for v in found.boxes[k])
         detected.append(DrawnBox((box[0], box[1], box[2], box[3]), class_colour(label), text))
     right = draw_boxes(picture, detected, font_size=12)
@@ -108,9 +112,10 @@ def _pair(
 def _true_boxes(index: ImageIndex, position: int, scale: float) -> list[DrawnBox]:
     rows = index.shown_rows(position)
     boxes = []
+    names = shown_names(index.categories)
     for row in sorted(rows, key=lambda row: index.areas[row]):  # small ones on top
         label = int(index.labels[row])
-        name = index.categories[label - 1]
+        name = names[label - 1]
         x1, y1, x2, y2 = (float(v) * scale for v in index.boxes[row])
         if index.crowds[row]:
             boxes.append(DrawnBox((x1, y1, x2, y2), _CROWD, f"{name} (crowd)", 0.5))
@@ -155,7 +160,7 @@ def _legend(names: Sequence[str], labels: Sequence[int], width: int) -> Image.Im
     height, places, left, top = _TEXT + 8, [], 0.0, 0
     measure = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     for name in names:
-        needed = measure.textlength(name, font=font(_TEXT)) + 12
+        needed = measure.textlength(name, font=font(_TEXT, name)) + 12
         if left and left + needed > width:
             left, top = 0.0, top + height + 4
         places.append((left, top, left + needed))
@@ -165,7 +170,7 @@ def _legend(names: Sequence[str], labels: Sequence[int], width: int) -> Image.Im
     for name, label, (start, line, end) in zip(names, labels, places, strict=True):
         colour = class_colour(label)
         draw.rectangle((start, line, end, line + height), fill=colour)
-        draw.text((start + 6, line + 3), name, text_colour(colour), font=font(_TEXT))
+        draw.text((start + 6, line + 3), name, text_colour(colour), font=font(_TEXT, name))
     return legend
 
 

@@ -9,6 +9,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.data.batch import Detections
+from megdet_hvd.data.fonts import shown_names
 from megdet_hvd.report.boxes import DrawnBox, draw_boxes
 from megdet_hvd.report.colours import class_colour
 
@@ -57,7 +58,7 @@ def draw_prediction(
         score: detections below it are left out.
 
     Returns:
-        What was drawn, as text, best first: ``dog 0.98``.
+        What was drawn, as text, best first: ``dog 0.98``; with its name in any case.
 
     Raises:
         OSError: the file can't be written.
@@ -66,7 +67,8 @@ def draw_prediction(
     if scale > 1:
         size = (round(picture.width * scale), round(picture.height * scale))
         picture = picture.resize(size, Image.Resampling.BICUBIC)
-    drawn = []
+    drawn, told = [], []
+    names = shown_names(categories)
     columns = zip(
         detections.boxes.tolist(),
         detections.scores.tolist(),
@@ -76,9 +78,10 @@ def draw_prediction(
     for box, value, label in columns:
         if value >= score:
             x1, y1, x2, y2 = (side * scale for side in box)
-            text = f"{categories[label - 1]} {value:.2f}"
+            text = f"{names[label - 1]} {value:.2f}"
             drawn.append(DrawnBox((x1, y1, x2, y2), class_colour(label), text))
+            told.append(f"{categories[label - 1]} {value:.2f}")
     buffer = BytesIO()
     draw_boxes(picture, drawn).save(buffer, "PNG", pnginfo=_signed())
     write_bytes(out, buffer.getvalue())
-    return [item.text for item in drawn]
+    return told

@@ -13,7 +13,7 @@ FILE = "jobs.jsonl"
 def append(folder: Path, event: str, **values: Any) -> None:
     """Add a line. Raises OSError."""
     line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
-    with (folder / FILE).open("a") as file:
+    with (folder / FILE).open("a", encoding="utf-8") as file:
         file.write(f"{line}\n")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from megdet_hvd.command import leave
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.staging.stage import Staged, stage_data, stage_environment
 
@@ -85,4 +86,4 @@ def line(kind: str, staged: Staged) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

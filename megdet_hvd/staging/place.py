@@ -37,7 +37,7 @@ def locked(
         StorageError: its disk is full, or fails for the moment.
     """
     try:
-        file = (own_folders(shared, *inside) / f".{name}.lock").open("a")
+        file = (own_folders(shared, *inside) / f".{name}.lock").open("a", encoding="utf-8")
     except OSError as error:
         raise cannot_keep(
             f"{error.filename or shared}: can't be written",
@@ -57,7 +57,7 @@ def locked(
 def write_mark(place: Path, files: dict[str, int]) -> None:
     """Say that the copy is whole, on disk before it is visible."""
     partial = place / f"{MARK}.partial"
-    with partial.open("w") as file:
+    with partial.open("w", encoding="utf-8") as file:
         json.dump(files, file)
         file.flush()
         os.fsync(file.fileno())
@@ -67,7 +67,7 @@ def write_mark(place: Path, files: dict[str, int]) -> None:
 def is_whole(place: Path) -> bool:
     """Whether the mark is there and every file that it lists has its size still."""
     try:
-        files = json.loads(retried((place / MARK).read_text))
+        files = json.loads(retried(lambda: (place / MARK).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return False
     return isinstance(files, dict) and not missing(place, files)

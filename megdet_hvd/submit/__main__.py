@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.sbatch_options import read_options
+from megdet_hvd.command import leave
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import as_storage_error
 from megdet_hvd.submit.check import Request, check, follow_words, job_environment
@@ -99,4 +100,4 @@ def _root() -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main)

@@ -1,6 +1,8 @@
+import argparse
 import os
 import pickle
 import random
+import shlex
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from megdet_hvd.checkpoint.file import load_checkpoint, read_torch_file, save_checkpoint
 from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.errors import UserError
+from megdet_hvd.model.weights_file import read_weights
 from tests.pool import on_ranks
 
 
@@ -208,3 +211,40 @@ def test_an_error_at_the_very_end_leaves_the_old_file(
     monkeypatch.undo()
     assert load_checkpoint(path)["iteration"] == 5
     assert os.listdir(tmp_path) == [path.name]
+
+
+class Wish:
+    """A class of somebody's training program."""
+
+
+def test_what_torchvisions_trainer_writes_is_read(tmp_path: Path) -> None:
+    state = torch.nn.Linear(2, 2).state_dict()
+    args = argparse.Namespace(lr=0.02, aspect_ratio_group_factor=3, weights=None)
+    path = tmp_path / "model_25.pth"
+    for zipped in (True, False):
+        content = {"model": state, "args": args, "epoch": 25}
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        assert read_torch_file(path)["args"] == args
+        found = read_weights(path, "model.init_from")
+        assert torch.equal(found["weight"], state["weight"])
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_other_classes_are_refused_with_the_command_that_helps(
+    tmp_path: Path, zipped: bool
+) -> None:
+    linear = torch.nn.Linear(2, 2)
+    path = tmp_path / "it's a file.pth"
+    content = {"model": linear, "wish": Wish()}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    for read in (read_torch_file, lambda file: read_weights(file, "model.init_from")):
+        with pytest.raises(UserError) as raised:
+            read(path)
+        text = str(raised.value)
+        assert "Linear" in text or "Wish" in text
+        assert "\x1b" not in text and len(text.splitlines()) == 2
+        words = shlex.split(text.splitlines()[1])
+        assert words[:2] == ["python", "-c"] and len(words) == 3
+    exec(words[2], {})
+    plain = read_weights(tmp_path / "it's a file_plain.pth", "model.init_from")
+    assert torch.equal(plain["weight"], linear.weight)

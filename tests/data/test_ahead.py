@@ -18,7 +18,7 @@ import torch
 
 from megdet_hvd.data import ahead, workers
 from megdet_hvd.data.ahead import load_ahead
-from megdet_hvd.data.vitals import open_file, vitals
+from megdet_hvd.data.vitals import Idleness, Vitals, open_file, vitals
 from megdet_hvd.errors import RunError, StorageError, UserError
 
 from .slow_steps import FAILS_AT, Steps
@@ -135,6 +135,15 @@ def test_vitals_of_a_thread_and_of_nobody(tmp_path: Path) -> None:
     assert open_file(os.getpid(), names) is None
     with file.open():
         assert open_file(os.getpid(), names) == str(file)
+
+
+def test_a_job_that_was_suspended_has_not_been_idle() -> None:
+    idle, still, later = Idleness(1.0), Vitals("S", (5, 100)), Vitals("R", (6, 100))
+    assert [idle.seconds(still, time_s) for time_s in (0, 1, 2)] == [0, 1, 2]
+    assert idle.seconds(Vitals("T", (5, 100)), 3602) == 4, "an hour stopped, with all others"
+    assert idle.seconds(later, 3603) == 0, "it works"
+    assert idle.seconds(later, 3604) == 1
+    assert idle.seconds(None, 3605) == 0 and idle.seconds(later, 3606) == 0, "nothing is known"
 
 
 def test_a_long_temporary_folder_does_not_lengthen_addresses(

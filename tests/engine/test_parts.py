@@ -15,6 +15,7 @@ from megdet_hvd.engine.loop import describe_images, share_of_mean, unreadable_pr
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.optimizer import parameter_groups
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
+from megdet_hvd.engine.prepare import weights_file
 from megdet_hvd.engine.progress import Progress, clock, wants_bar
 from megdet_hvd.engine.run_folder import RunFolder, create_run_folder, find_run, forget_after
 from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage, StepStatus
@@ -190,3 +191,18 @@ def test_time_outside_training_does_not_count_in_its_speed() -> None:
 
 def test_time_left() -> None:
     assert [clock(s) for s in (0, 59.6, 3725.4)] == ["0:00:00", "0:01:00", "1:02:05"]
+
+
+def test_init_from_takes_a_run_folder(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "first"
+    (run / "checkpoints").mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=r"^model\.init_from=.*first: this folder holds no checkpoint"
+    ):
+        weights_file(str(run))
+    for number in (100, 300, 200):
+        (run / "checkpoints" / f"iteration_{number:08d}.pt").touch()
+    newest = run / "checkpoints" / "iteration_00000300.pt"
+    assert weights_file(str(run)) == weights_file(str(run / "checkpoints")) == str(newest)
+    assert weights_file(str(newest)) == str(newest)
+    assert weights_file("none.pth") == "none.pth", "files are for the reader to judge"

@@ -2,9 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from megdet_hvd.config.sections.section import Fraction, NotNegative, Positive, Section
+
+ValueRange = tuple[float, float] | Literal["auto"]
+"""What is black and what is white in pictures of more than 8 bits."""
 
 
 class AnnotationSource(Section):
@@ -46,6 +49,9 @@ class DataConfig(Section):
     """Longer side at most, pixels."""
     eval_min_size: Positive | Literal["auto"] = "auto"
     """Shorter side in evaluation; ``auto``: the largest of ``min_sizes``."""
+    value_range: ValueRange = "auto"
+    """What is black and what is white in pictures of more than 8 bits a value: [0,4095] for a
+    12-bit camera. ``auto``: 16-bit pictures use all bits, floats are fractions or 0…255."""
     flip_probability: Fraction = 0.5
     """Probability of a horizontal flip in training."""
     keep_empty: bool = False
@@ -59,3 +65,15 @@ class DataConfig(Section):
     """Pictures of like orientation follow each other in chunks of this many; 0 or 1: off."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes per rank; ``auto``: cores per rank less one, at most 4."""
+
+    @field_validator("value_range")
+    @classmethod
+    def _has_width(cls, value: ValueRange) -> ValueRange:
+        if value != "auto":
+            low, high = value
+            if low >= high:
+                raise ValueError(
+                    f"data.value_range=[{low:g},{high:g}] must be two numbers, black and then "
+                    "white, the second above the first: [0,4095] for 12 bits"
+                )
+        return value

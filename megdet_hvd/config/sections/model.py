@@ -69,7 +69,8 @@ class ModelConfig(Section):
     backbone_weights: str | None = None
     """None: random weights. A torchvision name (``IMAGENET1K_V1``), or a local file."""
     init_from: str | None = None
-    """Fine-tuning: a checkpoint of ours or torchvision's. A predictor that doesn't fit is new."""
+    """Fine-tuning: a checkpoint or run folder of ours, or a file of torchvision's. A predictor that
+    doesn't fit is new."""
     norm: Literal["cgbn", "frozen", "bn", "none"] = "cgbn"
     """``cgbn``: Cross-GPU BN. ``frozen``: fixed statistics. ``bn``: each process's own."""
     norm_eps: NotNegativeFloat = 1e-5

@@ -46,7 +46,7 @@ def fetch_coco2017(
             _fetch(item, archive, base_url, say)
             say(f"{item.name}: unpacking into {folder}")
             count = unpack(archive, folder)
-            _marker(folder, item).write_text(f"{item.checksum} {count} files\n")
+            _marker(folder, item).write_text(f"{item.checksum} {count} files\n", encoding="utf-8")
             say(f"{item.name}: {count} files in place")
             if not keep_archives:
                 archive.unlink()

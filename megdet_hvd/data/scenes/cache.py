@@ -108,7 +108,9 @@ def _make(config: ScenesConfig, folder: Path, fault: str) -> None:
                 _write(made, f"{split}/{name}", data, manifest)
             text = json.dumps(content, separators=(",", ":")).encode()
             _write(made, f"annotations/{split}.json", text, manifest)
-        (made / _MANIFEST).write_text(json.dumps({"sha256": manifest}, indent=0) + "\n")
+        (made / _MANIFEST).write_text(
+            json.dumps({"sha256": manifest}, indent=0) + "\n", encoding="utf-8"
+        )
         if folder.exists():  # not whole, says _fault
             shutil.move(folder, Path(scratch) / "damaged")
         try:
@@ -183,7 +185,7 @@ def _bytes_of(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         with contextlib.suppress(OSError):  # a file system without locks: see the top
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
