@@ -86,7 +86,7 @@ def test_a_failed_job_starts_again_as_often_as_the_site_allows(lab: Lab) -> None
     lab.cluster.ranks(job.number)[1].kill()
     assert job.wait() == "COMPLETED", job.log
     assert "requeued after a failure, 1 of 1" in job.log, job.log
-    for untrue in ("does not answer", "could not be tried", "left out", "is bad"):
+    for untrue in ("does not answer", "could not be tried", "is left out", "is bad"):
         assert untrue not in job.log, job.log
     assert "carrying on after iteration" in job.log, job.log
     assert job.steps() == 16
