@@ -1,9 +1,9 @@
-"""How tests share a machine: launches one after another, all else on every core.
+"""How tests share a machine.
 
-Under pytest-xdist (``make test``) tests that start ranks run in one worker, where those of
-``tests/pool.py`` stay up; all others are dealt out one by one. Jobs that hang take no core while
-their watchdog waits, and so are a group beside (``xdist_group("hangs")``). A test marked ``alone``
-runs while no other does.
+Under pytest-xdist (``make test``) tests that hand checks to ``tests/pool.py`` run in one worker,
+where the ranks stay up. Those that launch jobs of their own run in another, one after another: they
+wait as much as they compute, for launchers and watchdogs. All others are dealt out one by one. A
+test marked ``alone`` runs while no other does.
 """
 
 import fcntl
@@ -23,18 +23,24 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if WORKERS > 1:  # each core has a worker already
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-LAUNCHING = ("tests.ranks", "tests.pool")
-
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        if item.get_closest_marker("launch") or (
-            isinstance(item, pytest.Function) and any(map(launches, own_functions(item)))
-        ):
-            item.add_marker(pytest.mark.xdist_group("launch"))
+        group = group_of(item)
+        if group is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+
+
+def group_of(item: pytest.Item) -> str | None:
+    """``pools``, ``launches``, or None: it starts no ranks."""
+    found = {"tests.ranks"} if item.get_closest_marker("launch") else set()
+    if isinstance(item, pytest.Function):
+        for function in own_functions(item):
+            found |= called_modules(function)
+    if "tests.pool" in found:
+        return "pools"
+    return "launches" if "tests.ranks" in found else None
 
 
 def own_functions(item: pytest.Function) -> Iterator[FunctionType]:
@@ -45,22 +51,24 @@ def own_functions(item: pytest.Function) -> Iterator[FunctionType]:
             yield function
 
 
-def launches(function: FunctionType) -> bool:
-    """Whether it, or a function of the tests that it calls, calls one of ``LAUNCHING``."""
+def called_modules(function: FunctionType) -> set[str]:
+    """Modules of what it calls, and of what functions of the tests that it calls do."""
+    modules: set[str] = set()
     seen: set[FunctionType] = set()
     ahead = [function]
     while ahead:
         one = ahead.pop()
+        if one in seen:
+            continue
         seen.add(one)
         for code in (one.__code__, *filter(is_code, one.__code__.co_consts)):
             for name in code.co_names:
                 called = one.__globals__.get(name)
                 module = getattr(called, "__module__", None) or ""
-                if module in LAUNCHING and callable(called):
-                    return True
                 if isinstance(called, FunctionType) and module.startswith("tests."):
-                    ahead += [called] if called not in seen else []
-    return False
+                    modules.add(module)
+                    ahead.append(called)
+    return modules
 
 
 def is_code(value: object) -> bool:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.ranks import ROOT
 
@@ -78,6 +79,7 @@ def step(running: "subprocess.Popen[str]", word: str) -> str:
     return running.stdout.readline().strip()
 
 
+@pytest.mark.alone
 def test_signals_to_every_process_of_a_step_leave_the_workers_alone(tmp_path: Path) -> None:
     with loading(tmp_path) as (running, family):
         assert len(family) == 4, "two workers, their server, the resource tracker"

@@ -64,6 +64,7 @@ exec ip netns exec {base}${{number##*.}} unshare --uts bash -c \
 """
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("network")
 def test_a_slow_machine_is_named(tmp_path: Path) -> None:
     agent = tmp_path / "agent.sh"

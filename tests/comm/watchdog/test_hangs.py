@@ -16,8 +16,6 @@ from tests.ranks import Launcher, run_ranks
 
 CHECK = Path(__file__).with_name("check_hang.py")
 
-pytestmark = pytest.mark.xdist_group("hangs")
-
 
 MARKER = "MEGDET_TEST_JOB"
 
