@@ -169,7 +169,7 @@ def test_an_evaluator_that_leaves_the_others_waiting_gives_up_for_all(tmp_path: 
 
 def test_a_stopped_evaluator_ends_all(tmp_path: Path) -> None:
     words = settings(tmp_path, "name=ends", "evaluation.untrained=true", "watchdog.seconds=5")
-    done = run_ranks(CHECK, 3, "stop", *words, launcher="mpirun", timeout_s=90)
+    done = run_ranks(CHECK, 3, "stop", *words, launcher="mpirun", timeout_s=200)
     assert done.returncode != 0, done.stdout
     assert done.stdout.count("error: the job hangs and is ended by its watchdog") == 1
     assert "rank 2 (" in done.stdout and "no sign of life for" in done.stdout
