@@ -77,14 +77,21 @@ def on_ranks(
     """Call ``check`` (``package.module:function``) with ``arguments`` on ``np`` ranks together.
 
     ``arguments`` and what is returned travel as JSON; a path becomes a string. ``env`` is set on
-    each rank for this check. All ranks must return; else :class:`CheckFailed`, or
+    each rank for this check; Horovod keeps what it has once read, so that with variables of its own
+    (HOROVOD_…) there goes a pool of its own. All ranks must return; else :class:`CheckFailed`, or
     :class:`~tests.ranks.RanksHung` with every process's stack.
     """
-    pool = _pool(launcher, np)
+    told = dict(env or {})
+    key = (
+        launcher,
+        np,
+        tuple(sorted(item for item in told.items() if item[0].startswith("HOROVOD"))),
+    )
+    pool = _pool(key)
     try:
-        return pool.ask(check, [_plain(one) for one in arguments], dict(env or {}), timeout_s, cwd)
+        return pool.ask(check, [_plain(one) for one in arguments], told, timeout_s, cwd)
     except BaseException:
-        _pools.pop((launcher, np), None)
+        _pools.pop(key, None)
         pool.kill()
         raise
 
@@ -95,17 +102,20 @@ def close_pools() -> None:
         _pools.popitem()[1].close()
 
 
-_pools: dict[tuple[str, int], "_Pool"] = {}
+_Key = tuple[Launcher, int, tuple[tuple[str, str], ...]]
+
+_pools: dict[_Key, "_Pool"] = {}
 """The one used last stands last."""
 
 
-def _pool(launcher: Launcher, np: int) -> "_Pool":
-    found = _pools.pop((launcher, np), None)
+def _pool(key: _Key) -> "_Pool":
+    launcher, np, settings = key
+    found = _pools.pop(key, None)
     if found is None:
         while _pools and sum(pool.np for pool in _pools.values()) + np > MAX_PROCESSES:
             _pools.pop(next(iter(_pools))).close()
-        found = _Pool(launcher, np)
-    _pools[launcher, np] = found
+        found = _Pool(launcher, np, dict(settings))
+    _pools[key] = found
     return found
 
 
@@ -139,6 +149,7 @@ class _Pool:
 
     launcher: Launcher
     np: int
+    settings: dict[str, str]
     asked: int = 0
     ranks: list[_Rank] = field(default_factory=list)
 
@@ -154,7 +165,7 @@ class _Pool:
                     stdin=subprocess.DEVNULL,
                     stdout=said,
                     stderr=subprocess.STDOUT,
-                    env=surroundings_of({}),
+                    env=surroundings_of(self.settings),
                     cwd=ROOT,
                     start_new_session=True,
                 )
