@@ -60,6 +60,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("megdet_hvd/comm/watchdog/channel.py", "self.socket.recv"): "bytes of a socket",
     ("megdet_hvd/comm/watchdog/member.py", "self._alarm[1].send"): "a byte of a socket pair",
     ("megdet_hvd/comm/stopping.py", "_bell[0].recv"): "bytes of a socket pair",
+    ("megdet_hvd/data/ahead.py", "import pickle"): "a pipe between a process and its own loaders",
+    ("megdet_hvd/data/ahead.py", "import multiprocessing.connection"): "the type of that pipe",
+    ("megdet_hvd/data/ahead.py", "self._wanted.send"): "that pipe",
+    ("megdet_hvd/data/ahead.py", "wanted.recv"): "that pipe",
+    ("megdet_hvd/data/ahead.py", "pipe.recv"): "that pipe",
 }
 """What may stand where, and why."""
 

@@ -423,7 +423,7 @@ PANOPTIC = [{"image_id": 1, "file_name": "1.png", "segments_info": [{"id": 1, "c
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (gzip.compress(b"{}"), "is packed with gzip; unpack it first (gunzip)"),
+        (gzip.compress(b"{}", mtime=0), "is packed with gzip; unpack it first (gunzip)"),
         (b"PK\x03\x04...", "is packed with zip"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1", "git lfs pull"),
         (b"<!DOCTYPE html>", "is a web page or XML"),
