@@ -98,6 +98,15 @@ def test_what_has_no_result_is_handed_over_once(tmp_path: Path) -> None:
     assert along.begin() is False and ordered(desk) == [3], "2 and 4 are not due, 5 is not yet"
 
 
+def test_the_best_of_all_results_is_kept(tmp_path: Path) -> None:
+    desk = Desk()
+    along, run = evaluations(tmp_path, desk, 5, 3, 5)
+    along.begin()
+    desk.answers = [0.5, 0.4]
+    along.look()
+    assert run.best_ap == 0.5 and (run.folder.checkpoints / BEST).read_text() == "3"
+
+
 def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: Told) -> None:
     desk = Desk()
     along, run = evaluations(tmp_path, desk, 5, 3, 5)
