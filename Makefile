@@ -10,10 +10,12 @@ endif
 
 # Tests run on so many cores at once; 0: one after another in one process (make test JOBS=0).
 JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 4 ? cores : 4)))
-pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup \
-	--ignore=tests/slurm --ignore=tests/faults/campaign
+pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup --ignore=tests/slurm
 
-.PHONY: help train test test-all test-cluster check setup pack archives lock doctor
+# Seed 1, 30 minutes; make test-faults FAULTS="--seed 7 --minutes 5"
+FAULTS ?=
+
+.PHONY: help train test test-all test-cluster test-faults check setup pack archives lock doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
@@ -21,6 +23,7 @@ help:
 	@echo "make test      set up if needed, then run the tests (some of them: ARGS=tests/bn)"
 	@echo "make test-all  the rest of them: further launchers, numbers of processes and sizes"
 	@echo "make test-cluster  the tests on a real Slurm of 16 nodes, brought up here (wants root)"
+	@echo "make test-faults  half an hour of injected faults and mutated files (docs/faults.md)"
 	@echo "make check     set up if needed, then formatting, lint and types"
 	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
 	@echo "make doctor    what this machine has, and what mends what is missing"
@@ -45,6 +48,11 @@ test-all:
 test-cluster:
 	@sh install/setup quiet
 	sh install/run python -m pytest -rs -o faulthandler_timeout=1500 $(or $(ARGS),tests/slurm)
+
+test-faults:
+	@sh install/setup quiet
+	sh install/run python -m tests.faults.mutations
+	sh install/run python -m tests.faults $(FAULTS)
 
 check:
 	@sh install/setup quiet

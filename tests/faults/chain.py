@@ -284,14 +284,30 @@ def compare(run: Path, unhurt: Path) -> list[str]:
     wrong = [one["iteration"] for one in steps if losses.get(one["iteration"]) != one["loss"]]
     if wrong:
         problems.append(f"other losses at iterations {wrong}")
+    problems += _compare_best(run, unhurt)
+    return problems
+
+
+def _compare_best(run: Path, unhurt: Path) -> list[str]:
+    """``best.pt`` was measured, and nothing that this run measured is better."""
     best = run / "checkpoints" / "best.pt"
-    if best.exists():
-        state = load_checkpoint(best)
-        measured = {
-            one["iteration"]: one["AP"] for one in _metrics(unhurt) if one["kind"] == "eval"
-        }
-        if measured.get(state["iteration"]) != state["ap"]:
-            problems.append(f"best.pt is of iteration {state['iteration']} with ap {state['ap']}")
+    if not best.exists():
+        return []
+    state = load_checkpoint(best)
+    iteration, ap = state["iteration"], state["ap"]
+    own, theirs = (
+        {one["iteration"]: one["AP"] for one in _metrics(folder) if one["kind"] == "eval"}
+        for folder in (run, unhurt)
+    )
+    problems = []
+    # Alongside, a checkpoint is written before it is measured.
+    if iteration not in theirs or ap not in (None, theirs[iteration]):
+        problems.append(f"best.pt is of iteration {iteration} with ap {ap}")
+    elif theirs[iteration] < max(own.values(), default=-1.0):
+        problems.append(f"best.pt is of iteration {iteration}, and {own} were measured")
+    unlike = [n for n, found in own.items() if n in theirs and theirs[n] != found]
+    if unlike:
+        problems.append(f"other mmAP after iterations {unlike}")
     return problems
 
 

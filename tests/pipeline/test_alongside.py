@@ -142,6 +142,15 @@ def test_results_that_were_measured_otherwise_are_no_rivals(tmp_path: Path) -> N
         assert run.best_ap == best
 
 
+def test_the_best_of_all_results_is_kept(tmp_path: Path) -> None:
+    desk = Desk()
+    along, run = evaluations(tmp_path, desk, 5, 3, 5)
+    along.begin()
+    desk.answers = [0.5, 0.4]
+    along.look()
+    assert run.best_ap == 0.5 and (run.folder.checkpoints / BEST).read_text() == "3"
+
+
 def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: Told) -> None:
     desk = Desk()
     along, run = evaluations(tmp_path, desk, 5, 3, 5)

@@ -125,6 +125,10 @@ HUNG = {
         table(*[waits("bn", ALL, 60, values=129)] * 3, waits("bn", ALL, 60, values=257)),
         {3: "waits in bn with 257 values for ranks 0-2, which are elsewhere"},
     ),
+    "another layer of the same ranks": (
+        table(*[waits("bn.7", ALL, 61)] * 3, waits("bn.8", ALL, 60)),
+        {3: "waits in bn.8 for ranks 0-2, which are elsewhere"},
+    ),
     "three in a ring": (
         table(waits("a", (0, 1), 61), waits("b", (1, 2), 61), waits("c", (0, 2), 61), busy(1)),
         {0: "waits in a for rank 1", 1: "waits in b for rank 2", 2: "waits in c for rank 0"},
