@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
-from megdet_hvd.checkpoint.atomic import cannot_write, write_bytes
+from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.comm.meeting import Meeting
 from megdet_hvd.comm.position import go_outside
@@ -52,7 +52,7 @@ from megdet_hvd.pipeline.place import (
 )
 from megdet_hvd.pipeline.rewrite import rewritten
 from megdet_hvd.serialize import serializable
-from megdet_hvd.storage import cannot_read, is_transient
+from megdet_hvd.storage import cannot_keep, cannot_read
 
 _T = TypeVar("_T")
 
@@ -382,12 +382,11 @@ def _cannot_write(folder: Path, error: OSError) -> NoReturn:
             f"{folder} was made by rank 0 and is not seen here: set pipeline.folder to a folder "
             "that all machines share"
         ) from error
-    if is_transient(error):
-        raise StorageError(
-            f"{folder}: cannot be written ({error.strerror or error}). The storage fails for the "
-            "moment. Start again once it answers"
-        ) from error
-    raise cannot_write(folder, error) from error
+    raise cannot_keep(
+        f"{folder}: what was prepared cannot be written",
+        error,
+        "make room there, or set pipeline.folder to another folder",
+    ) from error
 
 
 def _in_threads(work: Callable[[int], _T], positions: Sequence[int], world: World) -> list[_T]:
