@@ -234,7 +234,7 @@ def test_a_broken_off_preparation_leaves_nothing_half(
 ) -> None:
     originals = digests(tmp_path, tmp_path / "runs")
     for error, kind, said in (
-        (OSError(errno.ENOSPC, "No space left on device"), UserError, "No space left"),
+        (OSError(errno.ENOSPC, "No space left on device"), StorageError, "No space left"),
         (OSError(errno.EIO, "Input/output error"), StorageError, "fails for the moment"),
         (KeyboardInterrupt(), KeyboardInterrupt, ""),
     ):
