@@ -30,6 +30,7 @@ from tests.ranks import (
     ROOT,
     Launcher,
     RanksHung,
+    busy,
     end_family,
     launch_command,
     stacks_of,
@@ -89,7 +90,8 @@ def on_ranks(
     )
     pool = _pool(key)
     try:
-        return pool.ask(check, [_plain(one) for one in arguments], told, timeout_s, cwd)
+        limit_s = timeout_s * busy()
+        return pool.ask(check, [_plain(one) for one in arguments], told, limit_s, cwd)
     except BaseException:
         _pools.pop(key, None)
         pool.kill()

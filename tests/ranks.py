@@ -82,6 +82,11 @@ def surroundings_of(env: Mapping[str, str]) -> dict[str, str]:
     return {**surroundings, **env}
 
 
+def busy() -> float:
+    """How much longer things take here than on an idle machine: from 1 to 4."""
+    return min(max(os.getloadavg()[0] / (os.cpu_count() or 1) / 2, 1.0), 4.0)
+
+
 def run_ranks(
     script: str | Path | Sequence[str],
     np: int,
@@ -94,8 +99,10 @@ def run_ranks(
     """Run ``python SCRIPT ARGS`` (or ``python -m MODULE …`` as a list) in ``np`` processes.
 
     Output (stdout and stderr together) is in ``.stdout``. Raises :class:`RanksHung` with every
-    process's Python stack when they do not end within ``timeout_s``; nothing is left running.
+    process's Python stack when they do not end within ``timeout_s`` of an idle machine; nothing is
+    left running.
     """
+    timeout_s *= busy()
     words = [*script] if isinstance(script, (list, tuple)) else [str(script)]
     command = [*launch_command(launcher, np), sys.executable, *words, *map(str, args)]
     with tempfile.TemporaryFile("w+") as output:

@@ -382,6 +382,11 @@ def _cannot_write(folder: Path, error: OSError) -> NoReturn:
             f"{folder} was made by rank 0 and is not seen here: set pipeline.folder to a folder "
             "that all machines share"
         ) from error
+    if is_transient(error):
+        raise StorageError(
+            f"{folder}: cannot be written ({error.strerror or error}). The storage fails for the "
+            "moment. Start again once it answers"
+        ) from error
     raise cannot_keep(
         f"{folder}: what was prepared cannot be written",
         error,
