@@ -52,7 +52,7 @@ from megdet_hvd.pipeline.place import (
 )
 from megdet_hvd.pipeline.rewrite import rewritten
 from megdet_hvd.serialize import serializable
-from megdet_hvd.storage import cannot_keep, cannot_read
+from megdet_hvd.storage import cannot_keep, cannot_read, is_transient
 
 _T = TypeVar("_T")
 
