@@ -146,7 +146,12 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
         train = [original(expand_source(source)) for source in data.train]
         return train, [expand_source(source) for source in data.val]
     main = world.local_rank == 0
-    _together(lambda: ensure_scenes(data.scenes) if main else None, meeting, "scenes")
+
+    def render() -> None:
+        if main:
+            ensure_scenes(data.scenes)
+
+    _together(render, meeting, "scenes")
     scenes = ensure_scenes(data.scenes, render=False)
     return [scenes.train], [scenes.val]
 
@@ -407,12 +412,12 @@ def _together(work: Callable[[], _T], meeting: Meeting, name: str) -> list[_T]:
         value = work()
     except (UserError, RunError, StorageError) as raised:
         error = raised
-    told = None if error is None else (type(error), str(error))
-    found = meeting.gather((value, told), f"prepare.{name}")
+    found = meeting.gather((value, error), f"prepare.{name}")
     errors = {rank: told for rank, (_, told) in enumerate(found) if told is not None}
     if errors:
-        rank, (kind, text) = next(iter(errors.items()))
-        raise mark_agreed(kind(text if len(errors) == len(found) else f"rank {rank}: {text}"))
+        rank, first = next(iter(errors.items()))
+        text = str(first) if len(errors) == len(found) else f"rank {rank}: {first}"
+        raise mark_agreed(type(first)(text))
     return [value for value, _ in found]
 
 

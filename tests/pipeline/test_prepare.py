@@ -400,3 +400,24 @@ def test_truth_without_area_stops_no_preparation(
     Path(config.data.train[0].annotations).write_text(json.dumps(content))
     with pytest.raises(UserError, match="invalid box"):
         prepare(config, caplog)
+
+
+def test_scenes_are_rendered_and_prepared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = override(
+        Config(),
+        [
+            "data.kind=scenes",
+            "data.scenes.train_images=3",
+            "data.scenes.val_images=2",
+            "data.scenes.size=64",
+            f"data.scenes.cache={tmp_path / 'cache'}",
+            "data.min_sizes=[48]",
+            "data.max_size=48",
+            "pipeline.max_side=48",
+            f"output={tmp_path / 'runs'}",
+        ],
+    )
+    changed, said = prepare(config, caplog)
+    assert "5 pictures read, 0 unchanged since last time, 3 scaled down" in said
+    train = trained_on(changed)
+    assert len(train) > 0 and max(*train.widths, *train.heights) == 48
