@@ -52,7 +52,7 @@ from megdet_hvd.pipeline.place import (
 )
 from megdet_hvd.pipeline.rewrite import rewritten
 from megdet_hvd.serialize import serializable
-from megdet_hvd.storage import cannot_read, is_transient
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 _T = TypeVar("_T")
 
@@ -200,7 +200,7 @@ def _read(
         )
         index = replace(index, value_range=config.data.value_range)
         try:
-            return index, content_digest(source, index)
+            return index, retried(lambda: content_digest(source, index))
         except OSError as error:
             raise cannot_read(source.annotations, error) from error
 

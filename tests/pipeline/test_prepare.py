@@ -421,3 +421,18 @@ def test_scenes_are_rendered_and_prepared(tmp_path: Path, caplog: pytest.LogCapt
     assert "5 pictures read, 0 unchanged since last time, 3 scaled down" in said
     train = trained_on(changed)
     assert len(train) > 0 and max(*train.widths, *train.heights) == 48
+
+
+def test_an_annotation_file_that_fails_once_is_read_again(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = "megdet_hvd.pipeline.prepare.content_digest"
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    with mock.patch(digest, side_effect=[stale, "train", "val"]):
+        prepare(config, caplog)
+    with (
+        mock.patch(digest, side_effect=stale),
+        pytest.raises(StorageError, match=r"cannot be read .Stale") as raised,
+    ):
+        prepare(config, caplog)
+    assert is_agreed(raised.value)
