@@ -152,8 +152,14 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
             ensure_scenes(data.scenes)
 
     _together(render, meeting, "scenes")
-    scenes = ensure_scenes(data.scenes, render=False)
-    return [scenes.train], [scenes.val]
+    sources: list[Source] = []
+
+    def look() -> None:  # each machine has its own
+        scenes = ensure_scenes(data.scenes, render=False)
+        sources.extend((scenes.train, scenes.val))
+
+    _together(look, meeting, "scenes seen")
+    return sources[:1], sources[1:]
 
 
 def _prepare_source(

@@ -22,6 +22,7 @@ from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_datasets
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.pipeline.picture import copy_name, kept_size
 from megdet_hvd.pipeline.place import unfinished_set
@@ -421,6 +422,14 @@ def test_scenes_are_rendered_and_prepared(tmp_path: Path, caplog: pytest.LogCapt
     assert "5 pictures read, 0 unchanged since last time, 3 scaled down" in said
     train = trained_on(changed)
     assert len(train) > 0 and max(*train.widths, *train.heights) == 48
+    found = ensure_scenes(config.data.scenes)
+    stale = StorageError("train.json: Stale file handle")
+    with (
+        mock.patch("megdet_hvd.pipeline.prepare.ensure_scenes", side_effect=[found, stale]),
+        pytest.raises(StorageError, match="Stale") as raised,
+    ):
+        prepare(config, caplog)
+    assert is_agreed(raised.value), "a machine that can't see them tells the others"
 
 
 def test_an_annotation_file_that_fails_once_is_read_again(
