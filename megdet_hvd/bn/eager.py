@@ -2,9 +2,11 @@
 
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import ParamSpec, TypeVar
 
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,3 +29,15 @@ def outside_graphs(function: Callable[P, T]) -> Callable[P, T]:
         return kept(*arguments, **words)
 
     return call
+
+
+def unobserved() -> AbstractContextManager[object]:
+    """Within it, no dispatch mode sees what is computed.
+
+    torch's selective checkpointing is such a mode, and wants the same operations in the second
+    computation as in the first, where sums and running statistics are of the first alone.
+    """
+    if not torch._C._len_torch_dispatch_stack():
+        return nullcontext()
+    modes: AbstractContextManager[object] = _disable_current_modes()
+    return modes

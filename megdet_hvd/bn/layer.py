@@ -1,17 +1,19 @@
 """The Cross-GPU Batch Normalisation layer (§3.3, Figure 3)."""
 
 import itertools
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from megdet_hvd.bn.carriers import Alone, Carrier, carrier_of
-from megdet_hvd.bn.eager import outside_graphs
+from megdet_hvd.bn.eager import outside_graphs, unobserved
 from megdet_hvd.bn.function import GroupNormalise
 from megdet_hvd.bn.parts import parts_of
 from megdet_hvd.bn.tape import (
     Statistics,
+    in_segment,
     recording_tapes,
     refuse_recomputation,
     replaying_tape,
@@ -100,6 +102,10 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
     @outside_graphs
     def _normalise(self, x: Tensor) -> Tensor:
         refuse_recomputation(self.message_name)
+        with unobserved() if in_segment() else nullcontext():
+            return self._of_parts(x)
+
+    def _of_parts(self, x: Tensor) -> Tensor:
         parts = parts_of(x, self.images_per_statistic)
         done = [self._one_statistic(part) for part in parts]
         if self.track_running_stats and replaying_tape() is None:

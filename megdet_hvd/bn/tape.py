@@ -125,6 +125,12 @@ def replaying_tape() -> Tape | None:
     return None if active is None else active.tape
 
 
+def in_segment() -> bool:
+    """Whether this call is part of a segment, in its first computation or a later one."""
+    active = _active.get()
+    return active is not None and active.tape is not None
+
+
 def refuse_recomputation(name: str) -> None:
     """Raise RuntimeError where a CGBN layer, ``name``, is computed again without a tape.
 

@@ -12,6 +12,7 @@ from typing import Any
 from megdet_hvd.comm.mpi_exchange import allgather_values, receive_value, send_value
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.comm.rendezvous import meet
+from megdet_hvd.serialize import dumps
 
 _POLL_S = 0.002
 """A blocking MPI call spins, and takes a core from the rank that is waited for."""
@@ -67,6 +68,7 @@ class Alone(Meeting):
     rank, size = 0, 1
 
     def _gather(self, value: Any) -> list[Any]:
+        dumps(value)  # what cannot travel is refused here, too, and not first among several
         return [value]
 
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from megdet_hvd.bn.eager import unobserved
+
 _NAMES = ("running_mean", "running_var", "num_batches_tracked")
 
 _lent: ContextVar[dict[nn.Module, dict[str, Tensor | None]] | None] = ContextVar(
@@ -42,5 +44,6 @@ def _lend(layer: nn.Module, _: Any) -> None:
     if own is None or not isinstance(layer, _NormBase) or not layer.training or layer in own:
         return
     own[layer] = {name: layer._buffers[name] for name in _NAMES if name in layer._buffers}
-    for name, buffer in own[layer].items():
-        layer._buffers[name] = None if buffer is None else buffer.clone()
+    with unobserved():
+        for name, buffer in own[layer].items():
+            layer._buffers[name] = None if buffer is None else buffer.clone()

@@ -52,7 +52,7 @@ from megdet_hvd.pipeline.place import (
 )
 from megdet_hvd.pipeline.rewrite import rewritten
 from megdet_hvd.serialize import serializable
-from megdet_hvd.storage import cannot_keep, cannot_read, is_transient
+from megdet_hvd.storage import cannot_keep, cannot_read, is_transient, retried
 
 _T = TypeVar("_T")
 
@@ -146,9 +146,20 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
         train = [original(expand_source(source)) for source in data.train]
         return train, [expand_source(source) for source in data.val]
     main = world.local_rank == 0
-    _together(lambda: ensure_scenes(data.scenes) if main else None, meeting, "scenes")
-    scenes = ensure_scenes(data.scenes, render=False)
-    return [scenes.train], [scenes.val]
+
+    def render() -> None:
+        if main:
+            ensure_scenes(data.scenes)
+
+    _together(render, meeting, "scenes")
+    sources: list[Source] = []
+
+    def look() -> None:  # each machine has its own
+        scenes = ensure_scenes(data.scenes, render=False)
+        sources.extend((scenes.train, scenes.val))
+
+    _together(look, meeting, "scenes seen")
+    return sources[:1], sources[1:]
 
 
 def _prepare_source(
@@ -195,7 +206,7 @@ def _read(
         )
         index = replace(index, value_range=config.data.value_range)
         try:
-            return index, content_digest(source, index)
+            return index, retried(lambda: content_digest(source, index))
         except OSError as error:
             raise cannot_read(source.annotations, error) from error
 
@@ -411,12 +422,12 @@ def _together(work: Callable[[], _T], meeting: Meeting, name: str) -> list[_T]:
         value = work()
     except (UserError, RunError, StorageError) as raised:
         error = raised
-    told = None if error is None else (type(error), str(error))
-    found = meeting.gather((value, told), f"prepare.{name}")
+    found = meeting.gather((value, error), f"prepare.{name}")
     errors = {rank: told for rank, (_, told) in enumerate(found) if told is not None}
     if errors:
-        rank, (kind, text) = next(iter(errors.items()))
-        raise mark_agreed(kind(text if len(errors) == len(found) else f"rank {rank}: {text}"))
+        rank, first = next(iter(errors.items()))
+        text = str(first) if len(errors) == len(found) else f"rank {rank}: {first}"
+        raise mark_agreed(type(first)(text))
     return [value for value, _ in found]
 
 

@@ -265,7 +265,7 @@ class _Taking:
         Raises:
             UserError: it is there for sure.
         """
-        if owner.job is None or not slurm.has_slurm():
+        if owner.job is None:
             return True
         here = self.own.cluster or slurm.cluster_here()
         if owner.cluster and here and owner.cluster != here:
@@ -275,6 +275,8 @@ class _Taking:
                 self._gone = found.text
             elif owner.restart > self.own.restart:
                 self._refuse(found)
+            return True
+        if not slurm.has_slurm():  # in a container, say
             return True
         if self._asked_at is None or self._clock() - self._asked_at > _ASK_EVERY_S:
             self._state = slurm.job_state(owner.job)

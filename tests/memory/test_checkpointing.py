@@ -112,6 +112,13 @@ def in_contexts(model: nn.Sequential, x: Tensor) -> Tensor:
     return y  # type: ignore[no-any-return]
 
 
+def selective(model: nn.Sequential, x: Tensor) -> Tensor:
+    """What the convolutions return is kept, the rest computed again."""
+    kept = [torch.ops.aten.convolution.default]
+    contexts = functools.partial(torch.utils.checkpoint.create_selective_checkpoint_contexts, kept)
+    return checkpoint(model, x, context_fn=contexts)  # type: ignore[no-any-return]
+
+
 WAYS: dict[str, Way] = {
     "each": each,
     "reentrant": functools.partial(each, use_reentrant=True),
@@ -123,6 +130,7 @@ WAYS: dict[str, Way] = {
     "sequential": sequential,
     "decorated": decorated,
     "in contexts": in_contexts,
+    "selective": selective,
     "compiled": lambda model, x: torch.compile(each, backend="eager")(model, x),
 }
 SLOW = ("debug", "compiled")

@@ -22,6 +22,7 @@ from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_datasets
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.pipeline.picture import copy_name, kept_size
 from megdet_hvd.pipeline.place import unfinished_set
@@ -400,3 +401,47 @@ def test_truth_without_area_stops_no_preparation(
     Path(config.data.train[0].annotations).write_text(json.dumps(content))
     with pytest.raises(UserError, match="invalid box"):
         prepare(config, caplog)
+
+
+def test_scenes_are_rendered_and_prepared(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = override(
+        Config(),
+        [
+            "data.kind=scenes",
+            "data.scenes.train_images=3",
+            "data.scenes.val_images=2",
+            "data.scenes.size=64",
+            f"data.scenes.cache={tmp_path / 'cache'}",
+            "data.min_sizes=[48]",
+            "data.max_size=48",
+            "pipeline.max_side=48",
+            f"output={tmp_path / 'runs'}",
+        ],
+    )
+    changed, said = prepare(config, caplog)
+    assert "5 pictures read, 0 unchanged since last time, 3 scaled down" in said
+    train = trained_on(changed)
+    assert len(train) > 0 and max(*train.widths, *train.heights) == 48
+    found = ensure_scenes(config.data.scenes)
+    stale = StorageError("train.json: Stale file handle")
+    with (
+        mock.patch("megdet_hvd.pipeline.prepare.ensure_scenes", side_effect=[found, stale]),
+        pytest.raises(StorageError, match="Stale") as raised,
+    ):
+        prepare(config, caplog)
+    assert is_agreed(raised.value), "a machine that can't see them tells the others"
+
+
+def test_an_annotation_file_that_fails_once_is_read_again(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = "megdet_hvd.pipeline.prepare.content_digest"
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    with mock.patch(digest, side_effect=[stale, "train", "val"]):
+        prepare(config, caplog)
+    with (
+        mock.patch(digest, side_effect=stale),
+        pytest.raises(StorageError, match=r"cannot be read .Stale") as raised,
+    ):
+        prepare(config, caplog)
+    assert is_agreed(raised.value)

@@ -394,10 +394,15 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> dict[int, JobState | None]:
     return known
 
 
+@pytest.mark.parametrize("can_ask", [True, False])
 def test_a_requeued_job_has_its_run_at_once(
-    tmp_path: Path, answers: dict[int, JobState | None]
+    tmp_path: Path,
+    answers: dict[int, JobState | None],
+    monkeypatch: pytest.MonkeyPatch,
+    can_ask: bool,
 ) -> None:
     answers[42] = None  # it is not even asked
+    monkeypatch.setattr(slurm, "has_slurm", lambda: can_ask)  # not from inside a container
     elsewhere(tmp_path, job=42, cluster="c1")
     held = take_at_once(tmp_path, {**ME, "SLURM_RESTART_COUNT": "1"})
     assert (held.owner.job, held.owner.restart) == (42, 1)
