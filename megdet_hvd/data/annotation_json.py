@@ -5,14 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.data.formats import LFS_POINTER
 from megdet_hvd.errors import UserError
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
 LISTS = ("images", "annotations", "categories")
 _HEAVY = ("segmentation", "keypoints", "caption")
 _PACKED = ((b"\x1f\x8b", "gzip", "gunzip"), (b"PK\x03\x04", "zip", "unzip"))
-LFS_POINTER = b"version https://git-lfs"
-"""How the text begins that git leaves in place of a large file."""
 
 
 def load(path: Path) -> dict[str, Any]:

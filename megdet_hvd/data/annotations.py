@@ -292,7 +292,7 @@ class _Reader:
                 owner = positions.get(image, nothing)
                 label = classes.get(category, nothing)
             except TypeError:
-                owner = label = nothing
+                owner, label = _at(positions, image, nothing), _at(classes, category, nothing)
             if owner is nothing:
                 owner = self._reference(image_of, "image", image, entry, nothing, count)
             if label is nothing and owner is not None:
@@ -421,6 +421,11 @@ class _Lookup:
         if key not in self._loose:
             return False, None
         return True, self._positions[self._loose[key]]
+
+
+def _at(positions: Mapping[Any, Any], key: Any, nothing: object) -> Any:
+    """The position under a key that may be no key at all."""
+    return nothing if isinstance(key, list | dict) else positions.get(key, nothing)
 
 
 def _roots(entries: Sequence[Mapping[str, Any]]) -> set[Id]:

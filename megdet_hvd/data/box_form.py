@@ -16,6 +16,7 @@ _OUTSIDE = 0.1
 """Share of boxes far outside their pictures that no right file has."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # 1e308 is finite, twice that is not
 def suspicion(
     file: AnnotationFile, widths: NDArray[np.int32], heights: NDArray[np.int32]
 ) -> Problem | None:

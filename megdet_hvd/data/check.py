@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from megdet_hvd.config.sections.data import ValueRange
-from megdet_hvd.data.annotation_json import LFS_POINTER
 from megdet_hvd.data.coco import Purpose, combine, examine, invalid_note, notes_of
 from megdet_hvd.data.depth import MANY, all_but_black, dark_words
+from megdet_hvd.data.formats import LFS_POINTER
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem

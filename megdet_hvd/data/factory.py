@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.data.annotated_sizes import other_sizes
 from megdet_hvd.data.coco import read_sources, require_same_categories
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
@@ -39,7 +40,7 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
     train = read_sources(
         train_sources, keep_empty=config.keep_empty, invalid_boxes=config.invalid_boxes
     )
-    train = replace(train, value_range=config.value_range)
+    train = replace(_looked_at(train, config), value_range=config.value_range)
     if not val_sources:
         return DataSets(train, None)
     val = _validation(config, val_sources, train.category_ids)
@@ -78,7 +79,28 @@ def _validation(
         purpose="val",
         categories=categories,
     )
-    return replace(val, value_range=config.value_range)
+    return replace(_looked_at(val, config), value_range=config.value_range)
+
+
+def _looked_at(index: ImageIndex, config: DataConfig) -> ImageIndex:
+    """The set, with a doubt where pictures would be skipped for their sizes.
+
+    Raises:
+        UserError: pictures have other sizes than annotated, at which the run would stop.
+    """
+    if config.kind != "coco":
+        return index
+    told = other_sizes(index)
+    if told is None:
+        return index
+    if config.unreadable_images == "skip":
+        return replace(index, doubts=(*index.doubts, f"{told}; such pictures are skipped"))
+    raise UserError(
+        f"{told}. Were the boxes drawn on the pictures as they are? Then correct width and height "
+        "in the annotation file, or leave both out, and they are read from the pictures; else take "
+        "the pictures that the boxes were drawn on. `python -m megdet_hvd.data check` lists them "
+        "all; data.unreadable_images=skip goes on without them"
+    )
 
 
 def _sources(

@@ -81,10 +81,15 @@ class PictureFolder:
     def _spellings(self, name: str) -> Iterator[str]:
         yield name
         plain = name.strip()
-        whole = bool(_ADDRESS.match(plain) or _DRIVE.match(plain) or plain.startswith(("/", "\\")))
+        # From another machine, or out of another folder that is not here.
+        elsewhere = plain.startswith(("/", "\\", "../", "..\\"))
+        whole = elsewhere or bool(_ADDRESS.match(plain) or _DRIVE.match(plain))
         if _ADDRESS.match(plain):
             plain = urlsplit(plain).path
-        for spelt in (plain, unquote(plain)):
+        spellings = [plain, unquote(plain)]
+        if "?" in plain:  # what was asked of a web server: 1.jpg?width=640
+            spellings.append(plain.split("?", 1)[0])
+        for spelt in spellings:
             for path in (spelt, spelt.replace("\\", "/")):
                 yield path
                 parts = [part for part in path.split("/") if part not in ("", ".")]

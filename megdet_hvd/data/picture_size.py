@@ -3,10 +3,9 @@
 from pathlib import Path
 
 from megdet_hvd.data.formats import open_picture
+from megdet_hvd.data.large import any_size
+from megdet_hvd.data.orientation import ON_ITS_SIDE, orientation, turned_by_pillow
 from megdet_hvd.storage import cannot_read, is_transient, retried
-
-_ORIENTATION = 274
-_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def picture_size(file: Path) -> tuple[int, int] | None:
@@ -15,17 +14,27 @@ def picture_size(file: Path) -> tuple[int, int] | None:
     Raises:
         StorageError: the file can't be read at the moment.
     """
+    sizes = picture_sizes(file)
+    return None if sizes is None else sizes[0]
+
+
+@any_size()
+def picture_sizes(file: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """(width, height) held upright, and as stored, in pixels; None where it can't be told.
+
+    Raises:
+        StorageError: the file can't be read at the moment.
+    """
     try:
         with retried(lambda: open_picture(file)) as picture:
             width, height = picture.size
-            try:
-                turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-            except Exception:  # a damaged EXIF block says nothing of the pixels
-                turned = False
+            on_its_side = orientation(picture) in ON_ITS_SIDE
+            turned = turned_by_pillow(picture) in ON_ITS_SIDE
     except MemoryError:
         raise
     except Exception as error:  # decoders raise whatever they like on damaged files
         if isinstance(error, OSError) and is_transient(error):
             raise cannot_read(file, error) from error
         return None
-    return (height, width) if turned else (width, height)
+    sizes = (width, height), (height, width) if on_its_side else (width, height)
+    return sizes if turned or not on_its_side else sizes[::-1]

@@ -16,7 +16,7 @@ from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.depth import UnknownRange, has_deep_colour, is_deep, mark_deep, to_eight_bits
 from megdet_hvd.data.formats import open_picture
 from megdet_hvd.data.large import TooLarge, any_size, check_size, refuse_pipe
-from megdet_hvd.data.orientation import upright
+from megdet_hvd.data.orientation import turned_back, turned_by_pillow, upright
 from megdet_hvd.draws import draw_key
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
@@ -54,15 +54,17 @@ def decode(
         with open_picture(BytesIO(content)) as opened:
             check_size(opened.size)
             deep_colour = has_deep_colour(opened)
+            turned = turned_by_pillow(opened)
             opened.load()
             picture = upright(opened)
             if annotated_size is not None and picture.size != annotated_size:
-                if opened.size != annotated_size:
+                stored = turned_back(opened, turned)
+                if stored.size != annotated_size:
                     raise UnreadablePicture(
                         f"it is {picture.width}×{picture.height} pixels, but annotated as "
                         f"{annotated_size[0]}×{annotated_size[1]}"
                     )
-                picture = opened
+                picture = stored
             return to_rgb(picture, value_range, deep_colour=deep_colour)
     except UnreadablePicture:
         raise

@@ -497,3 +497,19 @@ def test_an_lvis_file(tmp_path: Path) -> None:
     assert index.file_names == ["train2017/1.png", "train2017/2.png"]
     assert "an LVIS file" in " ".join(index.notes)
     assert "LVIS" not in " ".join(train(source).notes)
+
+
+def test_an_unusable_class_says_nothing_of_its_picture(tmp_path: Path) -> None:
+    content = plain()
+    content["annotations"].append(box(9, 1, [1, 1, 4, 4], [7]))
+    source = written(tmp_path, content)
+    file = read_annotation_file(Path(source.annotations))
+    assert [problem.kind for problem in file.problems] == ["annotation has no usable category_id"]
+    assert file.notes == read_annotation_file(Path(written(tmp_path, plain()).annotations)).notes
+
+
+@pytest.mark.filterwarnings("error")
+def test_boxes_near_the_largest_number_are_read_without_a_warning(tmp_path: Path) -> None:
+    content = plain()
+    content["annotations"][0]["bbox"] = [1e308, 2, 1e308, 8]
+    assert val(written(tmp_path, content)).raw_boxes[0].tolist() == [1e308, 2, 1e308, 8]

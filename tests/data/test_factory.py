@@ -12,7 +12,7 @@ from megdet_hvd.config.schema import AnnotationSource, DataConfig
 from megdet_hvd.data.factory import open_datasets, open_validation
 from megdet_hvd.errors import UserError
 
-from .made import CATEGORIES, box, image, write_set
+from .made import CATEGORIES, box, image, save_noise, write_set
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,3 +92,23 @@ def test_what_training_drops_stays_in_the_truth(tmp_path: Path, invalid: Any) ->
     assert sets.val is not None
     assert len(sets.val.ground_truth()["annotations"]) == 2
     assert "1 boxes of the truth have no area" in " ".join(sets.val.summary())
+
+
+def test_pictures_of_other_sizes_than_annotated_are_told_of_before_training(tmp_path: Path) -> None:
+    boxes = [box(k, k, [0, 0, 5, 5]) for k in (1, 2, 3)]
+    source = write_set(tmp_path, [image(k) for k in (1, 2, 3)], boxes)
+    good = open_datasets(coco(source), is_main=True, wait=Mock())
+    assert not good.train.doubts
+    save_noise(tmp_path / "pictures" / "2.png", 30, 40)
+    with pytest.raises(UserError, match=r"1 of 3 .*swapped.*2\.png, image 2: it is 30×40") as found:
+        open_datasets(coco(source), is_main=True, wait=Mock())
+    assert "leave both out" in str(found.value)
+    with pytest.raises(UserError, match="annotated as 40×30"):
+        open_validation(coco(source, source), is_main=True, wait=Mock())
+    skipping = coco(source, unreadable_images="skip")
+    (doubt,) = open_datasets(skipping, is_main=True, wait=Mock()).train.doubts
+    assert "such pictures are skipped" in doubt
+    save_noise(tmp_path / "pictures" / "2.png", 41, 30)
+    with pytest.raises(UserError, match="1 of 3") as found:
+        open_datasets(coco(source), is_main=True, wait=Mock())
+    assert "swapped" not in str(found.value)

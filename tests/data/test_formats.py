@@ -49,3 +49,28 @@ def test_no_other_format_is_opened(name: str, tmp_path: Path) -> None:
     PICTURE.save(file, name)
     with pytest.raises(UnreadablePicture, match="one of the formats"):
         decode(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "the file is empty"),
+        (b"\0" * 5000, "zeros only"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC"),
+        (b"\0\0\0\x1cftypavif\0\0\0\0mif1avif", "it is AVIF"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0", "it is a video"),
+        (b"<!DOCTYPE html><html>403", "a web page"),
+        (b'<?xml version="1.0"?><Error>', "a web page or XML"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
+        (b"\0" * 128 + b"DICM", "JPEG2000$"),
+    ],
+)
+def test_a_file_that_is_something_else_is_told_for_what_it_is(
+    tmp_path: Path, content: bytes, told: str
+) -> None:
+    file = tmp_path / "picture.jpg"
+    file.write_bytes(content)
+    with pytest.raises(UnreadablePicture, match=told):
+        decode(file)
+    with pytest.raises(UnidentifiedImageError, match=told):
+        open_picture(file)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from megdet_hvd.data import large
 from megdet_hvd.data.large import any_size
+from megdet_hvd.data.picture_size import picture_size, picture_sizes
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.evaluation.predictor import as_picture
 
@@ -113,3 +114,37 @@ def test_a_pipe_is_no_picture_and_nobody_waits_at_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "p.jpg")
     with pytest.raises(UnreadablePicture, match="a pipe"):
         decode(tmp_path / "p.jpg")
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("held", range(1, 9))
+def test_every_orientation_is_measured_and_decoded_alike(
+    tmp_path: Path, name: str, held: int
+) -> None:
+    stored = (
+        np.random.default_rng(0).integers(0, 256, (3, 4, 3), np.uint8).repeat(8, 0).repeat(8, 1)
+    )
+    file = tmp_path / "picture"
+    exif = Image.Exif()
+    exif[0x0112] = held
+    more = {"tiffinfo": {0x0112: held}} if name == "TIFF" else {"exif": exif}
+    Image.fromarray(stored).save(file, name, **more)
+    upright = (24, 32) if held > 4 else (32, 24)
+    assert picture_size(file) == decode(file).size == upright
+    assert picture_sizes(file) == (upright, (32, 24))
+    assert decode(file, upright).size == upright
+    as_stored = decode(file, (32, 24))
+    assert as_stored.size == (32, 24)
+    if held > 4 and name in ("PNG", "TIFF"):
+        assert np.array_equal(np.asarray(as_stored), stored)
+
+
+def test_the_size_of_a_large_picture_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    file = tmp_path / "large.png"
+    Image.new("RGB", (40, 30)).save(file)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(file)
+    assert picture_size(file) == (40, 30)
