@@ -102,6 +102,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "data.max_size": _measures("from the next step on, in evaluation too"),
     "data.eval_min_size": _measures(),
+    "data.value_range": _measures("from the next step on, in evaluation too"),
     "data.flip_probability": _applies(),
     "data.keep_empty": _same(
         "from the next step on; pictures without boxes, where there are any, make it others"
