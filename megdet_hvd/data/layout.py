@@ -83,7 +83,9 @@ def _picture_folder(file: Path) -> Path:
     split = file.stem.split("_", 1)[-1]  # instances_train2017 -> train2017
     below = (split, f"images/{split}", file.stem, f"images/{file.stem}", "images", ".")
     tried = dict.fromkeys(
-        os.path.normpath(root / name) for root in (file.parent / "..", file.parent) for name in below
+        os.path.normpath(root / name)
+        for root in (file.parent / "..", file.parent)
+        for name in below
     )
     for folder in map(Path, tried):
         if folder.is_dir():
