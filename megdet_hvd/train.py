@@ -119,6 +119,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
     if not arguments.resume:
         config = load_config(arguments.config, arguments.overrides)
         return Plan(config, arguments.config, None, words=words)
+    from megdet_hvd.checkpoint.naming import no_run_words
     from megdet_hvd.engine.resumption import resumption_of
     from megdet_hvd.engine.run_folder import RunFolder, find_run
 
@@ -127,7 +128,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
     else:
         folder = RunFolder(arguments.run_folder)
     if not exists(folder.config):
-        raise UserError(f"{folder.path} holds no run to carry on (it has no config.yaml)")
+        raise UserError(no_run_words(folder.path))
     source = arguments.config or folder.config
     config = override(load_config(source), arguments.overrides)
     own = load_config(folder.config)

@@ -50,6 +50,16 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
+def no_run_words(path: Path) -> str:
+    """What to say of a ``path`` named to be carried on that has no run's ``config.yaml``."""
+    if not path.exists():
+        return f"{path} holds no run to carry on (there is no such folder)"
+    for folder in (path.parent, path.parent.parent):
+        if (folder / "config.yaml").is_file():
+            return f"{path} holds no run to carry on, but lies in one; name {folder}"
+    return f"{path} holds no run to carry on (it has no config.yaml)"
+
+
 def find_checkpoint(path: Path) -> Path:
     """The checkpoint file that a user means by ``path``.
 

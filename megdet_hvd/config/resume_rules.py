@@ -66,8 +66,8 @@ def _refused(reason: str, **more: Any) -> Rule:
 
 
 _SCHEDULE = _applies(
-    "from the next step on: the rate is what the new schedule says for this iteration, and the "
-    "run ends where it says; refused where that lies before the checkpoint"
+    "from the next step on: rate and end are those of the new schedule; an end before the "
+    "checkpoint is refused"
 )
 _OTHER_WEIGHTS = _refused("the checkpoint's weights belong to another network")
 _OTHER_FUNCTION = _refused("the same weights would compute something else")

@@ -8,7 +8,19 @@ from megdet_hvd.schedule.warmup import AUTO_ITERATIONS, auto_warmup_iterations
 
 def warnings(config: Config, derived: Derived) -> list[str]:
     """One line for each, with its reason, its arithmetic and the remedy."""
-    return _large_batch(config, derived)
+    return _large_batch(config, derived) + _end(config, derived)
+
+
+def _end(config: Config, derived: Derived) -> list[str]:
+    asked, policy = config.learning.max_iterations, config.learning.policy
+    if asked is None or asked <= derived.policy_iterations:
+        return []
+    return [
+        f"learning.max_iterations={asked} changes nothing: it can only end a run earlier, and the "
+        f"{policy} policy ends at epoch {derived.end_epoch:g}, iteration "
+        f"{derived.policy_iterations}. A longer run: learning.policy=custom with learning.epochs "
+        "and learning.milestones"
+    ]
 
 
 def _large_batch(config: Config, derived: Derived) -> list[str]:

@@ -59,7 +59,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FOLDER",
-        help="picture folder, once for all files or once per file; left out, it is looked for",
+        help="picture folder, once for all files, or once per file in their order (--images A "
+        "--images B); left out, it is looked for",
     )
     check.add_argument(
         "--val",
@@ -157,7 +158,7 @@ def _check(options: argparse.Namespace) -> int:
             print(f"  note: {note}")
     problems = [*report.problems, *report.doubts]
     if problems:
-        print(f"\n{len(problems)} problems")
+        print(f"\n{len(problems)} problem{'' if len(problems) == 1 else 's'}")
         print("\n".join(report_lines(problems, options.first)))
         if not report.problems:
             print("training and evaluation would go on all the same, with a warning")

@@ -81,17 +81,19 @@ def _picture_folder(file: Path) -> Path:
     except (OSError, UserError):
         names = []  # what is wrong with the file is for its reader to say
     split = file.stem.split("_", 1)[-1]  # instances_train2017 -> train2017
-    tried = []
-    for root in (file.parent.parent, file.parent):
-        for name in (split, f"images/{split}", file.stem, f"images/{file.stem}", "images", "."):
-            folder = Path(os.path.normpath(root / name))
-            if folder.is_dir():
-                pictures = PictureFolder(folder)
-                if not names or any(pictures.find(first) is not None for first in names):
-                    return folder
-            tried.append(str(folder))
+    below = (split, f"images/{split}", file.stem, f"images/{file.stem}", "images", ".")
+    tried = dict.fromkeys(
+        os.path.normpath(root / name)
+        for root in (file.parent / "..", file.parent)
+        for name in below
+    )
+    for folder in map(Path, tried):
+        if folder.is_dir():
+            pictures = PictureFolder(folder)
+            if not names or any(pictures.find(first) is not None for first in names):
+                return folder
     first = names[0] if names else "no picture"
     raise UserError(
         f"the picture folder of {file} was not found: {first} is in none of "
-        f"{', '.join(tried[:6])}; give it with --images FOLDER, or correct its file_name"
+        f"{', '.join(tried)}; give it with --images FOLDER, or correct its file_name"
     )

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.checkpoint.naming import no_run_words
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.comm.agree import Told, as_told, mark_agreed, raise_first
 from megdet_hvd.comm.ending import end_together, exception_of
@@ -192,7 +193,7 @@ def _resumption(path: Path, config: Config) -> Resumption:
     """Raises UserError: there is no run in ``path``."""
     folder = RunFolder(path)
     if not exists(folder.config):
-        raise UserError(f"{path} holds no run to carry on (it has no config.yaml)")
+        raise UserError(no_run_words(path))
     return resumption_of(path, config, load_config(folder.config), ())
 
 

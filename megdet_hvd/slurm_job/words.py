@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet_hvd.checkpoint.naming import no_run_words
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
@@ -52,7 +53,7 @@ def read_wish(words: Sequence[str], run_name: str, *, will_be_there: bool = Fals
     resumed = _resumed(given)
     there = resumed is not None and os.path.isfile(resumed / "config.yaml")
     if resumed is not None and not there and not will_be_there:
-        raise UserError(f"--resume {resumed}: holds no run to carry on (it has no config.yaml)")
+        raise UserError(f"--resume: {no_run_words(resumed)}")
     file = given.config
     configs = [word for word in rest if word == "--config" or word.startswith("--config=")]
     if there and len(configs) <= 1:

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from megdet_hvd.checkpoint.naming import no_run_words
 from megdet_hvd.submit.job import Job
 from megdet_hvd.submit.queue import ask_queue
 from megdet_hvd.submit.report import Report
@@ -52,5 +53,5 @@ def will_be_there(report: Report, job: Job, folder: Path) -> bool:
             f"--dependency=afterany:{own['job']} before the template waits for its end"
         )
         return False
-    report.problem(f"--resume {folder}: holds no run to carry on (it has no config.yaml)")
+    report.problem(f"--resume: {no_run_words(folder)}")
     return False

@@ -13,6 +13,7 @@ from megdet_hvd.checkpoint.naming import (
     iteration_of,
     latest_checkpoint,
     list_checkpoints,
+    no_run_words,
 )
 from megdet_hvd.checkpoint.retention import clear_leftovers, mark_best, prune_checkpoints
 from megdet_hvd.storage import temporary_beside
@@ -119,3 +120,18 @@ def test_a_protected_checkpoint_stays_until_it_no_longer_is(tmp_path: Path) -> N
     assert prune_checkpoints(tmp_path, 1, protected=[paths[1]]) == [paths[0], paths[2]]
     assert list_checkpoints(tmp_path) == [paths[1], paths[3]]
     assert prune_checkpoints(tmp_path, 1) == [paths[1]]
+
+
+def test_what_is_said_where_there_is_no_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    assert no_run_words(run).endswith("(it has no config.yaml)")
+    assert no_run_words(tmp_path / "typo").endswith("(there is no such folder)")
+    (run / "config.yaml").touch()
+    best = run / "checkpoints" / "best.pt"
+    assert no_run_words(best).endswith("(there is no such folder)")
+    best.touch()
+    for inside in (best, best.parent):
+        assert no_run_words(inside) == (
+            f"{inside} holds no run to carry on, but lies in one; name {run}"
+        )

@@ -125,6 +125,16 @@ def test_no_warning_up_to_256() -> None:
     assert warnings(*of(512, large_batch="ignore")) == []
 
 
+def test_a_number_of_iterations_that_the_policy_does_not_reach_is_told() -> None:
+    assert of(256)[1].policy_iterations == 5083
+    assert warnings(*of(256, max_iterations=5083)) == []
+    assert warnings(*of(256, max_iterations=5084)) == [
+        "learning.max_iterations=5084 changes nothing: it can only end a run earlier, and the "
+        "normal policy ends at epoch 11, iteration 5083. A longer run: learning.policy=custom "
+        "with learning.epochs and learning.milestones"
+    ]
+
+
 BEGINNING = (
     "global batch 512 is above 256, the largest that the paper shows, where published detection "
     "recipes leave plain linear scaling (at batch 256, rates of 0.226 and 0.24 instead of 0.32). "

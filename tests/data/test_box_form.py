@@ -113,5 +113,5 @@ def test_the_checker_calls_it_a_problem_and_training_a_warning(
     assert main(["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]) == 1
     out = capsys.readouterr().out
     assert f"boxes look like {said}" in out
-    assert "1 problems" in out
+    assert "\n1 problem\n" in out
     assert "would go on all the same, with a warning" in out

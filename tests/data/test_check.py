@@ -92,6 +92,20 @@ def test_layouts_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"pictures in {exported / 'train'}" in out
 
 
+def test_pictures_beside_the_folder_that_the_check_is_started_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_set(tmp_path / "annotations", [image(1)], [box(1, 1, [0, 0, 5, 5])], pictures=False)
+    monkeypatch.chdir(tmp_path / "annotations")
+    assert main(["check", "set.json"]) == 2
+    assert "1.png is in none of ../set, ../images/set, ../images, .., set," in (
+        capsys.readouterr().err
+    )
+    save_noise(tmp_path / "set" / "1.png", 40, 30)
+    assert main(["check", "set.json"]) == 0
+    assert f"pictures in {Path('..', 'set')}" in capsys.readouterr().out
+
+
 def test_categories_that_differ_between_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,13 +9,30 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from megdet_hvd.checkpoint.file import is_sound
 from megdet_hvd.checkpoint.naming import list_checkpoints
+from megdet_hvd.engine.lock import holding
 from megdet_hvd.engine.program import RUN_ERROR, USER_ERROR
+from megdet_hvd.errors import UserError
 from tests.engine.small import small_settings
+from tests.engine.tale import ALONE
 from tests.ranks import ROOT, run_ranks
 
 HERE = Path(__file__).parent
+
+
+def test_a_run_that_ends_before_it_writes_leaves_no_folder(tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for path in (tmp_path / "runs" / "new", mine):
+        with pytest.raises(UserError, match="bad boxes"), holding(path, ALONE):
+            raise UserError("bad boxes")
+    assert os.listdir(tmp_path / "runs") == [] and os.listdir(mine) == []
+    with holding(tmp_path / "kept", ALONE):
+        (tmp_path / "kept" / "config.yaml").touch()
+    assert os.listdir(tmp_path / "kept") == ["config.yaml"]
 
 
 def test_two_runs_in_one_folder(tmp_path: Path) -> None:
