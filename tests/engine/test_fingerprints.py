@@ -18,7 +18,6 @@ OTHERWISE = {
     "data.max_size": 300,
     "data.value_range": "[0,4095]",
     "data.eval_min_size": 60,
-    "data.value_range": "[0,4095]",
     "data.min_sizes": "[50]",
     "model.rpn.pre_nms_test": 7,
     "model.rpn.post_nms_test": 7,
