@@ -118,11 +118,12 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.evaluation.results_json import write_results
 
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
-    index = open_validation(
-        plan.config.data,
-        is_main=world.local_rank == 0,
-        wait=lambda: barrier(world, "evaluate.data"),
-    )
+    with together(world, "evaluate.index"):
+        index = open_validation(
+            plan.config.data,
+            is_main=world.local_rank == 0,
+            wait=lambda: barrier(world, "evaluate.data"),
+        )
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)

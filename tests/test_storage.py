@@ -197,7 +197,7 @@ def test_a_damaged_picture_stays_unreadable(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(UnreadablePicture, match="truncated"):
         decode(tmp_path / "cut.jpg")
-    with pytest.raises(UnreadablePicture, match="no picture"):
+    with pytest.raises(UnreadablePicture, match="not a picture"):
         decode(tmp_path / "text.jpg")
     with pytest.raises(UnreadablePicture, match="No such file"):
         decode(tmp_path / "absent.jpg")

@@ -5,6 +5,7 @@
 
 import sys
 
+from megdet_hvd.command import leave
 from megdet_hvd.config.keys import groups
 from megdet_hvd.config.resume_rules import RULES, Rule
 
@@ -53,5 +54,11 @@ def _words(rule: Rule) -> str:
     return f"{rule.words}{where}"
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Print the page."""
     sys.stdout.write(resume_table())
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main)

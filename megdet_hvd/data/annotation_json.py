@@ -78,7 +78,7 @@ def _read(path: Path) -> bytes:
         ) from None
     except OSError as error:
         if is_transient(error):
-            raise cannot_read(path, error) from error
+            raise cannot_read(f"annotation file {path}", error) from error
         raise UserError(
             f"annotation file {path} cannot be read: {error.strerror or error}"
         ) from None

@@ -68,11 +68,12 @@ def _reason(error: Exception, first: int) -> str:
 
 
 def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Order], Result]:
-    index = open_validation(
-        config.data,
-        is_main=world.local_rank == 0,
-        wait=lambda: barrier(world, "evaluators.data"),
-    )
+    with together(world, "evaluators.index"), contained():
+        index = open_validation(
+            config.data,
+            is_main=world.local_rank == 0,
+            wait=lambda: barrier(world, "evaluators.data"),
+        )
     with together(world, "evaluators.device"), contained():
         device = pick_device(config.device, everyone.local_rank, everyone.local_size)
         if device.type == "cuda":

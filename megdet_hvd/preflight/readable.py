@@ -7,7 +7,7 @@ from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.source import Source, expand_source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
-from megdet_hvd.storage import cannot_read, is_transient
+from megdet_hvd.storage import cannot_read, is_transient, retried
 
 PICTURES = 2
 """Pictures that each rank opens of each annotation file."""
@@ -38,7 +38,7 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
 
 def _read(source: Source, rank: int, size: int, value_range: ValueRange) -> tuple[int, str | None]:
     try:
-        names = first_names(source.annotations, _FIRST)
+        names = retried(lambda: first_names(source.annotations, _FIRST))
     except OSError as error:
         if is_transient(error):
             raise cannot_read(source.annotations, error) from error
@@ -52,7 +52,11 @@ def _read(source: Source, rank: int, size: int, value_range: ValueRange) -> tupl
     step = max(1, len(share) // PICTURES)
     pictures = PictureFolder(source.images)
     for count, name in enumerate(share[::step][:PICTURES]):
-        found = name if (source.images / name).is_file() else pictures.find(name)
+        try:
+            there = retried((source.images / name).is_file)
+        except OSError as error:
+            raise cannot_read(source.images / name, error) from error
+        found = name if there else pictures.find(name)
         file = source.images / (name if found is None else found)
         if found is None:
             return count, f"{file}: no such file"

@@ -90,7 +90,7 @@ def wait(
     while (code := running.poll()) is None:
         if not told and (note := read_note(notes)) is not None:
             try:
-                stop_file.write_text(note)
+                stop_file.write_text(note, encoding="utf-8")
                 say(f"{note}; the ranks finish their step and write a checkpoint")
                 told = True
             except OSError as error:  # tried again

@@ -21,8 +21,8 @@ EXPECTED = {
         r"iteration 1: rank 1: the loss is not finite \(rpn_class .*class nan.*images",
     ),
     "annotations": (6, r"error: rank 1: annotation file .*train\.json.*Stale file handle"),
-    "picture0": (6, r"iteration 1: rank \d: .*p3\.png: cannot be read \(Input/output error\)"),
-    "picture1": (6, r"iteration 1: rank \d: .*p3\.png: cannot be read \(Input/output error\)"),
+    "picture0": (6, r"error: .*p3\.png: cannot be read \(Input/output error\)"),
+    "picture1": (6, r"error: .*p3\.png: cannot be read \(Input/output error\)"),
     "unreadable": (3, r"iteration 1: .*p3\.png can't be read"),
     "skipped": (0, ""),
 }
