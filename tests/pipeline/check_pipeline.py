@@ -101,6 +101,7 @@ def evaluation_in_a_stop(*args: Any, **more: Any) -> Any:
 
 EVALUATE = "megdet_hvd.pipeline.evaluator.evaluate_detector"
 CASES: dict[str, dict[str, Any]] = {
+    "nothing": {},
     "prepare": {"megdet_hvd.pipeline.prepare.prepare_picture": bad_picture},
     "train": {"megdet_hvd.engine.loop.apply_gradients": bad_step},
     "fail": {
