@@ -96,9 +96,11 @@ def _attempt(
     last = [kind for kind in ending if _fit([*chosen, kind])]
     if last:
         chosen.append(_pick(draw, last, left))
+    if chosen[-1].moments == ("start",):  # nothing else would come to happen
+        chosen = chosen[-1:]
     faults, step = [], 0
     for kind in chosen:
-        moment = draw.choice(kind.moments)
+        moment = draw.choice([m for m in kind.moments if m != "start" or len(chosen) == 1])
         if moment not in ("before", "start"):
             step += draw.randint(1, STEPS_APART)
         # Trainers come first; what is evaluated is evaluated by the last rank of a pipeline.
@@ -107,8 +109,8 @@ def _attempt(
         if program == "pipeline" and moment == "evaluation" and not kind.main_rank:
             rank = ranks - 1
         faults.append(Fault(kind.name, rank, moment, step, draw.randrange(2**31)))
-        if kind.name == "full disk":
-            step += 3  # until there is room again
+        if kind.name == "full disk" or moment in ("evaluation", "checkpoint"):
+            step += 3  # until there is room again, or until it has come to that
     return tuple(faults)
 
 

@@ -221,8 +221,9 @@ class Victim:
         if "r" not in mode or not isinstance(name, str):
             return
         if name.endswith(".png"):
-            corrupt, self.corrupts = self.corrupts, None
-            if corrupt is not None:
+            corrupt = self.corrupts
+            if corrupt is not None and "/train/" in name:  # one for validation is the user's
+                self.corrupts = None
                 corrupt(name)
             if self.reads is not None:
                 self.reads()
