@@ -63,6 +63,7 @@ def run_attempt(
     events, outcome, mend = folder / "events", folder / "outcome.json", folder / "mend"
     plan = {
         "program": chain.program,
+        "ranks": chain.ranks,
         "faults": [vars(fault) for fault in faults],
         "events": str(events),
         "mend": str(mend),

@@ -246,7 +246,7 @@ def judge(faults: tuple[Fault, ...], attempt: Attempt, damaged: set[int]) -> lis
     if attempt.left:
         common.append(f"left behind: {attempt.left}")
     tracebacks = attempt.output.count("Traceback (most recent call last)")
-    if tracebacks > (1 if kind is not None and kind.traceback else 0):
+    if tracebacks > sum(BY_NAME[record.kind].tracebacks for record in in_effect):
         common.append(f"{tracebacks} tracebacks")
     for fault, record in zip(faults, records, strict=True):
         own = BY_NAME[fault.kind]

@@ -30,8 +30,8 @@ class Kind:
     """It comes to rank 0, which writes the files."""
     ranks: int = 1
     """Wants at least so many."""
-    traceback: bool = False
-    """A fault of this package's code, or a stranger's exception, is shown with its traceback."""
+    tracebacks: int = 0
+    """So many at most: a fault of code is shown with its traceback, and that of its cause."""
     settings: tuple[str, ...] = ()
     """What the attempt must be started with for it."""
     weight: int = 2
@@ -79,7 +79,7 @@ KINDS: tuple[Kind, ...] = (
         ("step",),
         _codes(FAULT),
         r"rank {rank}.*\n?[\s\S]*InjectedFault: in a step",
-        traceback=True,
+        tracebacks=1,
     ),
     Kind(
         "skipped layer",
@@ -88,7 +88,7 @@ KINDS: tuple[Kind, ...] = (
         _codes(HANG, FAULT),
         r"the job hangs|HorovodInternalError|out of step",
         ranks=2,
-        traceback=True,
+        tracebacks=1,
         weight=1,
     ),
     Kind(
@@ -185,7 +185,7 @@ KINDS: tuple[Kind, ...] = (
         _codes(RUN_ERROR, FAULT, STORAGE_ERROR),
         r"(?i)loader|DataLoader worker|data\.workers",
         settings=("data.workers=1",),
-        traceback=True,
+        tracebacks=1,
     ),
     Kind(
         "side product",
@@ -200,7 +200,8 @@ KINDS: tuple[Kind, ...] = (
         "an exception in the evaluators' work",
         ("evaluation",),
         programs=("pipeline",),
-        says=r"warning: .*InjectedFault",
+        says=r"error: iteration \d+ is not evaluated: .*InjectedFault",
+        tracebacks=2,
         weight=4,
     ),
     Kind(

@@ -67,6 +67,9 @@ class Victim:
         self.skips = False
         self.armed: list[Fault] = []
         self.lock = threading.Lock()
+        if plan["program"] == "pipeline" and rank == plan["ranks"] - 1:  # it evaluates: no steps
+            self.armed = [fault for fault in self.faults if fault.moment == "evaluation"]
+            self.faults = [fault for fault in self.faults if fault.moment != "evaluation"]
 
     def tell(self, fault: Fault, **more: Any) -> None:
         """That a fault takes effect now, on the disk before anything else happens."""
