@@ -34,6 +34,8 @@ class Attempt:
     events: list[dict[str, Any]]
     """The faults that took effect."""
     ranks: int
+    tagged: bool = False
+    """The launcher marks what the ranks say, ``[1]<stderr>:…``; the rest is its own."""
     left: list[str] = field(default_factory=list)
     """Processes that were still there."""
 
@@ -94,6 +96,7 @@ def run_attempt(
         took_s,
         _events(events),
         chain.ranks,
+        chain.launcher == "gloo",
         left,
     )
 

@@ -245,7 +245,11 @@ def judge(faults: tuple[Fault, ...], attempt: Attempt, damaged: set[int]) -> lis
         common.append(f"{told}, not {sorted(map(str, allowed))}")
     if attempt.left:
         common.append(f"left behind: {attempt.left}")
-    tracebacks = attempt.output.count("Traceback (most recent call last)")
+    tracebacks = sum(
+        line.endswith("Traceback (most recent call last):")
+        and (line.startswith("[") or not attempt.tagged)
+        for line in attempt.output.splitlines()
+    )
     if tracebacks > sum(BY_NAME[record.kind].tracebacks for record in in_effect):
         common.append(f"{tracebacks} tracebacks")
     for fault, record in zip(faults, records, strict=True):

@@ -110,7 +110,7 @@ def _attempt(
             rank = ranks - 1
         faults.append(Fault(kind.name, rank, moment, step, draw.randrange(2**31)))
         if kind.name == "full disk" or moment in ("evaluation", "checkpoint"):
-            step += 3  # until there is room again, or until it has come to that
+            step += 4  # until there is room again, or until it has come to that
     return tuple(faults)
 
 

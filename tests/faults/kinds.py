@@ -100,7 +100,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "full disk",
-        "the run folder's disk full for two steps",
+        "the run folder's disk full for three steps",
         ("step",),
         says=r"No space left|File too large",
         main_rank=True,

@@ -40,7 +40,8 @@ from tests.engine.small import thin_backbones
 from tests.faults.draw import Fault
 
 PAUSE_S = 1.5
-FULL_STEPS = 2
+FULL_STEPS = 3
+"""As many as there are between checkpoints: one of them finds no room."""
 DAY_S = 86400.0
 LAUNCHERS_VARIABLES = ("OMPI_", "PMIX_", "PMI_", "HOROVOD_", "MEGDET_")
 
