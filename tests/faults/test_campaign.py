@@ -29,6 +29,7 @@ def test_what_is_drawn() -> None:
     assert len(Counter(fault.kind for fault in draw_campaign(1, 13)[0].attempts[0])) > 1
 
 
+TRACEBACK = "Traceback (most recent call last):\n"
 KILL = Fault("kill", 1, "step", 2, 0)
 CLOCK = Fault("clock", 0, "step", 1, 0)
 WELL = Attempt(
@@ -50,7 +51,9 @@ WELL = Attempt(
         (replace(WELL, code=FINISHED), 1),
         (replace(WELL, code=STOPPED), 1),
         (replace(WELL, output="nothing"), 1),
-        (replace(WELL, output=f"{WELL.output}Traceback (most recent call last)"), 1),
+        (replace(WELL, output=f"{WELL.output}{TRACEBACK}"), 1),
+        (replace(WELL, output=f"{WELL.output}{TRACEBACK}", tagged=True), 0),  # the launcher's
+        (replace(WELL, output=f"{WELL.output}[1]<stderr>:{TRACEBACK}", tagged=True), 1),
         (replace(WELL, left=["4711 python"]), 1),
         (replace(WELL, events=[{"kind": "clock"}]), 1),  # it ended, and nothing ended it
         (replace(WELL, events=[], code=FINISHED), 0),
