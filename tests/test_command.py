@@ -94,11 +94,15 @@ def without_encoding(source: str) -> list[int]:
         said = any(keyword.arg == "encoding" for keyword in node.keywords)
         if name in TEXT_CALLS and not binary and not said and (not other or name == "fdopen"):
             lines.append(node.lineno)
+        # subprocess' short forms: the locale's encoding, and an error where a byte is not of it
+        if any(k.arg in ("text", "universal_newlines") for k in node.keywords) and not said:
+            lines.append(node.lineno)
     return lines
 
 
 def test_the_rule_on_encodings_finds_what_it_should() -> None:
     assert without_encoding("open('x')\np.read_text()\np.open('w')\n") == [1, 2, 3]
+    assert without_encoding("run('x', text=True)\nPopen('x', universal_newlines=True)") == [1, 2]
     fine = "open('x', 'rb')\np.read_text(encoding='utf-8')\nos.open('x', 1)\np.open(mode='ab')\n"
     assert without_encoding(fine) == []
 

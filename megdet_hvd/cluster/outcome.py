@@ -1,4 +1,4 @@
-"""How a program ended, in a file: launchers lose exit codes (horovodrun returns 1 for all).
+"""How a program ended, in a file: launchers lose exit codes (horovodrun --gloo returns 1 for all).
 
 The rank that ends the run writes it, the job's driver reads it.
 """

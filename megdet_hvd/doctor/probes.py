@@ -91,7 +91,7 @@ def run(command: Sequence[str], time_limit_s: float) -> tuple[int, str, str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env=environ,
         start_new_session=True,

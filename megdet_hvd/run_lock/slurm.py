@@ -96,6 +96,8 @@ def cluster_here() -> str:
 
 def _ask(words: list[str]) -> "subprocess.CompletedProcess[str] | None":
     try:
-        return subprocess.run(words, capture_output=True, text=True, timeout=_ASK_S)
+        return subprocess.run(
+            words, capture_output=True, encoding="utf-8", errors="replace", timeout=_ASK_S
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -52,7 +52,8 @@ def prepare_nodes(allocation: Allocation, site: Site, environ: Mapping[str, str]
     done = subprocess.run(
         words,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         stdin=subprocess.DEVNULL,
         env=step_environ(environ),
     )

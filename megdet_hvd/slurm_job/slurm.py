@@ -68,7 +68,11 @@ def requeue(job: int) -> str | None:
     """Put the job back into the queue; why that failed, or None: it is, or may be, done."""
     try:
         done = subprocess.run(
-            ["scontrol", "requeue", str(job)], capture_output=True, text=True, timeout=ASK_S
+            ["scontrol", "requeue", str(job)],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=ASK_S,
         )
     except subprocess.TimeoutExpired:
         return None  # the controller may have heard it; then it ends this script
@@ -85,7 +89,8 @@ def exclude(job: int, nodes: Sequence[str]) -> str | None:
         done = subprocess.run(
             ["scontrol", "update", f"JobId={job}", f"ExcNodeList={value}"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=ASK_S,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -98,7 +103,12 @@ def probe_nodes(nodes: int, words: Sequence[str], environ: Mapping[str, str]) ->
     command = [*once_a_node(nodes), "--overlap", *words]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ASK_S, env=step_environ(environ)
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=ASK_S,
+            env=step_environ(environ),
         )
     except subprocess.TimeoutExpired as late:
         told = _text(late.stderr)
@@ -178,7 +188,8 @@ def mpi_list() -> str:
         done = subprocess.run(
             ["srun", "--mpi=list"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=ASK_S,
             env=step_environ(os.environ),
         )
@@ -220,7 +231,7 @@ def _try_mpi(
         done = subprocess.run(
             list(words),
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=limit_s,
             env=dict(environ),
@@ -246,7 +257,9 @@ def ssh_problem(hosts: Sequence[str]) -> str | None:
     for host in hosts[1:]:
         words = ["ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={SSH_S}", host, "true"]
         try:
-            done = subprocess.run(words, capture_output=True, text=True, timeout=3 * SSH_S)
+            done = subprocess.run(
+                words, capture_output=True, encoding="utf-8", errors="replace", timeout=3 * SSH_S
+            )
         except FileNotFoundError:
             return f"it reaches {host} through ssh, which is not installed"
         except subprocess.TimeoutExpired:
@@ -288,7 +301,9 @@ def own_log() -> str | None:
 
 def _ask(words: Sequence[str]) -> str | None:
     try:
-        done = subprocess.run(list(words), capture_output=True, text=True, timeout=ASK_S)
+        done = subprocess.run(
+            list(words), capture_output=True, encoding="utf-8", errors="replace", timeout=ASK_S
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

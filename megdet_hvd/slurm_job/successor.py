@@ -132,7 +132,13 @@ def submit(
     where = environ.get("SLURM_SUBMIT_DIR") or None
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=_SBATCH_S, env=own, cwd=where
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SBATCH_S,
+            env=own,
+            cwd=where,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return None, str(error)

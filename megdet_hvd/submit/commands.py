@@ -45,7 +45,7 @@ def ask(
             list(words),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=time_s,
             env=None if environ is None else dict(environ),
