@@ -197,8 +197,8 @@ def test_training_from_the_wheel(fresh: Fresh) -> None:
     """Two ranks of the console script, under horovodrun."""
     from tests.engine.small import SETTINGS
 
-    words = ("megdet-train", *SETTINGS, "learning.max_iterations=2", "name=mine")
-    words = (*words, f"data.scenes.cache={fresh.folder / 'scenes'}")
+    own = ("learning.max_iterations=2", "name=mine", f"data.scenes.cache={fresh.folder / 'scenes'}")
+    words = ("megdet-train", *SETTINGS, *own)
     done = fresh.run("horovodrun", "-np", "2", *words, OMPI_MCA_mpi_yield_when_idle="1")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     lines = (fresh.folder / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()
