@@ -8,6 +8,7 @@ from pathlib import Path
 from megdet_hvd.command import leave, name_of
 from megdet_hvd.doctor.gather import gather
 from megdet_hvd.doctor.verdict import can_run, judge, report
+from megdet_hvd.job_folder import checkout
 from megdet_hvd.version import add_version_option
 
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a terminal that lacks → shows an escape instead
             stream.reconfigure(errors="backslashreplace")
     findings = judge(gather(arguments.config, arguments.overrides, launch=not arguments.quick))
-    print("\n".join(report(findings)))
+    print("\n".join(report(findings, installed=checkout() is None)))
     return 0 if can_run(findings) else 1
 
 

@@ -23,6 +23,7 @@ from megdet_hvd.init import names_in
 from megdet_hvd.job_folder import carried
 
 ROOT = Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.launch
 LEFT_OUT = (".git", ".venv", "__pycache__", "runs", "build", "dist", "*.egg-info", ".*_cache")
 BUILD = "from setuptools import build_meta as b; import sys; getattr(b, sys.argv[1])(sys.argv[2])"
 SLURM = """#!{python}
@@ -153,6 +154,8 @@ def test_commands(fresh: Fresh) -> None:
     head = fresh.run("bash", "-c", "megdet-data check --help | head -1; echo ${PIPESTATUS[0]}")
     assert head.stderr == "" and head.stdout.splitlines()[-1] in ("0", "141")
     assert head.stdout.startswith("usage: megdet-data check")
+    ranks = fresh.run("horovodrun", "-np", "2", "megdet-placement")
+    assert "rank 0 of 2" in ranks.stdout and "rank 1 of 2" in ranks.stdout, ranks.stdout
 
 
 def test_jobs_from_a_folder_that_is_laid_out(fresh: Fresh) -> None:
