@@ -28,6 +28,8 @@ TWO_ANNOTATIONS = "duplicate annotation id (pycocotools takes the last one twice
 NO_BOX = "annotation needs a bbox of four numbers"
 ODD_CROWD = "iscrowd must be 0 or 1"
 _INT32 = 2**31 - 1
+_THINNEST = 1e-6
+"""Of a picture's side: 8 steps of float32, so that scaling and mirroring leave a box its area."""
 _LEFT_OUT_KEYS = ("ignore", "difficult")
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
@@ -140,7 +142,8 @@ def clip_boxes(
     """Boxes (m, 4) x y w h to x1 y1 x2 y2 inside pictures of the given sizes (m,).
 
     Returns the clipped boxes and which of them are valid: finite, w > 0 and h > 0, and some
-    part of them inside the picture.
+    part of them inside the picture, of more than ``_THINNEST`` of its side: what rounding leaves
+    of a box without width has one here, and none any more where the picture is mirrored.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         x1 = np.clip(raw[:, 0], 0, widths)
@@ -149,7 +152,8 @@ def clip_boxes(
         y2 = np.clip(raw[:, 1] + raw[:, 3], 0, heights)
         boxes = np.stack([x1, y1, x2, y2], axis=1).astype(np.float32)
         valid = np.isfinite(raw).all(axis=1) & (raw[:, 2] > 0) & (raw[:, 3] > 0)
-        valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        sides = np.stack([widths, heights], axis=1)
+        valid &= (boxes[:, 2:] - boxes[:, :2] > _THINNEST * sides).all(axis=1)
     return boxes, valid
 
 

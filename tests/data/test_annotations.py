@@ -17,6 +17,7 @@ from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.annotations import read_annotation_file
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.transforms import flip_boxes, scale_boxes
 from megdet_hvd.errors import StorageError, UserError
 
 from .made import box, image, save_noise, write_set
@@ -513,3 +514,25 @@ def test_boxes_near_the_largest_number_are_read_without_a_warning(tmp_path: Path
     content = plain()
     content["annotations"][0]["bbox"] = [1e308, 2, 1e308, 8]
     assert val(written(tmp_path, content)).raw_boxes[0].tolist() == [1e308, 2, 1e308, 8]
+
+
+@pytest.mark.parametrize("xywh", [[0, 2, 1e-13, 11], [1e-6, 2, 2e-6, 11], [0, 0, 1e-30, 1e-30]])
+def test_what_rounding_leaves_of_a_box_is_none(tmp_path: Path, xywh: list[float]) -> None:
+    """Scaled and mirrored it has no area, and its loss is no number."""
+    content = plain()
+    content["annotations"][0]["bbox"] = xywh
+    source = written(tmp_path, content)
+    with pytest.raises(UserError, match="invalid box .*: 1: .*annotation 1 "):
+        train(source)
+    assert not train(source, "drop", keep_empty=True).learnable[0]
+    same_as_pycocotools(source)
+
+
+@pytest.mark.parametrize("width", [1e-4, 0.01, 1])
+def test_a_thin_box_keeps_its_area_however_it_is_turned(tmp_path: Path, width: float) -> None:
+    content = plain()
+    content["annotations"][0]["bbox"] = [0, 2, width, 11]
+    index = train(written(tmp_path, content))
+    scaled = scale_boxes(index.record(0).boxes, (40, 30), (1333, 1000))
+    for boxes in (scaled, flip_boxes(scaled, 1333), flip_boxes(index.record(0).boxes, 40)):
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
