@@ -143,6 +143,8 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
             print(f"note: {note}")
         for doubt in index.doubts:
             print(f"warning: {doubt}")
+        if found.dark is not None:
+            print(f"warning: {found.dark}")
         print("\n".join(found.result.lines()), flush=True)
     with together(world, "evaluate.write"):
         if plan.out is not None and world.is_main:

@@ -247,6 +247,10 @@ def notes_of(one: Located, purpose: Purpose) -> list[str]:
         notes += one.file.truth_notes
         if not one.file.annotated:
             notes.append("the file has no annotations: there is no ground truth to measure against")
+        elif one.file.crowds.all():
+            count = len(one.file.crowds)
+            said = f"all {count} boxes are crowds (iscrowd)" if count else "it has no boxes"
+            notes.append(f"there is no ground truth to measure against: {said}")
     return notes
 
 

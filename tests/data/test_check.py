@@ -230,6 +230,14 @@ def test_by_the_rules_of_evaluation(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(arguments) == 1
     assert main([*arguments, "--val"]) == 0
     assert "1 boxes of the truth have no area" in capsys.readouterr().out
+    for annotations, said in (
+        ([box(1, 1, [0, 0, 9, 5], iscrowd=1)], "all 1 boxes are crowds (iscrowd)"),
+        ([], "it has no boxes"),
+    ):
+        content["annotations"] = annotations
+        (tmp_path / "set.json").write_text(json.dumps(content))
+        assert main([*arguments, "--val"]) == 0
+        assert f"no ground truth to measure against: {said}" in capsys.readouterr().out
     del content["annotations"]
     (tmp_path / "set.json").write_text(json.dumps(content))
     assert main([*arguments, "--val"]) == 0
