@@ -206,16 +206,16 @@ class _Reader:
             if number is None:
                 self._problem(NO_CATEGORY_ID, where, f"name {name!r}")
                 continue
-            if not isinstance(name, str) or not name:
+            if name is None or name == "":
                 nameless += 1
-                name = f"class {number}" if name is None or name == "" else str(name)
-            name = printable(name)
+                name = f"class {number}"
+            name = printable(str(name))
             if found.get(number, name) != name:
                 self._problem(TWO_CATEGORIES, where, f"{found[number]!r} and {name!r}")
             else:
                 found[number] = name
         if nameless:
-            self.notes.append(f"{nameless} categories have no name in letters and go by their id")
+            self.notes.append(f"{nameless} categories have no name and go by their id")
         return {number: found[number] for number in in_order(found)}
 
     def images(self, entries: Sequence[Mapping[str, Any]]) -> _Images:
@@ -306,7 +306,7 @@ class _Reader:
             box = entry.get("bbox")
             if type(box) is not list or len(box) != 4:
                 detail = repr(box)
-                if box is None and entry.get("segmentation"):
+                if not box and entry.get("segmentation"):
                     detail = "it has a segmentation only; compute the boxes from the outlines"
                 self._problem(NO_BOX, _where(entry), detail)
                 continue

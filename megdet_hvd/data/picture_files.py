@@ -78,6 +78,14 @@ class PictureFolder:
                 return folder
         return None
 
+    def other_ending(self, name: str) -> str | None:
+        """The one file beside it that differs in what follows the last dot; None: none, or two."""
+        parent, base = os.path.split(str(PurePosixPath(name)))
+        listing = self._listing(parent)
+        stems = {base, PurePosixPath(base).stem}
+        found = [own for own in listing.names if PurePosixPath(own).stem in stems] if listing else []
+        return os.path.join(parent, found[0]) if len(found) == 1 else None
+
     def _spellings(self, name: str) -> Iterator[str]:
         yield name
         plain = name.strip()

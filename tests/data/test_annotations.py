@@ -536,3 +536,29 @@ def test_a_thin_box_keeps_its_area_however_it_is_turned(tmp_path: Path, width: f
     scaled = scale_boxes(index.record(0).boxes, (40, 30), (1333, 1000))
     for boxes in (scaled, flip_boxes(scaled, 1333), flip_boxes(index.record(0).boxes, 40)):
         assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1", "1.png.jpg"])
+def test_another_ending_is_pointed_at(tmp_path: Path, name: str) -> None:
+    """Not taken for the picture: masks lie beside pictures under such names."""
+    content = plain()
+    content["images"][0]["file_name"] = name
+    source = written(tmp_path, content)
+    with pytest.raises(UserError) as raised:
+        train(source)
+    assert ("there is 1.png; is that it?" in str(raised.value)) is (name != "1.png.jpg")
+
+
+def test_outlines_without_boxes_are_told_for_what_they_are(tmp_path: Path) -> None:
+    content = plain()
+    content["annotations"][0] |= {"bbox": [], "segmentation": [[1, 1, 9, 1, 9, 9]]}
+    with pytest.raises(UserError, match="a segmentation only"):
+        train(written(tmp_path, content))
+
+
+def test_names_that_are_numbers_are_names(tmp_path: Path) -> None:
+    content = plain()
+    content["categories"] = [{"id": 1, "name": 50}, {"id": 2, "name": None}]
+    index = train(written(tmp_path, content))
+    assert index.categories == ("50", "class 2")
+    assert "1 categories have no name and go by their id" in index.notes

@@ -298,3 +298,9 @@ def test_lfs_pointers_are_one_fault(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = [line for line in out.splitlines() if "git lfs pull" in line]
     assert len(lines) == 1
     assert ": 2, the first: " in lines[0]
+
+
+def test_what_a_mac_puts_beside_a_file_is_no_annotation_file(tmp_path: Path) -> None:
+    coco_folder(tmp_path, _content())
+    (tmp_path / "._set.json").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    assert main(["check", str(tmp_path), "--images", str(tmp_path / "pictures")]) == 0
