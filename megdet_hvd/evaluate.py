@@ -114,7 +114,7 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.evaluation.device import pick_device
     from megdet_hvd.evaluation.evaluate import evaluate_detector
-    from megdet_hvd.evaluation.labels import Relabelled, labels_in
+    from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
     from megdet_hvd.evaluation.results_json import write_results
 
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
@@ -139,7 +139,7 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
         steps = plan.trained.iteration
         print(f"{plan.trained.path}" + (f", iteration {steps}" if steps is not None else ""))
         print(f"on {', '.join(str(file) for file in index.annotation_files)}")
-        for note in index.notes:
+        for note in (*index.notes, *unmeasured(index, plan.trained)):
             print(f"note: {note}")
         for doubt in index.doubts:
             print(f"warning: {doubt}")

@@ -83,7 +83,9 @@ class PictureFolder:
         parent, base = os.path.split(str(PurePosixPath(name)))
         listing = self._listing(parent)
         stems = {base, PurePosixPath(base).stem}
-        found = [own for own in listing.names if PurePosixPath(own).stem in stems] if listing else []
+        found = (
+            [own for own in listing.names if PurePosixPath(own).stem in stems] if listing else []
+        )
         return os.path.join(parent, found[0]) if len(found) == 1 else None
 
     def _spellings(self, name: str) -> Iterator[str]:
