@@ -522,7 +522,7 @@ def test_what_rounding_leaves_of_a_box_is_none(tmp_path: Path, xywh: list[float]
     content = plain()
     content["annotations"][0]["bbox"] = xywh
     source = written(tmp_path, content)
-    with pytest.raises(UserError, match="invalid box .*: 1: .*annotation 1 "):
+    with pytest.raises(UserError, match=r"invalid box .*: 1: .*annotation 1 "):
         train(source)
     assert not train(source, "drop", keep_empty=True).learnable[0]
     same_as_pycocotools(source)
