@@ -30,6 +30,8 @@ ODD_CROWD = "iscrowd must be 0 or 1"
 _INT32 = 2**31 - 1
 _THINNEST = 1e-6
 """Of a picture's side: 8 steps of float32, so that scaling and mirroring leave a box its area."""
+_LARGEST_AREA = 1e10
+"""Where COCOeval's area range ``all`` ends; it begins with 0."""
 _LEFT_OUT_KEYS = ("ignore", "difficult")
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
@@ -325,8 +327,8 @@ class _Reader:
             number = entry.get("id")
             if number is None:
                 count("no id", entry)
-            elif number == 0 and not isinstance(number, str):
-                count("id 0", entry)
+            elif number == 0 or (isinstance(number, str) and _number(number) == 0):
+                count("id 0", entry)  # COCOeval writes ids, texts too, where 0 is "no match"
             ids.append(number)
             kept.append((owner, label))
             crowds.append(bool(crowd))
@@ -349,6 +351,12 @@ class _Reader:
             crowds, ignored = [crowds[k] for k in keep], [ignored[k] for k in keep]
             areas, raw = [areas[k] for k in keep], raw[usable]
         area_array, with_area = _area_array(areas, raw)
+        beyond = int(((area_array < 0) | (area_array > _LARGEST_AREA)).sum())
+        if beyond:
+            self.truth_notes.append(
+                f"{beyond} annotations have an area below 0 or above 1e10, and COCOeval counts them "
+                "neither as found nor as missed"
+            )
         pairs = np.asarray(kept, np.int64).reshape(-1, 2)
         return _Boxes(
             ids=ids,

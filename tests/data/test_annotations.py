@@ -562,3 +562,15 @@ def test_names_that_are_numbers_are_names(tmp_path: Path) -> None:
     index = train(written(tmp_path, content))
     assert index.categories == ("50", "class 2")
     assert "1 categories have no name and go by their id" in index.notes
+
+
+def test_truth_that_pycocotools_does_not_count_is_told_of(tmp_path: Path) -> None:
+    content = plain()
+    content["annotations"][0] |= {"id": "0", "area": -1}
+    content["annotations"][1]["area"] = 2e10
+    index = val(written(tmp_path, content))
+    assert any("has the id 0, which COCOeval never counts" in note for note in index.notes)
+    assert any(note.startswith("2 annotations have an area below 0 or") for note in index.notes)
+    content["annotations"][0] |= {"id": "1", "area": 0}
+    content["annotations"][1]["area"] = float("nan")  # in every comparison false: counted
+    assert val(written(tmp_path, content)).notes == ()
