@@ -354,8 +354,8 @@ class _Reader:
         beyond = int(((area_array < 0) | (area_array > _LARGEST_AREA)).sum())
         if beyond:
             self.truth_notes.append(
-                f"{beyond} annotations have an area below 0 or above 1e10, and COCOeval counts them "
-                "neither as found nor as missed"
+                f"{beyond} annotations have an area below 0 or above 1e10, and COCOeval counts "
+                "them neither as found nor as missed"
             )
         pairs = np.asarray(kept, np.int64).reshape(-1, 2)
         return _Boxes(
