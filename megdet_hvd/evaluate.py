@@ -115,7 +115,7 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.evaluation.device import pick_device
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
-    from megdet_hvd.evaluation.results_json import write_results
+    from megdet_hvd.evaluation.results_json import result_files, write_results
 
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     with together(world, "evaluate.index"):
@@ -124,6 +124,8 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "evaluate.data"),
         )
+        if plan.out is not None:  # before hours of work, not after
+            result_files(plan.out, index.annotation_files)
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)

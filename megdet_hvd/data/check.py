@@ -13,6 +13,7 @@ from megdet_hvd.data.coco import Purpose, combine, examine, invalid_note, lackin
 from megdet_hvd.data.depth import MANY, all_but_black, dark_words
 from megdet_hvd.data.formats import LFS_POINTER
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.large import refuse_pipe
 from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.source import Source
@@ -182,9 +183,10 @@ def _notes(one: Located, index: ImageIndex) -> list[str]:
 def is_lfs_pointer(file: Path) -> bool:
     """Whether a file is what git leaves in place of a large one."""
     try:
+        refuse_pipe(file)
         with file.open("rb") as opened:
             return opened.read(len(LFS_POINTER)) == LFS_POINTER
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -126,7 +126,9 @@ def _look_up(
             continue
         own = file.file_names[k]
         detail = _path(folder, own)
-        if not pictures.is_listed(own):
+        if (target := pictures.dangling(own)) is not None:
+            detail += f" (a link to {printable(target)}, which is not there)"
+        elif not pictures.is_listed(own):
             parent = os.path.dirname(detail)
             detail += f" (the folder {parent} does not exist or cannot be read)"
         elif shared and pictures.find(own) in shared:

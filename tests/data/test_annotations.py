@@ -574,3 +574,18 @@ def test_truth_that_pycocotools_does_not_count_is_told_of(tmp_path: Path) -> Non
     content["annotations"][0] |= {"id": "1", "area": 0}
     content["annotations"][1]["area"] = float("nan")  # in every comparison false: counted
     assert val(written(tmp_path, content)).notes == ()
+
+
+def test_links_to_nothing_are_missing_pictures(tmp_path: Path) -> None:
+    """As those of git-annex are until the data is fetched; links to pictures are pictures."""
+    source = written(tmp_path, plain())
+    pictures = tmp_path / "pictures"
+    (pictures / "1.png").rename(tmp_path / "away.png")
+    (pictures / "1.png").symlink_to("../annex/1.png")
+    (pictures / "2.png").rename(tmp_path / "here.png")
+    (pictures / "2.png").symlink_to("../here.png")
+    with pytest.raises(UserError, match=r"missing picture file: 1: .*a link to \.\./annex/1\.png"):
+        train(source)
+    (tmp_path / "annex").mkdir()
+    (tmp_path / "away.png").rename(tmp_path / "annex" / "1.png")
+    assert len(train(source, keep_empty=True)) == 3

@@ -1,6 +1,7 @@
 """`python -m megdet_hvd.data check`: what it finds, what it counts, what it draws."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from PIL import Image
 
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.__main__ import main
+from megdet_hvd.data.check import is_lfs_pointer
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.draw import COLOURS
+from megdet_hvd.data.picture_size import picture_sizes
 from megdet_hvd.errors import UserError
 
 from .made import CATEGORIES, box, image, real_data, save_noise, write_set
@@ -304,3 +307,12 @@ def test_what_a_mac_puts_beside_a_file_is_no_annotation_file(tmp_path: Path) -> 
     coco_folder(tmp_path, _content())
     (tmp_path / "._set.json").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
     assert main(["check", str(tmp_path), "--images", str(tmp_path / "pictures")]) == 0
+
+
+def test_a_pipe_in_place_of_a_picture_is_not_waited_for(tmp_path: Path) -> None:
+    coco_folder(tmp_path, _content())
+    picture = next((tmp_path / "pictures").iterdir())
+    picture.unlink()
+    os.mkfifo(picture)
+    assert picture_sizes(picture) is None and not is_lfs_pointer(picture)
+    assert main(["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]) == 1

@@ -21,7 +21,7 @@ from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.coco_ap import STATS, CocoResult, in_short, score
 from megdet_hvd.evaluation.numbering import Numbering
-from megdet_hvd.evaluation.results_json import coco_results, write_results
+from megdet_hvd.evaluation.results_json import coco_results, result_files, write_results
 from tests.evaluation.sets import CATEGORY_IDS, NAMES, imperfect, open_set, perfect, write_set
 
 DATA = Path(os.environ.get("MEGDET_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -206,6 +206,12 @@ def test_equal_image_ids_of_two_files_stay_apart(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is an annotation file"):
             write_results(out, alone, alone.found_boxes({}))
         assert truth.read_bytes() == before
+        with pytest.raises(UserError, match="is an annotation file"):
+            result_files(out, [truth])  # before anything is evaluated
+    with pytest.raises(UserError, match=r"is a folder; .*results\.json"):
+        result_files(tmp_path, [truth])
+    with pytest.raises(UserError, match="is no folder that can be written to"):
+        result_files(truth / "results.json", [truth])
     for k, (source, (file, out)) in enumerate(zip((one, two), written, strict=True)):
         assert file == Path(source.annotations)
         own = open_set(source)
