@@ -160,6 +160,17 @@ def test_a_folder_of_dark_pictures(tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
+def test_a_name_is_one_line_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a terminal would make of it."""
+    write_checkpoint(tmp_path / "a.pt")
+    file = picture(tmp_path / "a\x1b[31m\nb.png")
+    words = ["--checkpoint", str(tmp_path / "a.pt"), "--device", "cpu", "--score", "1"]
+    assert main([*words, "--out", str(tmp_path / "out"), str(file)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "a\\x1b[31m\\nb.png: nothing at or above 1.0 → " in line
+    assert (tmp_path / "out" / file.name).exists()
+
+
 def test_many_pictures_of_one_name() -> None:
     images = [Path(f"{k}/x.jpg") for k in range(20_000)]
     names = [file.name for file in output_files(images, Path("out"))]
