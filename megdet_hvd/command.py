@@ -58,6 +58,7 @@ def name_of(module: str) -> str:
 def leave(main: Callable[[], int]) -> NoReturn:
     """Run an entry point and leave with its exit code."""
     code: int | str | None
+    open_what_is_closed()
     try:
         code = main()
     except SystemExit as leaving:  # --help, and wrong words
@@ -79,6 +80,24 @@ def leave(main: Callable[[], int]) -> NoReturn:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
     sys.exit(code)
+
+
+def open_what_is_closed() -> None:
+    """Give standard streams that were closed before the start (``>&-``, a daemon) to nobody.
+
+    Python has None for them, and the next file that is opened, a checkpoint perhaps, would get the
+    stream's number and all that libraries print.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(opened, True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            nobody = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(nobody, mode, encoding="utf-8"))
 
 
 def _nobody_reads() -> bool:

@@ -114,8 +114,8 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.evaluation.device import pick_device
     from megdet_hvd.evaluation.evaluate import evaluate_detector
-    from megdet_hvd.evaluation.labels import Relabelled, labels_in
-    from megdet_hvd.evaluation.results_json import write_results
+    from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
+    from megdet_hvd.evaluation.results_json import result_files, write_results
 
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     with together(world, "evaluate.index"):
@@ -124,6 +124,8 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "evaluate.data"),
         )
+        if plan.out is not None:  # before hours of work, not after
+            result_files(plan.out, index.annotation_files)
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)
@@ -139,10 +141,12 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
         steps = plan.trained.iteration
         print(f"{plan.trained.path}" + (f", iteration {steps}" if steps is not None else ""))
         print(f"on {', '.join(str(file) for file in index.annotation_files)}")
-        for note in index.notes:
+        for note in (*index.notes, *unmeasured(index, plan.trained)):
             print(f"note: {note}")
         for doubt in index.doubts:
             print(f"warning: {doubt}")
+        if found.dark is not None:
+            print(f"warning: {found.dark}")
         print("\n".join(found.result.lines()), flush=True)
     with together(world, "evaluate.write"):
         if plan.out is not None and world.is_main:

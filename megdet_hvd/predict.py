@@ -98,6 +98,7 @@ def predict(
         StorageError: so it is at the moment.
     """
     from megdet_hvd.data.depth import all_but_black, dark_words
+    from megdet_hvd.data.problems import printable
     from megdet_hvd.evaluation.predictor import as_picture
     from megdet_hvd.report.predictions import draw_prediction
 
@@ -119,7 +120,8 @@ def predict(
             raise raised(
                 f"{out}: cannot be written ({error.strerror or error}); choose another --out"
             ) from error
-        print(f"{image}: {', '.join(shown) or f'nothing at or above {score}'} → {out}", flush=True)
+        what = ", ".join(shown) or f"nothing at or above {score}"
+        print(printable(f"{image}: {what} → {out}"), flush=True)
     if dark:
         words = dark_words(len(dark), len(images), dark[0], "--value-range 0 4095")
         print(f"warning: {words}", file=sys.stderr)

@@ -53,6 +53,27 @@ def test_a_reader_that_leaves_early() -> None:
     assert code == 1 and "of a socket" in errors, "another pipe's is a fault"
 
 
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_streams_that_are_closed_are_nobodys(tmp_path: Path, closed: tuple[int, ...]) -> None:
+    """Else the first file that is opened is the standard output of all libraries."""
+    file = tmp_path / "checkpoint"
+    body = (
+        f"kept = open({str(file)!r}, 'w'); print('first', flush=True); "
+        "os.system('echo of a child'); os.write(1, b'of a library'); kept.close(); return 3"
+    )
+    command = [sys.executable, "-c", PRINTS.format(body=f"import os; {body}")]
+    redirected = " ".join(f"{number}>&-" for number in closed)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirected}', "sh", *command],
+        cwd=ROOT,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, b"", b"")
+    assert file.read_text() == ""
+
+
 def test_ctrl_c_is_no_traceback() -> None:
     body = "print('first', flush=True); time.sleep(20)"
     found = left(body, lambda running: running.send_signal(signal.SIGINT))

@@ -119,13 +119,18 @@ def test_folders_patterns_and_addresses(tmp_path: Path) -> None:
     first, second = picture(tmp_path / "a/x.jpg"), picture(tmp_path / "a/y.PNG")
     odd = picture(tmp_path / "a/b/x[1].jpg")
     (tmp_path / "a/notes.txt").write_text("no picture")
+    (tmp_path / "a/._x.jpg").write_bytes(b"\0\5\x16\7")  # a Mac's
     (tmp_path / "empty/below").mkdir(parents=True)
+    others = [tmp_path / "others" / name for name in ("1.jfif", "2.pgm", "3.avif")]
+    for file in others:
+        picture(tmp_path / "others/1.jpg").rename(file)
 
     def given(*words: str) -> tuple[list[Path], str]:
         found, problems = given_pictures(str(tmp_path / word) for word in words)
         return found, "; ".join(map(str, problems))
 
     assert given("a") == ([first, second], "")
+    assert given("others") == (others, "")
     assert given("a/*.jpg", "a") == ([first, second], ""), "each once"
     assert given("a/**/*.jpg") == ([odd, first], "")
     assert given("a/b/x[1].jpg") == ([odd], ""), "a file of that very name"
@@ -153,6 +158,17 @@ def test_a_folder_of_dark_pictures(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "where 4095 is the brightest" in captured.err and "--value-range 0 4095" in captured.err
     assert main([*words, "--value-range", "0", "4095"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_name_is_one_line_of_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever a terminal would make of it."""
+    write_checkpoint(tmp_path / "a.pt")
+    file = picture(tmp_path / "a\x1b[31m\nb.png")
+    words = ["--checkpoint", str(tmp_path / "a.pt"), "--device", "cpu", "--score", "1"]
+    assert main([*words, "--out", str(tmp_path / "out"), str(file)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "a\\x1b[31m\\nb.png: nothing at or above 1.0 → " in line
+    assert (tmp_path / "out" / file.name).exists()
 
 
 def test_many_pictures_of_one_name() -> None:

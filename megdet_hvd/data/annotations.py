@@ -28,6 +28,10 @@ TWO_ANNOTATIONS = "duplicate annotation id (pycocotools takes the last one twice
 NO_BOX = "annotation needs a bbox of four numbers"
 ODD_CROWD = "iscrowd must be 0 or 1"
 _INT32 = 2**31 - 1
+_THINNEST = 1e-6
+"""Of a picture's side: 8 steps of float32, so that scaling and mirroring leave a box its area."""
+_LARGEST_AREA = 1e10
+"""Where COCOeval's area range ``all`` ends; it begins with 0."""
 _LEFT_OUT_KEYS = ("ignore", "difficult")
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
@@ -140,7 +144,8 @@ def clip_boxes(
     """Boxes (m, 4) x y w h to x1 y1 x2 y2 inside pictures of the given sizes (m,).
 
     Returns the clipped boxes and which of them are valid: finite, w > 0 and h > 0, and some
-    part of them inside the picture.
+    part of them inside the picture, of more than ``_THINNEST`` of its side: what rounding leaves
+    of a box without width has one here, and none any more where the picture is mirrored.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         x1 = np.clip(raw[:, 0], 0, widths)
@@ -149,7 +154,8 @@ def clip_boxes(
         y2 = np.clip(raw[:, 1] + raw[:, 3], 0, heights)
         boxes = np.stack([x1, y1, x2, y2], axis=1).astype(np.float32)
         valid = np.isfinite(raw).all(axis=1) & (raw[:, 2] > 0) & (raw[:, 3] > 0)
-        valid &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        sides = np.stack([widths, heights], axis=1)
+        valid &= (boxes[:, 2:] - boxes[:, :2] > _THINNEST * sides).all(axis=1)
     return boxes, valid
 
 
@@ -202,16 +208,16 @@ class _Reader:
             if number is None:
                 self._problem(NO_CATEGORY_ID, where, f"name {name!r}")
                 continue
-            if not isinstance(name, str) or not name:
+            if name is None or name == "":
                 nameless += 1
-                name = f"class {number}" if name is None or name == "" else str(name)
-            name = printable(name)
+                name = f"class {number}"
+            name = printable(str(name))
             if found.get(number, name) != name:
                 self._problem(TWO_CATEGORIES, where, f"{found[number]!r} and {name!r}")
             else:
                 found[number] = name
         if nameless:
-            self.notes.append(f"{nameless} categories have no name in letters and go by their id")
+            self.notes.append(f"{nameless} categories have no name and go by their id")
         return {number: found[number] for number in in_order(found)}
 
     def images(self, entries: Sequence[Mapping[str, Any]]) -> _Images:
@@ -302,7 +308,7 @@ class _Reader:
             box = entry.get("bbox")
             if type(box) is not list or len(box) != 4:
                 detail = repr(box)
-                if box is None and entry.get("segmentation"):
+                if not box and entry.get("segmentation"):
                     detail = "it has a segmentation only; compute the boxes from the outlines"
                 self._problem(NO_BOX, _where(entry), detail)
                 continue
@@ -321,8 +327,8 @@ class _Reader:
             number = entry.get("id")
             if number is None:
                 count("no id", entry)
-            elif number == 0 and not isinstance(number, str):
-                count("id 0", entry)
+            elif number == 0 or (isinstance(number, str) and _number(number) == 0):
+                count("id 0", entry)  # COCOeval writes ids, texts too, where 0 is "no match"
             ids.append(number)
             kept.append((owner, label))
             crowds.append(bool(crowd))
@@ -345,6 +351,12 @@ class _Reader:
             crowds, ignored = [crowds[k] for k in keep], [ignored[k] for k in keep]
             areas, raw = [areas[k] for k in keep], raw[usable]
         area_array, with_area = _area_array(areas, raw)
+        beyond = int(((area_array < 0) | (area_array > _LARGEST_AREA)).sum())
+        if beyond:
+            self.truth_notes.append(
+                f"{beyond} annotations have an area below 0 or above 1e10, and COCOeval counts "
+                "them neither as found nor as missed"
+            )
         pairs = np.asarray(kept, np.int64).reshape(-1, 2)
         return _Boxes(
             ids=ids,

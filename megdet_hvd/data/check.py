@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from megdet_hvd.config.sections.data import ValueRange
-from megdet_hvd.data.coco import Purpose, combine, examine, invalid_note, notes_of
+from megdet_hvd.data.coco import Purpose, combine, examine, invalid_note, lacking_note, notes_of
 from megdet_hvd.data.depth import MANY, all_but_black, dark_words
 from megdet_hvd.data.formats import LFS_POINTER
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.large import refuse_pipe
 from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.source import Source
@@ -92,6 +93,7 @@ def check_sources(
                 words = dark_words(len(dark), decoded, min(dark))
                 doubts.append(Problem("all but black", str(one.folder), "", words))
         notes = [*notes_of(one, purpose), *_notes(one, index)]
+        notes += [f"it {note}" for note in lacking_note(one, examined.located)]
         if 0 < len(dark) < MANY * decoded:
             notes.append(dark_words(len(dark), decoded, min(dark)))
         if purpose == "val":  # in training they are a problem
@@ -181,9 +183,10 @@ def _notes(one: Located, index: ImageIndex) -> list[str]:
 def is_lfs_pointer(file: Path) -> bool:
     """Whether a file is what git leaves in place of a large one."""
     try:
+        refuse_pipe(file)
         with file.open("rb") as opened:
             return opened.read(len(LFS_POINTER)) == LFS_POINTER
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from megdet_hvd.config.schema import AnnotationSource
+from megdet_hvd.data.annotations import AnnotationFile
 from megdet_hvd.data.ids import Id, in_order
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import MISSING_PICTURE, Located, read_source
@@ -125,10 +126,13 @@ def examine(
         located.append(one)
         problems += one.file.problems
         problems += _invalid(one, purpose, invalid_boxes)
-    for other in located[1:]:
-        first, second = located[0].file, other.file
+    all_of_them = _fullest(located) if located else None
+    for other in located:
+        if all_of_them is None or other.file is all_of_them:
+            continue
+        first, second = all_of_them, other.file
         try:
-            require_same_categories(
+            require_known_categories(
                 first.categories, str(first.path), second.categories, str(second.path)
             )
         except UserError as error:
@@ -143,15 +147,18 @@ def examine(
     return Examined(located, [], index)
 
 
-def require_same_categories(
+def require_known_categories(
     first: Mapping[Id, str], first_name: str, second: Mapping[Id, str], second_name: str
 ) -> None:
-    """Refuse two sets of categories (id to name) that differ.
+    """Refuse a second set of categories (id to name) that aren't all in the first.
+
+    Tools write the classes that occur into each file, so one may lack some: its numbers are the
+    same with and without a class that has no truth. Another name or id means something else.
 
     Raises:
         UserError: naming each difference.
     """
-    if first == second:
+    if all(first.get(number) == name for number, name in second.items()):
         return
     differences = []
     for number in in_order(first.keys() | second.keys()):
@@ -164,8 +171,29 @@ def require_same_categories(
     more = f"\n  … and {len(differences) - 10} more" if len(differences) > 10 else ""
     raise UserError(
         f"categories differ between {first_name} ({len(first)}) and {second_name} "
-        f"({len(second)}):\n{shown}{more}\nAll annotation files must declare the same ids and names"
+        f"({len(second)}):\n{shown}{more}\nThe second may lack some; the others must have the same "
+        "ids and names"
     )
+
+
+def lacking(known: Mapping[Id, str], own: Collection[Id]) -> str | None:
+    """The categories that a file lacks of those that are known, in words; None: it has all."""
+    names = [f"{number} {name!r}" for number, name in known.items() if number not in own]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}" if names else None
+
+
+def lacking_note(one: Located, located: Sequence[Located]) -> list[str]:
+    """What is to be said of a file that lacks categories which others of the data set declare."""
+    absent = lacking(_fullest(located).categories, one.file.categories)
+    if absent is None:
+        return []
+    return [f"declares no category {absent}: what of it is in its pictures counts as background"]
+
+
+def _fullest(located: Sequence[Located]) -> AnnotationFile:
+    """The first of the files that declare the most categories."""
+    return max((one.file for one in located), key=lambda file: len(file.categories))
 
 
 def combine(
@@ -175,14 +203,16 @@ def combine(
     purpose: Purpose = "train",
     categories: Collection[Id] = (),
 ) -> ImageIndex:
-    """One index from files that declare the same categories."""
+    """One index from files of which one declares the categories of all."""
     files = [one.file for one in located]
-    declared = files[0].categories
-    headings = frozenset.intersection(*(file.roots for file in files)) - set(categories)
-    names = _distinct(declared, files[0].roots)
+    fullest = _fullest(located)
+    declared = fullest.categories
+    used = {number for file in files for number in file.categories.keys() - file.roots}
+    headings = fullest.roots - used - set(categories)
+    names = _distinct(declared, fullest.roots)
     left_out = {number: names[number] for number in declared if number in headings}
-    used = {number: names[number] for number in declared if number not in headings}
-    label_of = {number: label for label, number in enumerate(used, start=1)}
+    classes = {number: names[number] for number in declared if number not in headings}
+    label_of = {number: label for label, number in enumerate(classes, start=1)}
     owners, labels, starts = [], [], 0
     for file in files:
         owners.append(file.owners + starts)
@@ -209,8 +239,8 @@ def combine(
     return ImageIndex(
         annotation_files=tuple(f.path for f in files),
         folders=tuple(one.folder for one in located),
-        categories=tuple(used.values()),
-        category_ids=tuple(used),
+        categories=tuple(classes.values()),
+        category_ids=tuple(classes),
         headings=left_out,
         sources=sources[kept],
         image_ids=np.concatenate([f.image_ids for f in files])[kept],
@@ -247,6 +277,10 @@ def notes_of(one: Located, purpose: Purpose) -> list[str]:
         notes += one.file.truth_notes
         if not one.file.annotated:
             notes.append("the file has no annotations: there is no ground truth to measure against")
+        elif one.file.crowds.all():
+            count = len(one.file.crowds)
+            said = f"all {count} boxes are crowds (iscrowd)" if count else "it has no boxes"
+            notes.append(f"there is no ground truth to measure against: {said}")
     return notes
 
 
@@ -275,7 +309,8 @@ def _notes(
     for one in located:
         before = f"{one.file.path}: " if several else ""
         notes += [before + n for n in (*notes_of(one, purpose), *invalid_note(one, purpose))]
-    declared = located[0].file.categories
+    declared = _fullest(located).categories
+    notes += [f"{one.file.path} {note}" for one in located for note in lacking_note(one, located)]
     if headings:
         said = ", ".join(f"{number} {declared[number]!r}" for number in headings)
         notes.append(f"category {said} is a heading without boxes and is left out as a class")

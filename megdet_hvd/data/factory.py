@@ -1,11 +1,13 @@
 """From the configuration to the training and validation pictures."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.annotated_sizes import other_sizes
-from megdet_hvd.data.coco import read_sources, require_same_categories
+from megdet_hvd.data.coco import lacking, read_sources, require_known_categories
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.scenes.cache import ScenesSet, ensure_scenes
@@ -44,13 +46,30 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
     if not val_sources:
         return DataSets(train, None)
     val = _validation(config, val_sources, train.category_ids)
-    require_same_categories(
-        dict(zip(train.category_ids, train.categories, strict=True)),
+    known = dict(zip(train.category_ids, train.categories, strict=True))
+    require_known_categories(
+        known,
         f"training file {train.annotation_files[0]}",
         dict(zip(val.category_ids, val.categories, strict=True)),
         f"validation file {val.annotation_files[0]}",
     )
-    return DataSets(train, val)
+    return DataSets(train, _with_categories(val, known))
+
+
+def _with_categories(val: ImageIndex, known: Mapping[Id, str]) -> ImageIndex:
+    """The set with the labels of training, of whose classes its files may lack some."""
+    absent = lacking(known, val.category_ids)
+    if absent is None:
+        return val
+    label_of = {number: label for label, number in enumerate(known, start=1)}
+    table = np.asarray([0, *(label_of[number] for number in val.category_ids)], np.int64)
+    return replace(
+        val,
+        categories=tuple(known.values()),
+        category_ids=tuple(known),
+        labels=table[val.labels],
+        notes=(*val.notes, f"it declares no category {absent}: it is not measured"),
+    )
 
 
 def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], None]) -> ImageIndex:

@@ -9,7 +9,7 @@ from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", "AVIF")
 """Pillow's names. JPEG is MPO too, as many phones' pictures are; PPM is PGM and PBM too."""
 
 LFS_POINTER = b"version https://git-lfs"

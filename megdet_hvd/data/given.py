@@ -7,7 +7,10 @@ from pathlib import Path
 
 from megdet_hvd.errors import UserError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jp2", ".ppm")
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+    *(".gif", ".jp2", ".j2k", ".ppm", ".pgm", ".pbm", ".pnm", ".avif"),
+)
 """What counts as a picture in a folder; a file that is named may have any name."""
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -53,9 +56,10 @@ def _meant(word: str) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    shown = [p for p in folder.iterdir() if not p.name.startswith(".")]  # a Mac's ._a.jpg is none
+    pictures = sorted(p for p in shown if p.suffix.lower() in SUFFIXES and p.is_file())
     if pictures:
         return pictures
-    below = next((p for p in sorted(folder.iterdir()) if p.is_dir()), None)
+    below = next((p for p in sorted(shown) if p.is_dir()), None)
     hint = "" if below is None else f"; for those in its folders, '{folder}/**/*{SUFFIXES[0]}'"
     raise UserError(f"{folder}: this folder holds no pictures ({', '.join(SUFFIXES)}){hint}")

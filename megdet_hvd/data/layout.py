@@ -60,7 +60,11 @@ def _annotation_files(path: Path, say: Callable[[str], None]) -> list[Path]:
         "*.json",
         "*/_annotations.coco.json",
     ):
-        found = sorted(file for file in path.glob(pattern) if file.is_file())
+        found = sorted(
+            file  # a Mac's ._train.json is none
+            for file in path.glob(pattern)
+            if file.is_file() and not file.name.startswith(".")
+        )
         if not found:
             continue
         meant = found if len(found) == 1 else [file for file in found if is_annotations(file)]

@@ -120,18 +120,23 @@ def _look_up(
         mended = [k for k in mended if names[k] is not None]
     problems = []
     below = None if any(names) or not names else pictures.below(file.file_names[0])
+    first_missing = names.index(None) if None in names else -1
     for k, name in enumerate(names):
         if name is not None:
             continue
         own = file.file_names[k]
         detail = _path(folder, own)
-        if not pictures.is_listed(own):
+        if (target := pictures.dangling(own)) is not None:
+            detail += f" (a link to {printable(target)}, which is not there)"
+        elif not pictures.is_listed(own):
             parent = os.path.dirname(detail)
             detail += f" (the folder {parent} does not exist or cannot be read)"
         elif shared and pictures.find(own) in shared:
             detail += f" (like another picture's it would be {pictures.find(own)}: two for one)"
         elif below is not None:
             detail += f" (it is in {folder / below}; is that the folder of the pictures?)"
+        elif k == first_missing and (other := pictures.other_ending(own)) is not None:
+            detail += f" (there is {other}; is that it? Then correct file_name)"
         problems.append(
             Problem(MISSING_PICTURE, str(file.path), f"image {file.image(k)!r}", detail)
         )

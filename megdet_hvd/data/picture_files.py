@@ -6,16 +6,19 @@ in front. Each folder is listed once instead of asking for each file: one reques
 instead of 118,287 for COCO, which matters on a shared file system.
 """
 
+import errno
 import os
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
+_THREADS = 8
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -60,6 +63,13 @@ class PictureFolder:
         """Whether the folder that a name lies in can be listed."""
         return self._listing(os.path.split(str(PurePosixPath(name)))[0]) is not None
 
+    def dangling(self, name: str) -> str | None:
+        """Where a link of just this name leads, of a name that `has` denies; None: it is none."""
+        try:
+            return os.readlink(self.folder / name)
+        except (OSError, ValueError):
+            return None
+
     def find(self, name: str) -> str | None:
         """The name under which the file of this name is there; None: it is not, or two are."""
         if self.has(name):
@@ -77,6 +87,16 @@ class PictureFolder:
             if self._alike(f"{folder}/{name}") is not None:
                 return folder
         return None
+
+    def other_ending(self, name: str) -> str | None:
+        """The one file beside it that differs in what follows the last dot; None: none, or two."""
+        parent, base = os.path.split(str(PurePosixPath(name)))
+        listing = self._listing(parent)
+        stems = {base, PurePosixPath(base).stem}
+        found = (
+            [own for own in listing.names if PurePosixPath(own).stem in stems] if listing else []
+        )
+        return os.path.join(parent, found[0]) if len(found) == 1 else None
 
     def _spellings(self, name: str) -> Iterator[str]:
         yield name
@@ -128,7 +148,12 @@ class PictureFolder:
 def _list(folder: Path) -> _Listing | None:
     def names() -> set[str]:
         with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+            links = {entry.name: entry.is_symlink() for entry in entries}
+        linked = [name for name, is_link in links.items() if is_link]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            there = pool.map(lambda name: _leads_somewhere(folder / name), linked)
+            gone = {name for name, is_there in zip(linked, there, strict=True) if not is_there}
+        return links.keys() - gone
 
     try:
         return _Listing(retried(names))
@@ -138,6 +163,18 @@ def _list(folder: Path) -> _Listing | None:
         return None
     except ValueError:  # no path at all: a zero byte, half a letter
         return None
+
+
+def _leads_somewhere(link: Path) -> bool:
+    """Whether a link leads to anything; those of git-annex don't where the data isn't fetched."""
+    try:
+        link.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP, errno.ENOTDIR):
+            return False
+        if is_transient(error):
+            raise
+    return True
 
 
 def _fold(name: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from megdet_hvd.data.formats import open_picture
-from megdet_hvd.data.large import any_size
+from megdet_hvd.data.large import any_size, refuse_pipe
 from megdet_hvd.data.orientation import ON_ITS_SIDE, orientation, turned_by_pillow
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
@@ -26,6 +26,7 @@ def picture_sizes(file: Path) -> tuple[tuple[int, int], tuple[int, int]] | None:
         StorageError: the file can't be read at the moment.
     """
     try:
+        refuse_pipe(file)
         with retried(lambda: open_picture(file)) as picture:
             width, height = picture.size
             on_its_side = orientation(picture) in ON_ITS_SIDE

@@ -169,7 +169,8 @@ def prepare_run(
             pretrained=not resume,
         )
         weights = None if resume else config.model.init_from
-        new_layers = [] if weights is None else init_from(detector, weights_file(weights))
+        classes = data.train.categories
+        new_layers = [] if weights is None else init_from(detector, weights_file(weights), classes)
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)

@@ -11,6 +11,7 @@ from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.evaluation.coco_ap import in_short
 from megdet_hvd.evaluation.evaluate import Evaluation, evaluate_detector
 
 
@@ -25,6 +26,7 @@ class Validation:
     metrics: Metrics | None
     """None on ranks other than 0."""
     shared_statistics: bool
+    _dark_told: bool = False
 
     def run(self, detector: nn.Module, iteration: int, epoch: float) -> Evaluation:
         """Evaluate after ``iteration`` steps. Every process calls it together."""
@@ -32,9 +34,12 @@ class Validation:
             found = evaluate_detector(detector, self.index, self.config, self.world)
         if self.metrics is not None:
             result = found.result
+            if found.dark is not None and not self._dark_told:
+                self._dark_told = True
+                LOGGER.warning(f"warning: validation: {found.dark}")
             self.metrics.write("eval", iteration, epoch=epoch, **result.as_metrics())
             LOGGER.info(
-                f"validation after iteration {iteration} (epoch {epoch:.2f}): mmAP "
-                f"{result.ap:.3f}, AP@.5 {result.ap50:.3f} on {result.images} pictures"
+                f"validation after iteration {iteration} (epoch {epoch:.2f}): "
+                f"{in_short(result.ap, result.ap50, result.images)}"
             )
         return found

@@ -47,14 +47,14 @@ class CocoResult:
     """Pictures among them that could not be decoded; they count as having no detections."""
 
     @property
-    def ap(self) -> float:
-        """mmAP; 0 where there is no ground truth at all, so that it can be compared."""
-        return self.stats["AP"] or 0.0
+    def ap(self) -> float | None:
+        """mmAP; None where there is no ground truth at all: no detector is the best there."""
+        return self.stats["AP"]
 
     @property
-    def ap50(self) -> float:
-        """AP at IoU 0.50; 0 where there is no ground truth at all."""
-        return self.stats["AP50"] or 0.0
+    def ap50(self) -> float | None:
+        """AP at IoU 0.50; None where there is no ground truth at all."""
+        return self.stats["AP50"]
 
     def as_metrics(self) -> dict[str, Any]:
         """Plain values for a line of ``metrics.jsonl``."""
@@ -72,6 +72,11 @@ class CocoResult:
         ordered = sorted(self.per_class.items(), key=lambda item: (item[1] is None, item[1] or 0))
         lines += [f"  {name:<{width}} {_shown(ap)}" for name, ap in ordered]
         return lines
+
+
+def in_short(ap: float | None, ap50: float | None, images: int) -> str:
+    """A result in a line of a log."""
+    return f"mmAP {_shown(ap)}, AP@.5 {_shown(ap50)} on {images} pictures"
 
 
 def score(truth: GroundTruth, found: FoundBoxes, *, unreadable: int = 0) -> CocoResult:

@@ -12,6 +12,7 @@ from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections
+from megdet_hvd.data.depth import MANY, dark_words
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.boxes import FoundBoxes
@@ -31,6 +32,8 @@ class Evaluation:
     """The evaluated pictures."""
     detections: dict[int, Detections]
     """By position in the index, on the CPU, on every rank."""
+    dark: str | None = None
+    """What to say of pictures that came out all but black; None: they are few, or none."""
 
     def found_boxes(self) -> FoundBoxes:
         """The detections as they were scored, for the results JSON."""
@@ -80,8 +83,9 @@ def evaluate_detector(
     batches = share_out(index.aspects[:count].tolist(), images_per_batch, world.rank, world.size)
     found: dict[int, Detections] = {}
     unreadable = 0
+    dark: list[str] = []
     with together(world, "evaluation"), contained(survives):
-        found, skipped = detect(
+        found, skipped, dark = detect(
             detector,
             index,
             config,
@@ -93,11 +97,14 @@ def evaluate_detector(
     complete = len(found) + unreadable == sum(len(batch) for batch in batches)
     reason = None if complete else stopping.wanted()
     assert complete or reason, (len(found), unreadable, batches)
-    shares = gather_objects((unreadable, reason), world, "evaluation.shares")
-    reasons = [text for _, text in shares if text is not None]
+    share = unreadable, reason, len(dark), min(dark, default=None)
+    shares = gather_objects(share, world, "evaluation.shares")
+    reasons = [text for _, text, *_ in shares if text is not None]
     if reasons:
         raise mark_agreed(stopping.StopRequested(reasons[0]))
-    unreadable = sum(skips for skips, _ in shares)
+    unreadable = sum(skips for skips, *_ in shares)
+    blacks = sum(number for *_, number, _ in shares)
+    first = min((file for *_, file in shares if file is not None), default=None)
     detections = gather_detections(found, world)
     numbering = Numbering.of(index, range(count))
     assert len(detections) + unreadable == count, (len(detections), unreadable, count)
@@ -106,4 +113,9 @@ def evaluate_detector(
         if world.is_main:
             truth = numbering.ground_truth()
             result = score(truth, numbering.found_boxes(detections), unreadable=unreadable)
-    return Evaluation(broadcast_object(result, world, "evaluation.result"), numbering, detections)
+    return Evaluation(
+        broadcast_object(result, world, "evaluation.result"),
+        numbering,
+        detections,
+        dark_words(blacks, count, first) if first and blacks >= MANY * count else None,
+    )

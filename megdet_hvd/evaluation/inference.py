@@ -51,12 +51,15 @@ def detect(
     *,
     local_size: int = 1,
     cores: int | None = None,
-) -> tuple[dict[int, Detections], list[Unreadable]]:
+) -> tuple[dict[int, Detections], list[Unreadable], list[str]]:
     """Detections, on the CPU, by position in the index. No communication takes place.
+
+    Beside them, pictures that can't be decoded, and the files of those that are all but black
+    (:func:`megdet_hvd.data.depth.all_but_black`).
 
     BN layers use their running statistics in evaluation mode, so a rank with fewer batches, or
     none, leaves nobody waiting. Once this process knows that the job shall stop, it takes no
-    more batches: pictures are then missing from both.
+    more batches: pictures are then missing from all three.
 
     Raises:
         UserError: a picture can't be decoded and ``data.unreadable_images`` is ``stop``.
@@ -67,6 +70,7 @@ def detect(
     positions = [position for batch in batches for position in batch]
     found: dict[int, Detections] = {}
     unreadable: list[Unreadable] = []
+    dark: list[str] = []
     images_per_batch = config.evaluation.images_per_process
     with evaluating(detector), autocast(config.precision, device):
         for batch in eval_batches(
@@ -87,6 +91,7 @@ def detect(
                         "or go on without such pictures with data.unreadable_images=skip"
                     )
             unreadable += batch.unreadable
+            dark += batch.dark
             if stopping.wanted() is not None:
                 break
             go_outside("evaluation")  # anew for each batch: a share may take long in all
@@ -96,4 +101,4 @@ def detect(
                 found[info.index] = Detections(
                     item.boxes.float().cpu(), item.scores.float().cpu(), item.labels.cpu()
                 )
-    return found, unreadable
+    return found, unreadable, dark

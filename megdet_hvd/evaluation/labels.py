@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.data.batch import Batch, Detections
-from megdet_hvd.data.coco import require_same_categories
+from megdet_hvd.data.coco import lacking, require_known_categories
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.trained import Trained
@@ -13,7 +13,8 @@ from megdet_hvd.evaluation.trained import Trained
 def labels_in(index: ImageIndex, trained: Trained) -> Tensor:
     """For each label of the detector (0…K) the data set's own, 0 for "none": (K + 1,) int64.
 
-    Detectors of ours were trained on the same categories, so this is 0, 1, …, K. torchvision's
+    Detectors of ours were trained on the same categories, so this is 0, 1, …, K; where the data
+    set lacks some, none stands for those, which COCOeval doesn't count either. torchvision's
     COCO detectors have labels for unused ids, and its other weights have no names: those are
     taken to be in the order of the data set's categories.
 
@@ -31,14 +32,22 @@ def labels_in(index: ImageIndex, trained: Trained) -> Tensor:
     used = trained.used()
     # A heading that has no boxes here is a class where training's files have some.
     known = {n: name for n, name in used.items() if index.headings.get(n) != name}
-    require_same_categories(
+    require_known_categories(
         known,
         f"the detector {trained.path}",
         dict(zip(index.category_ids, index.categories, strict=True)),
         str(index.annotation_files[0]),
     )
     own = {number: label for label, number in enumerate(index.category_ids, start=1)}
-    return torch.tensor([0, *(own[i] if i in known else 0 for i in trained.category_ids)])
+    return torch.tensor([0, *(own.get(i, 0) if i in known else 0 for i in trained.category_ids)])
+
+
+def unmeasured(index: ImageIndex, trained: Trained) -> list[str]:
+    """What to say of classes of the detector that the data set doesn't declare."""
+    if not trained.named:
+        return []
+    absent = lacking(trained.used(), {*index.category_ids, *index.headings})
+    return [] if absent is None else [f"it declares no category {absent}: it is not measured"]
 
 
 class Relabelled(nn.Module):

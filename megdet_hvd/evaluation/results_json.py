@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,12 @@ def coco_results(numbering: Numbering, found: FoundBoxes) -> list[list[dict[str,
     return results
 
 
-def write_results(path: Path, numbering: Numbering, found: FoundBoxes) -> list[tuple[Path, Path]]:
-    """Write the results: ``path`` for one annotation file, ``…_1``, ``…_2`` for several.
-
-    Returns:
-        (annotation file, its results file) for each.
+def result_files(path: Path, files: Sequence[Path]) -> list[Path]:
+    """The results file of each annotation file: ``path`` for one, ``…_1``, ``…_2`` for several.
 
     Raises:
-        UserError: a file can't be written, or is one of the annotation files.
+        UserError: one is a folder, can't be written, or is one of the annotation files.
     """
-    lists = coco_results(numbering, found)
-    files = numbering.index.annotation_files
     outs = [path]
     if len(files) > 1:
         outs = [path.with_name(f"{path.stem}_{k + 1}{path.suffix}") for k in range(len(files))]
@@ -51,6 +47,29 @@ def write_results(path: Path, numbering: Numbering, found: FoundBoxes) -> list[t
     for out in outs:
         if os.path.realpath(out) in truth:
             raise UserError(f"{out} is an annotation file; choose another file for the results")
+        if out.is_dir():
+            raise UserError(f"{out} is a folder; give the file for the results: {out}/results.json")
+        above = next(parent for parent in out.absolute().parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{out}: {above} is no folder that can be written to; choose another file for the "
+                "results"
+            )
+    return outs
+
+
+def write_results(path: Path, numbering: Numbering, found: FoundBoxes) -> list[tuple[Path, Path]]:
+    """Write the results; see `result_files`.
+
+    Returns:
+        (annotation file, its results file) for each.
+
+    Raises:
+        UserError: a file can't be written, or as there.
+    """
+    lists = coco_results(numbering, found)
+    files = numbering.index.annotation_files
+    outs = result_files(path, files)
     written = []
     for k, (file, out) in enumerate(zip(files, outs, strict=True)):
         try:

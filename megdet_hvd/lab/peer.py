@@ -96,6 +96,7 @@ def train_peer(config: Config) -> None:
     from megdet_hvd.engine.metrics import Metrics
     from megdet_hvd.engine.optimizer import parameter_groups, set_rate
     from megdet_hvd.engine.periods import due_by_epochs
+    from megdet_hvd.evaluation.coco_ap import in_short
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.model.build import build_detector, local_norm
 
@@ -148,7 +149,8 @@ def train_peer(config: Config) -> None:
             metrics.write("eval", iteration, epoch=epoch, **result.as_metrics())
             print(
                 f"torchvision after iteration {iteration} (epoch {epoch:.2f}, "
-                f"{time.monotonic() - began:.0f} s): mmAP {result.ap:.3f}, AP@.5 {result.ap50:.3f}",
+                f"{time.monotonic() - began:.0f} s): "
+                f"{in_short(result.ap, result.ap50, result.images)}",
                 flush=True,
             )
     metrics.close()

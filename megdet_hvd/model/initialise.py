@@ -1,13 +1,13 @@
 """Starting a detector from somebody's weights: exactly, or for fine-tuning."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.model.fit import align_counters, find_misfit, refuse
-from megdet_hvd.model.weights_file import read_weights
+from megdet_hvd.model.weights_file import find_weights, read_content
 
 PREDICTOR = "roi_heads.box_predictor."
 """The layers whose shape follows from the classes."""
@@ -36,12 +36,22 @@ def load_exactly(detector: nn.Module, state: Mapping[str, Tensor], source: str) 
 
 
 def load_for_fine_tuning(
-    detector: nn.Module, state: Mapping[str, Tensor], source: str
+    detector: nn.Module,
+    state: Mapping[str, Tensor],
+    source: str,
+    *,
+    other_classes: bool = False,
 ) -> list[str]:
     """Load ``state``, but leave a predictor that doesn't fit as it is: newly initialised.
 
     The predictor (``roi_heads.box_predictor.*``) counts as a whole: its rows belong to classes,
     so with other classes none of them is kept.
+
+    Args:
+        detector: what is loaded into.
+        state: the weights.
+        source: for messages.
+        other_classes: whether the rows are known to belong to other classes, however many.
 
     Returns:
         The names left new, to be shown; empty if all of ``state`` was loaded.
@@ -52,7 +62,7 @@ def load_for_fine_tuning(
     state = align_counters(modern_names(state), detector)
     misfit = find_misfit(state, detector)
     new: list[str] = []
-    if any(name.startswith(PREDICTOR) for name in misfit.names()):
+    if other_classes or any(name.startswith(PREDICTOR) for name in misfit.names()):
         own = detector.state_dict()
         new = [name for name in own if name.startswith(PREDICTOR)]
         state = {k: v for k, v in state.items() if not k.startswith(PREDICTOR)}
@@ -68,11 +78,21 @@ def load_for_fine_tuning(
     return new
 
 
-def init_from(detector: nn.Module, file: str) -> list[str]:
-    """``model.init_from``: :func:`load_for_fine_tuning` from a file, ours or torchvision's."""
+def init_from(detector: nn.Module, file: str, classes: Sequence[str] = ()) -> list[str]:
+    """``model.init_from``: :func:`load_for_fine_tuning` from a file, ours or torchvision's.
+
+    Args:
+        detector: what is loaded into.
+        file: a checkpoint of ours says what its classes are called; others don't.
+        classes: the detector's own, in the order of their labels; empty: whatever the file has.
+    """
     path = expand_path(file, "model.init_from")
-    state = read_weights(path, "model.init_from")
-    return load_for_fine_tuning(detector, state, f"model.init_from={path}")
+    source = f"model.init_from={path}"
+    content = read_content(path, "model.init_from")
+    state = find_weights(content, source)
+    named = content.get("categories") if isinstance(content, Mapping) else None
+    other = bool(classes) and isinstance(named, list | tuple) and tuple(named) != tuple(classes)
+    return load_for_fine_tuning(detector, state, source, other_classes=other)
 
 
 def modern_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

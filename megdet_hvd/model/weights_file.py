@@ -28,7 +28,12 @@ WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 
 def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
-    """The named tensors of a PyTorch file, on the CPU.
+    """The named tensors of a PyTorch file, on the CPU; errors as in `read_content`."""
+    return find_weights(read_content(path, setting), f"{setting}={path}")
+
+
+def read_content(path: Path, setting: str) -> Any:
+    """What is in a PyTorch file, on the CPU.
 
     Args:
         path: a file written by ``torch.save``.
@@ -37,7 +42,7 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
     Only tensors and plain values are read (``weights_only``): a file can't run code here.
 
     Raises:
-        UserError: no such file, a damaged or foreign file, or one without weights.
+        UserError: no such file, or a damaged or foreign one.
         StorageError: it can't be read at the moment.
     """
     if not retried(path.is_file):
@@ -49,7 +54,7 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
 
     try:
         with harmless_classes():
-            content = retried(load)
+            return retried(load)
     except UNREADABLE as e:
         if isinstance(e, OSError) and is_transient(e):
             raise cannot_read(f"{setting}={path}", e) from e
@@ -60,7 +65,6 @@ def read_weights(path: Path, setting: str) -> dict[str, Tensor]:
             f"{setting}={path}: not a readable PyTorch weights file ({reason}); "
             "give a file that holds only a state dict, or copy it again if it is damaged"
         ) from e
-    return find_weights(content, f"{setting}={path}")
 
 
 def find_weights(content: Any, source: str) -> dict[str, Tensor]:

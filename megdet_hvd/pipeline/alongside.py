@@ -15,6 +15,7 @@ from megdet_hvd.engine.metrics import Metrics, lines_so_far
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.spare import reason_of
+from megdet_hvd.evaluation.coco_ap import in_short
 from megdet_hvd.pipeline.desk import NoResult, Order, Result, TrainersDesk
 
 _ROUND_S = 1.0
@@ -208,9 +209,9 @@ class Alongside(Evaluations):
         self._keep_if_best(order.path, order.iteration, result.ap)
         self._metrics.write("eval", order.iteration, epoch=order.epoch, **result.metrics)
         LOGGER.info(
-            f"validation after iteration {order.iteration} (epoch {order.epoch:.2f}): mmAP "
-            f"{result.ap:.3f}, AP@.5 {result.ap50:.3f} on {result.images} pictures; training is "
-            f"at iteration {run.iteration}"
+            f"validation after iteration {order.iteration} (epoch {order.epoch:.2f}): "
+            f"{in_short(result.ap, result.ap50, result.images)}; training is at iteration "
+            f"{run.iteration}"
         )
         del self._outstanding[order.iteration]
         self._prune(order.iteration)

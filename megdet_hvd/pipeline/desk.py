@@ -39,8 +39,8 @@ class Result:
     """What an evaluation found."""
 
     order: Order
-    ap: float
-    ap50: float
+    ap: float | None
+    ap50: float | None
     images: int
     metrics: dict[str, Any]
     """For a line of metrics."""

@@ -17,6 +17,7 @@ from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.annotations import read_annotation_file
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.transforms import flip_boxes, scale_boxes
 from megdet_hvd.errors import StorageError, UserError
 
 from .made import box, image, save_noise, write_set
@@ -513,3 +514,78 @@ def test_boxes_near_the_largest_number_are_read_without_a_warning(tmp_path: Path
     content = plain()
     content["annotations"][0]["bbox"] = [1e308, 2, 1e308, 8]
     assert val(written(tmp_path, content)).raw_boxes[0].tolist() == [1e308, 2, 1e308, 8]
+
+
+@pytest.mark.parametrize("xywh", [[0, 2, 1e-13, 11], [1e-6, 2, 2e-6, 11], [0, 0, 1e-30, 1e-30]])
+def test_what_rounding_leaves_of_a_box_is_none(tmp_path: Path, xywh: list[float]) -> None:
+    """Scaled and mirrored it has no area, and its loss is no number."""
+    content = plain()
+    content["annotations"][0]["bbox"] = xywh
+    source = written(tmp_path, content)
+    with pytest.raises(UserError, match=r"invalid box .*: 1: .*annotation 1 "):
+        train(source)
+    assert not train(source, "drop", keep_empty=True).learnable[0]
+    same_as_pycocotools(source)
+
+
+@pytest.mark.parametrize("width", [1e-4, 0.01, 1])
+def test_a_thin_box_keeps_its_area_however_it_is_turned(tmp_path: Path, width: float) -> None:
+    content = plain()
+    content["annotations"][0]["bbox"] = [0, 2, width, 11]
+    index = train(written(tmp_path, content))
+    scaled = scale_boxes(index.record(0).boxes, (40, 30), (1333, 1000))
+    for boxes in (scaled, flip_boxes(scaled, 1333), flip_boxes(index.record(0).boxes, 40)):
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+
+
+@pytest.mark.parametrize("name", ["1.jpg", "1", "1.png.jpg"])
+def test_another_ending_is_pointed_at(tmp_path: Path, name: str) -> None:
+    """Not taken for the picture: masks lie beside pictures under such names."""
+    content = plain()
+    content["images"][0]["file_name"] = name
+    source = written(tmp_path, content)
+    with pytest.raises(UserError) as raised:
+        train(source)
+    assert ("there is 1.png; is that it?" in str(raised.value)) is (name != "1.png.jpg")
+
+
+def test_outlines_without_boxes_are_told_for_what_they_are(tmp_path: Path) -> None:
+    content = plain()
+    content["annotations"][0] |= {"bbox": [], "segmentation": [[1, 1, 9, 1, 9, 9]]}
+    with pytest.raises(UserError, match="a segmentation only"):
+        train(written(tmp_path, content))
+
+
+def test_names_that_are_numbers_are_names(tmp_path: Path) -> None:
+    content = plain()
+    content["categories"] = [{"id": 1, "name": 50}, {"id": 2, "name": None}]
+    index = train(written(tmp_path, content))
+    assert index.categories == ("50", "class 2")
+    assert "1 categories have no name and go by their id" in index.notes
+
+
+def test_truth_that_pycocotools_does_not_count_is_told_of(tmp_path: Path) -> None:
+    content = plain()
+    content["annotations"][0] |= {"id": "0", "area": -1}
+    content["annotations"][1]["area"] = 2e10
+    index = val(written(tmp_path, content))
+    assert any("has the id 0, which COCOeval never counts" in note for note in index.notes)
+    assert any(note.startswith("2 annotations have an area below 0 or") for note in index.notes)
+    content["annotations"][0] |= {"id": "1", "area": 0}
+    content["annotations"][1]["area"] = float("nan")  # in every comparison false: counted
+    assert val(written(tmp_path, content)).notes == ()
+
+
+def test_links_to_nothing_are_missing_pictures(tmp_path: Path) -> None:
+    """As those of git-annex are until the data is fetched; links to pictures are pictures."""
+    source = written(tmp_path, plain())
+    pictures = tmp_path / "pictures"
+    (pictures / "1.png").rename(tmp_path / "away.png")
+    (pictures / "1.png").symlink_to("../annex/1.png")
+    (pictures / "2.png").rename(tmp_path / "here.png")
+    (pictures / "2.png").symlink_to("../here.png")
+    with pytest.raises(UserError, match=r"missing picture file: 1: .*a link to \.\./annex/1\.png"):
+        train(source)
+    (tmp_path / "annex").mkdir()
+    (tmp_path / "away.png").rename(tmp_path / "annex" / "1.png")
+    assert len(train(source, keep_empty=True)) == 3

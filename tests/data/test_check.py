@@ -1,6 +1,7 @@
 """`python -m megdet_hvd.data check`: what it finds, what it counts, what it draws."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from PIL import Image
 
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.__main__ import main
+from megdet_hvd.data.check import is_lfs_pointer
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.draw import COLOURS
+from megdet_hvd.data.picture_size import picture_sizes
 from megdet_hvd.errors import UserError
 
 from .made import CATEGORIES, box, image, real_data, save_noise, write_set
@@ -230,6 +233,14 @@ def test_by_the_rules_of_evaluation(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(arguments) == 1
     assert main([*arguments, "--val"]) == 0
     assert "1 boxes of the truth have no area" in capsys.readouterr().out
+    for annotations, said in (
+        ([box(1, 1, [0, 0, 9, 5], iscrowd=1)], "all 1 boxes are crowds (iscrowd)"),
+        ([], "it has no boxes"),
+    ):
+        content["annotations"] = annotations
+        (tmp_path / "set.json").write_text(json.dumps(content))
+        assert main([*arguments, "--val"]) == 0
+        assert f"no ground truth to measure against: {said}" in capsys.readouterr().out
     del content["annotations"]
     (tmp_path / "set.json").write_text(json.dumps(content))
     assert main([*arguments, "--val"]) == 0
@@ -290,3 +301,18 @@ def test_lfs_pointers_are_one_fault(tmp_path: Path, capsys: pytest.CaptureFixtur
     lines = [line for line in out.splitlines() if "git lfs pull" in line]
     assert len(lines) == 1
     assert ": 2, the first: " in lines[0]
+
+
+def test_what_a_mac_puts_beside_a_file_is_no_annotation_file(tmp_path: Path) -> None:
+    coco_folder(tmp_path, _content())
+    (tmp_path / "._set.json").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+    assert main(["check", str(tmp_path), "--images", str(tmp_path / "pictures")]) == 0
+
+
+def test_a_pipe_in_place_of_a_picture_is_not_waited_for(tmp_path: Path) -> None:
+    coco_folder(tmp_path, _content())
+    picture = next((tmp_path / "pictures").iterdir())
+    picture.unlink()
+    os.mkfifo(picture)
+    assert picture_sizes(picture) is None and not is_lfs_pointer(picture)
+    assert main(["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]) == 1

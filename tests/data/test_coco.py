@@ -227,3 +227,18 @@ def test_segmentations_do_not_matter(tmp_path: Path) -> None:
     text = json.loads(Path(source.annotations).read_text())
     assert "segmentation" in text["annotations"][0]
     assert read(source).record(0).boxes.tolist() == [[0, 0, 5, 5]]
+
+
+def test_a_file_may_lack_classes_that_others_have(tmp_path: Path) -> None:
+    """Tools write the classes that occur; the labels are those of all files together."""
+    one = write_set(tmp_path / "a", [image(1)], [box(1, 1, [0, 0, 5, 5])], CATEGORIES[:1])
+    all_ = write_set(tmp_path / "b", [image(1)], [box(1, 1, [0, 0, 5, 5], 90)])
+    for sources in ((one, all_), (all_, one)):
+        index = read(*sources)
+        assert index.category_ids == (3, 7, 90)
+        assert sorted(index.labels.tolist()) == [2, 3]
+        (note,) = [note for note in index.notes if "declares no category" in note]
+        assert f"{one.annotations} declares no category 3 'dog', 90 'cup'" in note
+    third = write_set(tmp_path / "c", [image(1)], [box(1, 1, [0, 0, 5, 5], 90)], CATEGORIES[2:])
+    with pytest.raises(UserError, match="category 90: missing against 'cup'"):
+        read(one, third)  # what is no class in the one may be anywhere in its pictures

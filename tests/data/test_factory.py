@@ -37,12 +37,14 @@ def test_empty_pictures_are_left_out_of_training_only(tmp_path: Path) -> None:
 
 def test_validation_must_have_the_same_categories(tmp_path: Path) -> None:
     train = write_set(tmp_path / "a", [image(1)], [box(1, 1, [0, 0, 5, 5])])
-    val = write_set(tmp_path / "b", [image(1)], [], CATEGORIES[:2])
+    other = [*CATEGORIES[:1], {"id": 3, "name": "hound"}]
+    val = write_set(tmp_path / "b", [image(1)], [], other)
     with pytest.raises(UserError) as error:
         open_datasets(coco(train, val), is_main=True, wait=Mock())
     text = str(error.value)
     assert f"training file {tmp_path / 'a' / 'set.json'} (3)" in text
     assert f"validation file {tmp_path / 'b' / 'set.json'} (2)" in text
+    assert "category 3: 'dog' against 'hound'" in text
     assert "category 90: 'cup' against missing" in text
 
 
@@ -112,3 +114,15 @@ def test_pictures_of_other_sizes_than_annotated_are_told_of_before_training(tmp_
     with pytest.raises(UserError, match="1 of 3") as found:
         open_datasets(coco(source), is_main=True, wait=Mock())
     assert "swapped" not in str(found.value)
+
+
+def test_validation_may_lack_classes(tmp_path: Path) -> None:
+    train = write_set(tmp_path / "a", [image(1)], [box(1, 1, [0, 0, 5, 5])])
+    val = write_set(tmp_path / "b", [image(1)], [box(1, 1, [0, 0, 5, 5])], CATEGORIES[:1])
+    sets = open_datasets(coco(train, val), is_main=True, wait=lambda: None)
+    assert sets.val is not None
+    assert sets.val.categories == sets.train.categories == ("dog", "cat", "cup")
+    assert sets.val.labels.tolist() == sets.train.labels.tolist() == [2]
+    assert "it declares no category 3 'dog', 90 'cup': it is not measured" in sets.val.notes
+    with pytest.raises(UserError, match="category 3: missing against 'dog'"):
+        open_datasets(coco(val, train), is_main=True, wait=lambda: None)

@@ -62,7 +62,7 @@ def test_no_other_format_is_opened(name: str, tmp_path: Path) -> None:
         (b"<!DOCTYPE html><html>403", "a web page"),
         (b'<?xml version="1.0"?><Error>', "a web page or XML"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
-        (b"\0" * 128 + b"DICM", "JPEG2000$"),
+        (b"\0" * 128 + b"DICM", "AVIF$"),
     ],
 )
 def test_a_file_that_is_something_else_is_told_for_what_it_is(

@@ -19,9 +19,9 @@ from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
-from megdet_hvd.evaluation.coco_ap import STATS, CocoResult, score
+from megdet_hvd.evaluation.coco_ap import STATS, CocoResult, in_short, score
 from megdet_hvd.evaluation.numbering import Numbering
-from megdet_hvd.evaluation.results_json import coco_results, write_results
+from megdet_hvd.evaluation.results_json import coco_results, result_files, write_results
 from tests.evaluation.sets import CATEGORY_IDS, NAMES, imperfect, open_set, perfect, write_set
 
 DATA = Path(os.environ.get("MEGDET_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -82,7 +82,7 @@ def test_the_numbers_are_those_of_pycocotools_on_the_written_json(
     assert tuple(result.stats) == STATS
     assert as_coco(result) == stats
     assert {n: -1.0 if v is None else v for n, v in result.per_class.items()} == per_class
-    assert 0.05 < result.ap < 0.95
+    assert result.ap is not None and 0.05 < result.ap < 0.95
     assert {entry["category_id"] for entry in json.loads(out.read_text())} == set(CATEGORY_IDS)
 
 
@@ -156,7 +156,8 @@ def test_without_ground_truth_there_are_no_numbers(tmp_path: Path) -> None:
     assert len(index.boxes) == 0
     result = evaluate(index, found_box([1, 1, 20, 20]))
     assert set(result.stats.values()) == {None}
-    assert (result.ap, result.ap50) == (0.0, 0.0)
+    assert result.ap is None and result.ap50 is None  # 0 would make the first checkpoint the best
+    assert in_short(None, None, 3) == "mmAP no ground truth, AP@.5 no ground truth on 3 pictures"
 
 
 def test_the_annotated_area_decides_what_is_small(tmp_path: Path) -> None:
@@ -205,6 +206,12 @@ def test_equal_image_ids_of_two_files_stay_apart(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="is an annotation file"):
             write_results(out, alone, alone.found_boxes({}))
         assert truth.read_bytes() == before
+        with pytest.raises(UserError, match="is an annotation file"):
+            result_files(out, [truth])  # before anything is evaluated
+    with pytest.raises(UserError, match=r"is a folder; .*results\.json"):
+        result_files(tmp_path, [truth])
+    with pytest.raises(UserError, match="is no folder that can be written to"):
+        result_files(truth / "results.json", [truth])
     for k, (source, (file, out)) in enumerate(zip((one, two), written, strict=True)):
         assert file == Path(source.annotations)
         own = open_set(source)

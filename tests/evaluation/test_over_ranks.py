@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from megdet_hvd.comm.world import World
+from megdet_hvd.config.load import load_config
+from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.evaluation.inference import evaluating, share_out
-from tests.evaluation.over_ranks import all_outcomes, source_of
-from tests.evaluation.sets import imperfect, open_set, write_set
+from tests.evaluation.over_ranks import SMALL, Known, all_outcomes, source_of
+from tests.evaluation.sets import imperfect, open_set, perfect, write_set
 from tests.evaluation.test_coco_ap import evaluate
 from tests.pool import on_ranks
 from tests.ranks import Launcher
@@ -96,3 +100,22 @@ def test_any_number_of_ranks_gives_what_one_gives(
     assert ranks[0]["skip"]["unreadable"] == 1
     assert ranks[0]["skip"]["stats"] == evaluate(damaged, known).stats
     assert "3" not in ranks[0]["skip"]["boxes"]
+
+
+@pytest.mark.parametrize(("brightest", "told"), [(3000, True), (60000, False)])
+def test_pictures_that_come_out_black_are_told_of(
+    tmp_path: Path, brightest: int, told: bool
+) -> None:
+    """A measure of nothing looks like a bad detector."""
+    source = write_set(tmp_path, [1, 2])
+    for file in Path(source.images).iterdir():
+        width, height = Image.open(file).size
+        grey = np.full((height, width), brightest, np.uint16)
+        Image.fromarray(grey).save(file, "PNG")
+    index = open_set(source)
+    config = load_config(None, SMALL)
+    found = evaluate_detector(Known(perfect(index)), index, config, World(0, 1, ((0,),)))
+    assert (found.dark is not None) is told
+    if found.dark is not None:
+        assert "2 of 2 pictures come out all but black" in found.dark
+        assert "data.value_range" in found.dark

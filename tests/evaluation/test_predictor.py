@@ -15,7 +15,7 @@ import megdet_hvd
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.errors import UserError
-from megdet_hvd.evaluation.labels import Relabelled, labels_in
+from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
 from megdet_hvd.evaluation.predictor import Picture, Predictor
 from megdet_hvd.evaluation.trained import Trained, read_trained
 from tests.evaluation.checkpoints import write_checkpoint
@@ -192,3 +192,11 @@ def test_a_heading_that_training_used_is_dropped_where_it_has_no_truth(tmp_path:
     assert index.category_ids == (1,)
     assert labels_in(index, trained_on(["cod (id 0)", "cod"], [0, 1])).tolist() == [0, 0, 1]
     assert labels_in(index, trained_on(["cod"], [1])).tolist() == [0, 1]
+
+
+def test_classes_that_the_data_set_lacks_are_not_measured(tmp_path: Path) -> None:
+    index = open_set(write_set(tmp_path, [1, 2], categories={3: "cat", 44: "dog"}))
+    trained = trained_on(["cat", "light", "dog"], [3, 17, 44])
+    assert labels_in(index, trained).tolist() == [0, 1, 0, 2]
+    assert unmeasured(index, trained) == ["it declares no category 17 'light': it is not measured"]
+    assert unmeasured(index, trained_on(["cat", "dog"], [3, 44])) == []

@@ -101,3 +101,16 @@ def test_init_from_reads_our_checkpoints_and_torchvisions_old_names(
             assert torch.equal(value, source[name]), name
     with pytest.raises(UserError, match=r"model\.init_from=.*none\.pt: no such file"):
         init_from(build(slim()), str(tmp_path / "none.pt"))
+
+
+def test_as_many_other_classes_renew_the_predictor(
+    source: dict[str, Tensor], tmp_path: Path
+) -> None:
+    """Rows of cells would else start as those of rods, without a word."""
+    file = str(tmp_path / "best.pt")
+    names = [f"class {k}" for k in range(1, len(source[PREDICTOR[1]]))]
+    torch.save({"model": source, "categories": names}, file)
+    assert init_from(build(slim()), file, names) == []
+    assert init_from(build(slim()), file, names[::-1]) == PREDICTOR
+    torch.save(source, file)
+    assert init_from(build(slim()), file, names) == [], "whose they are isn't known"

@@ -42,7 +42,7 @@ class DataConfig(Section):
     train: tuple[AnnotationSource, ...] = ()
     """Training annotation files; several are read as one data set."""
     val: tuple[AnnotationSource, ...] = ()
-    """Validation annotation files. All files must declare the same categories."""
+    """Validation annotation files. Categories must be those of training; some may be missing."""
     min_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (800,)
     """Shorter side in training, pixels; with several, each picture draws one (multi-scale)."""
     max_size: Positive = 1333
