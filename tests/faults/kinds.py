@@ -192,7 +192,8 @@ KINDS: tuple[Kind, ...] = (
         "side product",
         "ValueError, MemoryError, KeyError … from a picture of curves or detections",
         ("evaluation",),
-        says=r"warning: .*InjectedFault",
+        # It is said once: by the full disk, where that came before.
+        says=r"warning: .*InjectedFault|warning: the picture of .*No space left.*said once",
         main_rank=True,
         weight=3,
     ),
