@@ -29,7 +29,14 @@ def build_docs(places: Places, environ: Mapping[str, str]) -> None:
     source = places.root / "docs"
     made = source / "_build"
     command: list[str | Path] = [python, "-m", "sphinx", "--quiet", "--builder", "html"]
-    command += ["--fail-on-warning", "--fresh-env", "--doctree-dir", made / "doctrees", source, made / "html"]
+    command += [
+        "--fail-on-warning",
+        "--fresh-env",
+        "--doctree-dir",
+        made / "doctrees",
+        source,
+        made / "html",
+    ]
     say("building the pages …")
     if subprocess.run(command, cwd=places.root).returncode != 0:
         raise SetupProblem("each warning about a page, above, is an error: mend them")

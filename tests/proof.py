@@ -84,7 +84,9 @@ def main() -> int:
     git = ["git", "-C", str(ROOT)]
     with tempfile.TemporaryDirectory(prefix="megdet-proof-") as scratch:
         base = Path(scratch) / "base"
-        subprocess.run([*git, "worktree", "add", "--quiet", "--detach", base, options.base], check=True)
+        subprocess.run(
+            [*git, "worktree", "add", "--quiet", "--detach", base, options.base], check=True
+        )
         try:
             before = train(base, Path(scratch) / "before", options.np, settings)
         finally:

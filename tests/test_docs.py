@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "tests").glob("*.md")]
-    + [*(ROOT / "install").glob("*.md")]
+    page for folder in (".", "docs", "tests", "install") for page in (ROOT / folder).glob("*.md")
 )
+"""All Markdown of the project."""
 ENDING = ("UserError", "RunError", "StorageError")
 VALUE = "…"
 
@@ -120,3 +120,88 @@ def test_the_comparison_itself(quote: str, text: str, expected: bool) -> None:
 def test_the_page_of_layers_is_what_the_test_holds_imports_to() -> None:
     page = (ROOT / "docs" / "layers.md").read_text(encoding="utf-8")
     assert page == layers_page(), "write it anew: python -m tests.layers_page > docs/layers.md"
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as code hosts and MyST make it."""
+    text = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", heading)
+    return re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+
+
+def prose(page: Path) -> str:
+    """A page without its blocks and spans of code."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    return {slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+def broken_links(page: Path) -> list[str]:
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)|^\[\w[\w .]*\]: (\S+)", prose(page), re.M):
+        link = "".join(target)
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        file = page.parent / path if path else page
+        if not file.exists():
+            broken.append(f"{page.name}: {link} is not there")
+        elif anchor and anchor not in anchors(file):
+            broken.append(f"{page.name}: {link} has no such heading: {sorted(anchors(file))}")
+    return broken
+
+
+def test_links_lead_to_files_and_headings() -> None:
+    """In plain Markdown, too: make docs looks at the site's pages, and at none beside docs/."""
+    assert len(PAGES) > 20
+    assert [link for page in PAGES for link in broken_links(page)] == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b`: c, §3.3\n\n[x](page.md#a-b-c-33) [y](page.md#z) [z](none.md)\n\n"
+        "```\n[in code](none.md)\n```\n"
+    )
+    assert [link.split(" ")[1] for link in broken_links(page)] == ["page.md#z", "none.md"]
+
+
+def test_the_tree_of_sources_names_what_is_there() -> None:
+    """docs/code.md: names stand in front of two blanks, what is indented lies inside."""
+    block = (ROOT / "docs" / "code.md").read_text(encoding="utf-8").split("```")[1]
+    inside: list[tuple[int, Path]] = []
+    count = 0
+    for line in filter(str.strip, block.splitlines()):
+        depth = len(line) - len(line.lstrip())
+        if depth > 12:
+            continue  # the line above goes on
+        inside = [(at, folder) for at, folder in inside if at < depth]
+        parent = inside[-1][1] if inside else ROOT
+        for name in line.strip().partition("  ")[0].split(" "):
+            if name.endswith(("/", ".py")):
+                assert (parent / name).exists(), f"docs/code.md: {parent / name}"
+                inside.append((depth, parent / name))
+                count += 1
+    assert count > 50
+
+
+def test_versions_are_those_of_the_package() -> None:
+    version = re.findall(r'__version__ = "(.+)"', (PACKAGE / "__init__.py").read_text())[0]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"\n## [{version}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_short() -> None:
+    """An overview: what is longer goes to docs/."""
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_page_of_tests_names_every_folder_of_them() -> None:
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    rows = " ".join(re.findall(r"^\| (`.*?) \|", page, re.MULTILINE))
+    named = set(re.findall(r"`([\w.]+)`", rows))
+    folders = {file.parent.name for file in (ROOT / "tests").glob("*/test_*.py")}
+    assert len(folders) > 15 and folders <= named, folders - named

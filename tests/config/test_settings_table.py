@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,7 +28,7 @@ def test_each_setting_stands_once_with_the_value_that_a_run_gets(tmp_path: Path)
     embedded = config_to_dict(load_config(None))
     for path, default, inner in cells:
         for values, text in ((schema, default), (embedded, inner or default)):
-            value = values
+            value: Any = values
             for name in path.split("."):
                 value = value[name]
             assert yaml.safe_load(text) == value or float(text) == value, path
