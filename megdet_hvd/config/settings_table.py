@@ -6,11 +6,10 @@
 import json
 import re
 import sys
-from functools import reduce
 from typing import Any
 
 from megdet_hvd.command import leave
-from megdet_hvd.config.embedded import EMBEDDED
+from megdet_hvd.config.embedded import embedded_value
 from megdet_hvd.config.keys import Key, groups
 from megdet_hvd.config.resume_rules import RULES
 
@@ -59,18 +58,10 @@ def settings_table() -> str:
 
 def _row(key: Key) -> str:
     default = key.path if key.default is ... else f"{key.path}={_yaml(key.default)}"
-    inner = _inner(key.path)
-    embedded = "" if inner is None or inner == key.default else f" (`{_yaml(inner)}`)"
+    inner = embedded_value(key.path)
+    embedded = "" if inner in (..., key.default) else f" (`{_yaml(inner)}`)"
     cells = (f"`{default}`{embedded}", key.kind, _markdown(key.doc), RULES[key.path].answer)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _inner(path: str) -> Any:
-    """The embedded run's value; None where it has the schema's."""
-    try:
-        return reduce(lambda group, name: group[name], path.split("."), EMBEDDED)
-    except KeyError:
-        return None
 
 
 def _yaml(value: Any) -> str:
