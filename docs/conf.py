@@ -15,8 +15,11 @@ release = re.findall('__version__ = "(.+)"', (ROOT / "megdet_hvd" / "__init__.py
 html_title = f"megdet_hvd {release}"
 html_theme = "furo"
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+highlight_language = "none"
 extensions = ["myst_parser", "autoapi.extension"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_static"]
 
 myst_heading_anchors = 3  # links to a heading of another page
 
