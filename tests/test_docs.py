@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from megdet_hvd.config.keys import groups, valid_keys
 from tests.layers_page import layers_page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,6 +19,7 @@ PAGES = sorted(
 """All Markdown of the project."""
 ENDING = ("UserError", "RunError", "StorageError")
 VALUE = "…"
+GROUPS = {group.path for group in groups() if group.path and "." not in group.path}
 
 
 def template(node: ast.expr) -> str:
@@ -205,3 +207,40 @@ def test_the_page_of_tests_names_every_folder_of_them() -> None:
     named = set(re.findall(r"`([\w.]+)`", rows))
     folders = {file.parent.name for file in (ROOT / "tests").glob("*/test_*.py")}
     assert len(folders) > 15 and folders <= named, folders - named
+
+
+def code(page: Path) -> str:
+    """The blocks and spans of code of a page."""
+    return "\n".join(re.findall(r"```.*?```|`[^`\n]+`", page.read_text(encoding="utf-8"), re.S))
+
+
+def everywhere(pattern: str) -> set[str]:
+    """What the pattern's group finds in the code of all pages."""
+    return {found for page in PAGES for found in re.findall(pattern, code(page))}
+
+
+def test_programs_settings_and_targets_that_pages_name_exist() -> None:
+    programs = everywhere(r"python -m ((?:megdet_hvd|tests|install)(?:\.\w+)+)")
+    assert len(programs) > 12
+    for name in programs:
+        place = ROOT.joinpath(*name.split("."))
+        assert place.with_suffix(".py").is_file() or (place / "__main__.py").is_file(), name
+    settings = everywhere(rf"(?<![\w.])((?:{'|'.join(sorted(GROUPS))})\.[a-z_.]+)=")
+    assert len(settings) > 60
+    assert settings <= set(valid_keys()), settings - set(valid_keys())
+    targets = everywhere(r"\bmake ([a-z][a-z-]+)\b")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert len(targets) > 8
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M)), targets
+
+
+def test_files_that_pages_name_exist() -> None:
+    parts = "|".join(sorted(file.name for file in PACKAGE.iterdir() if file.is_dir()))
+    inside = everywhere(rf"(?<![\w/.])((?:{parts})/\w+\.py)")
+    beside = everywhere(
+        r"(?<![\w/.])((?:configs|slurm|docs|tests|install|megdet_hvd)/[\w./]+\.(?:yaml|sbatch|py|md|toml))"
+    )
+    assert len(inside) > 6 and len(beside) > 15
+    missing = [name for name in inside if not (PACKAGE / name).is_file()]
+    missing += [name for name in beside if not (ROOT / name).is_file()]
+    assert missing == []
