@@ -15,7 +15,8 @@ pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup --ignore=te
 # Seed 1, 30 minutes; make test-faults FAULTS="--seed 7 --minutes 5"
 FAULTS ?=
 
-.PHONY: help train test test-all test-cluster test-faults check docs setup pack archives lock doctor
+.PHONY: help train test test-all test-cluster test-faults check docs setup pack dist archives lock \
+	doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
@@ -29,6 +30,7 @@ help:
 	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
 	@echo "make doctor    what this machine has, and what mends what is missing"
 	@echo "make pack      the environment as one archive (.venv.tar), which the nodes of a cluster unpack"
+	@echo "make dist      the sdist and the wheel, in dist/ (docs/install.md)"
 	@echo "make archives  fill a folder with all that set-up fetches, for machines without network"
 
 setup:
@@ -71,6 +73,13 @@ doctor:
 pack:
 	@sh install/setup quiet
 	@sh install/setup pack
+
+# With setuptools of the environment, so without a network. What a former build left would get in.
+dist:
+	@sh install/setup quiet
+	rm -rf build dist
+	sh install/run python -c "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+	@ls dist
 
 archives:
 	@sh install/setup archives

@@ -1,5 +1,6 @@
 """The user's environment: made, brought up to date, checked, and stamped when it is whole."""
 
+import configparser
 import json
 import os
 import sys
@@ -47,12 +48,21 @@ def wanted_stamp(
     """What the stamp of a finished environment must say."""
     wanted: dict[str, Any] = {
         "settings": asdict(settings),
+        "commands": commands(places.root),
         "versions": fingerprint([text, RECIPE, [asdict(edit) for edit in EDITS]]),
         "root": str(places.root),
     }
     if explicit_python:
         wanted["python"] = list(sys.version_info[:3])
     return wanted
+
+
+def commands(root: Path) -> list[str]:
+    """The console scripts of the package in ``root``: an older environment lacks newer ones."""
+    parser = configparser.ConfigParser()
+    parser.read(root / "setup.cfg", encoding="utf-8")
+    text = parser.get("options.entry_points", "console_scripts", fallback="")
+    return sorted(line.partition("=")[0].strip() for line in text.splitlines() if line)
 
 
 def set_up(places: Places, environ: Mapping[str, str], *, quiet: bool) -> None:

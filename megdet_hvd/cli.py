@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from megdet_hvd.cluster import ending
+from megdet_hvd.command import name_of
 from megdet_hvd.config.embedded import embedded_value
 from megdet_hvd.config.keys import Key, groups
+from megdet_hvd.version import add_version_option
 
 _WIDTH = 96
 
@@ -37,15 +39,18 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(module: str, summary: str, *, settings: bool = True) -> argparse.ArgumentParser:
-    """A parser for ``python -m MODULE``.
+    """A parser for ``python -m MODULE``, or the console script of that name.
 
     Args:
-        module: the module's dotted name.
+        module: the module's dotted name; behind a blank, a word that always follows.
         summary: one or two sentences on what the command does.
         settings: take ``key.sub=value`` words (``overrides`` in the result) and list all
             settings in the help.
     """
-    parser = _Parser(prog=f"python -m {module}", description=summary, allow_abbrev=False)
+    module, _, word = module.partition(" ")
+    prog = f"{name_of(module)} {word}".rstrip()
+    parser = _Parser(prog=prog, description=summary, allow_abbrev=False)
+    add_version_option(parser)
     parser.settings_in_help = settings
     if settings:
         parser.add_argument(

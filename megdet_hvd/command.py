@@ -1,4 +1,4 @@
-"""How a command leaves: with its code, whoever reads its output, and without a traceback.
+"""What a command is called, and how it leaves: with its code, and without a traceback.
 
 ``python -m megdet_hvd.data check … | head`` closes the pipe in the middle, and Ctrl-C says no more
 than that it is enough.
@@ -9,6 +9,7 @@ import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 BROKEN_PIPE = 141
@@ -16,6 +17,42 @@ BROKEN_PIPE = 141
 INTERRUPTED = 130
 """Likewise, of SIGINT."""
 _STDOUT = 1
+
+SCRIPTS = {
+    "megdet-train": "megdet_hvd.train",
+    "megdet-evaluate": "megdet_hvd.evaluate",
+    "megdet-predict": "megdet_hvd.predict",
+    "megdet-data": "megdet_hvd.data.__main__",
+    "megdet-pipeline": "megdet_hvd.pipeline.__main__",
+    "megdet-submit": "megdet_hvd.submit.__main__",
+    "megdet-doctor": "megdet_hvd.doctor.__main__",
+    "megdet-preflight": "megdet_hvd.preflight.__main__",
+    "megdet-placement": "megdet_hvd.placement",
+    "megdet-bench": "megdet_hvd.bench.__main__",
+    "megdet-init": "megdet_hvd.init",
+}
+"""The console scripts of an installed package, and the module whose ``main`` each runs."""
+
+
+def words_of(module: str) -> list[str]:
+    """The words that start a program in the way this process was started.
+
+    Args:
+        module: the program, such as ``megdet_hvd.train``.
+
+    Returns:
+        ``["megdet-train"]`` in a process that one of the console scripts has started, else
+        ``["python", "-m", "megdet_hvd.train"]``; so, too, where the module has no script.
+    """
+    script = f"megdet-{module.removeprefix('megdet_hvd.')}"
+    if script in SCRIPTS and Path(sys.argv[0] if sys.argv else "").name in SCRIPTS:
+        return [script]
+    return ["python", "-m", module]
+
+
+def name_of(module: str) -> str:
+    """:func:`words_of` as one text: ``python -m megdet_hvd.train``, or ``megdet-train``."""
+    return " ".join(words_of(module))
 
 
 def leave(main: Callable[[], int]) -> NoReturn:

@@ -17,8 +17,9 @@ from megdet_hvd.cluster.bind import own_share
 from megdet_hvd.cluster.cores import CoreShare, write_cpu_list
 from megdet_hvd.cluster.gpus import choose_gpu
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.command import leave
+from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import UserError
+from megdet_hvd.version import add_version_option
 
 _USER_ERROR = 2
 """As :mod:`megdet_hvd.engine.program` has it."""
@@ -98,10 +99,11 @@ def find_placement(environ: Mapping[str, str], host: str) -> Placement:
 def main(argv: Sequence[str] | None = None) -> int:
     """Print where this process stands; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m megdet_hvd.placement",
+        prog=name_of("megdet_hvd.placement"),
         description="Say where each task of a job stands: rank, node, GPU, cores. Start it as "
         "training is started: srun --mpi=pmix python -m megdet_hvd.placement",
     )
+    add_version_option(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     as_json = parser.parse_args(argv).json
     host = socket.gethostname()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
-from megdet_hvd.command import leave
+from megdet_hvd.command import leave, words_of
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import UserError
@@ -48,7 +48,7 @@ class Plan:
         option = "--run" if self.folder is not None else "--resume"
         # What a new run was given is in its config.yaml; what a resumed one was, is not.
         words = self.words if self.resumed is not None else ()
-        return shlex.join(["python", "-m", self.program, option, str(path), *words])
+        return shlex.join([*words_of(self.program), option, str(path), *words])
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:

@@ -13,8 +13,8 @@ fi
 
 set +o posix # a shell that has it on takes other words below
 megdet_root=${MEGDET_ROOT:-$SLURM_SUBMIT_DIR}
-if [ ! -f "$megdet_root/megdet_hvd/__init__.py" ]; then
-    echo "error: $megdet_root is not the folder of megdet_hvd; submit from there, with" \
+if [ ! -f "$megdet_root/slurm/job.sh" ]; then # a checkout, or a folder that megdet-init has made
+    echo "error: $megdet_root has no slurm/job.sh; submit from the folder that has it, with" \
         "python -m megdet_hvd.submit, or set MEGDET_ROOT" >&2
     return 2
 fi
@@ -157,7 +157,7 @@ if [ -n "${PYTHONPATH:-}" ] && [ "$PYTHONPATH" = "${megdet_had[PYTHONPATH]:-}" ]
     PYTHONPATH=
 fi
 unset PYTHONHOME PYTHONPLATLIBDIR PYTHONEXECUTABLE PYTHONINSPECT PYTHONOPTIMIZE PYTHONIOENCODING
-export PYTHONPATH="$megdet_root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUTF8=1
+export PYTHONUTF8=1
 
 megdet_without_mpi() { # PATHS OWN: those that hold no MPI's libraries, and OWN
     local IFS=: kept='' folder
@@ -201,10 +201,27 @@ elif [ -n "${SITE_CONTAINER:-}" ]; then # the ranks' Python is the container's; 
             "itself: make setup, or MEGDET_VENV=/path/to/one" >&2
         return 2
     fi
-else
+elif [ -f "$megdet_root/install/setup" ]; then
     echo "error: $megdet_venv has no Python; make the environment first: make setup, or" \
         "sbatch slurm/environment.sbatch" >&2
     return 2
+else
+    echo "error: $megdet_venv has no Python: ln -s /path/to/environment $megdet_root/.venv, or set" \
+        "MEGDET_VENV" >&2
+    return 2
+fi
+megdet_source=$megdet_root # the checkout; empty: the package is installed
+if [ ! -f "$megdet_root/megdet_hvd/__init__.py" ]; then
+    [ -n "${PYTHONPATH:-}" ] || unset PYTHONPATH
+    if ! megdet_source=$("$megdet_python" -c \
+        'from megdet_hvd.job_folder import checkout; print(checkout() or "")'); then
+        echo "error: $megdet_python lacks megdet_hvd, or has one that is too old for" \
+            "$megdet_root/slurm/job.sh; install its wheel there, or set MEGDET_VENV" >&2
+        return 2
+    fi
+fi
+if [ -n "$megdet_source" ]; then
+    export PYTHONPATH="$megdet_source${PYTHONPATH:+:$PYTHONPATH}"
 fi
 if [ "$(id -u)" = 0 ]; then # Open MPI asks for this before it lets root run anything
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -91,7 +91,7 @@ def test_quoted_messages_are_in_the_sources() -> None:
     found = quotes(TROUBLESHOOTING.read_text(encoding="utf-8"))
     assert len(found) > 150
     missing = [quote for quote in found if not any(says(quote, text) for text in known)]
-    assert missing == [], "docs/troubleshooting.md quotes what nothing says"
+    assert not missing, "docs/troubleshooting.md quotes what nothing says:\n" + "\n".join(missing)
 
 
 def test_every_message_that_ends_a_run_has_its_fix() -> None:
@@ -102,7 +102,7 @@ def test_every_message_that_ends_a_run_has_its_fix() -> None:
     missing = [
         f"{where}: {text}" for where, text in found if not any(says(q, text) for q in listed)
     ]
-    assert missing == [], "docs/troubleshooting.md must list them"
+    assert not missing, "docs/troubleshooting.md must list them:\n" + "\n".join(missing)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,8 @@ def test_horovod_missing() -> None:
     )
     fault = only_fault(facts)
     assert (fault.subject, fault.text, fault.fix) == ("Horovod", "not installed", "make setup")
+    assert report([fault])[-1] == "Training cannot run: 1 thing to mend (→)."
+    assert report([fault], installed=True)[-1].endswith("(→). make setup: in a checkout.")
 
 
 def test_horovod_built_for_another_torch() -> None:

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows", "command"),
-    ("storage", "serialize", "torch_file"),
+    ("storage", "serialize", "torch_file", "version", "scripts", "job_folder"),
     ("run_lock",),
     ("schedule",),
     ("config", "cluster", "staging"),
@@ -32,6 +32,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "predict",
         "placement",
         "doctor",
+        "init",
         "data.__main__",
         "lab",
         "bench",
@@ -45,6 +46,10 @@ NO_TORCH = (
     "megdet_hvd",
     "errors",
     "command",
+    "version",
+    "scripts",
+    "job_folder",
+    "init",
     "storage",
     "run_lock",
     "draws",

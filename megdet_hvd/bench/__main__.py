@@ -4,7 +4,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from megdet_hvd.command import leave
+from megdet_hvd.command import leave, name_of
+from megdet_hvd.version import version_line
 
 MEASUREMENTS = {
     "bn": "what Cross-GPU BN costs beside plain BN, by layer, by step, beside a busy machine",
@@ -19,8 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words and words[0] in MEASUREMENTS:
         code: int = import_module(f"megdet_hvd.bench.{words[0]}").main(words[1:])
         return code
+    if words and words[0] == "--version":
+        print(version_line())
+        return 0
     asked = bool(words) and words[0] in ("-h", "--help")
-    lines = ["usage: python -m megdet_hvd.bench NAME [options]; NAME --help lists them"]
+    lines = [f"usage: {name_of('megdet_hvd.bench')} NAME [options]; NAME --help lists them"]
     lines += [f"  {name:10} {summary}" for name, summary in MEASUREMENTS.items()]
     if words and not asked:
         lines.insert(0, f"error: there is no measurement {words[0]!r}")

@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Sequence
 
-from megdet_hvd.command import leave
+from megdet_hvd.command import leave, name_of
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import as_storage_error, is_transient
+from megdet_hvd.version import add_version_option
 
 CLEAN, PROBLEMS, BAD_USAGE, STORAGE = 0, 1, 2, 6
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m megdet_hvd.data", description=__doc__)
+    parser = argparse.ArgumentParser(prog=name_of("megdet_hvd.data"), description=__doc__)
+    add_version_option(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",

@@ -49,16 +49,19 @@ def can_run(findings: list[Finding]) -> bool:
     return all(finding.state != "NO" for finding in findings)
 
 
-def report(findings: list[Finding]) -> list[str]:
+def report(findings: list[Finding], *, installed: bool = False) -> list[str]:
     """The lines to print, at most one screen of 40 lines of 100 characters.
 
     Where there is more, faults come before notes, and notes before what is in order.
+    ``installed``: this is no checkout, which is where ``make setup`` can be said.
     """
     blocks = [_block(finding) for finding in findings]
     faults = sum(finding.state == "NO" for finding in findings)
     last = "Training can run."
     if faults:
         last = f"Training cannot run: {faults} thing{'s' * (faults > 1)} to mend (→)."
+        if installed and any(SET_UP in finding.fix for finding in findings):
+            last += f" {SET_UP}: in a checkout."
     room = SCREEN_LINES - 1
     if sum(map(len, blocks)) <= room:
         return [*(line for block in blocks for line in block), last]

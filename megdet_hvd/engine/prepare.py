@@ -9,6 +9,7 @@ import torch
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import find_checkpoint, list_checkpoints
+from megdet_hvd.checkpoint.recovery import set_damaged_aside
 from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
@@ -132,7 +133,7 @@ def prepare_run(
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
-    ``path`` is the run folder; with ``resume``, its latest checkpoint is taken up, and with
+    ``path`` is the run folder; with ``resume``, its latest sound checkpoint is taken up, and with
     ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
     files to read instead of those that ``config`` names, made from them. ``lock``: rank 0's hold
     on the folder, for as long as the run lasts.
@@ -153,6 +154,7 @@ def prepare_run(
         sizes = [len(ranks) for ranks in world.machines]
         derived = derive(config, len(data.train), world.size, sizes)
     state: dict[str, Any] | None = None
+    set_aside: list[str] = []
     folder = RunFolder(path)
     if not resume:  # not all at once
         with together(world, "backbone weights"):
@@ -171,6 +173,7 @@ def prepare_run(
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)
+            set_damaged_aside(path, set_aside.append, all_of_them=False)
             state = load_checkpoint(path)
             state["best_ap"] = best_ap_of(folder, state["best_ap"])
         elif world.is_main:
@@ -205,6 +208,8 @@ def prepare_run(
         _same_weights(run)
     if world.is_main:
         log_to_file(folder.log)
+    for text in set_aside:
+        LOGGER.warning(f"warning: {text}")
     for layer in new_layers:
         LOGGER.info(f"newly initialised, as model.init_from does not fit it: {layer}")
     return run

@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from megdet_hvd.checkpoint.facts import read_before
+from megdet_hvd.checkpoint.recovery import checkpoint_to_carry_on
 from megdet_hvd.config.before import Before
 from megdet_hvd.config.bn_groups import Machines
 from megdet_hvd.config.load import config_to_dict, sets
@@ -65,9 +66,11 @@ def resumption_of(
 
     Raises:
         UserError: a setting was changed that a resumed run keeps.
+        StorageError: the checkpoints can't be read at the moment.
     """
     try:
-        before = read_before(folder)
+        # A damaged one is set aside once the folder is held.
+        before = read_before(checkpoint_to_carry_on(folder) or folder)
     except UserError:
         before = None
     if before is not None and before.config:

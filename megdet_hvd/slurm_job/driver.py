@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from megdet_hvd.checkpoint.recovery import bring_back_best, newest_sound_checkpoint, set_aside
+from megdet_hvd.checkpoint.recovery import set_damaged_aside
 from megdet_hvd.cluster import handover
 from megdet_hvd.cluster.launchers import (
     Launcher,
@@ -31,7 +31,7 @@ from megdet_hvd.slurm_job.job import Job, newest, note, say
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.notes import places, read_note
 from megdet_hvd.slurm_job.words import rank_words
-from megdet_hvd.storage import as_storage_error, cannot_read, is_transient
+from megdet_hvd.storage import as_storage_error, is_transient
 
 _HOSTS_SHOWN = 4
 
@@ -50,7 +50,7 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
         introduce(job, environ)
         refuse_company(job)
         with _alone(job.wish.folder, environ):
-            set_damaged_aside(job.wish.folder)
+            set_damaged_aside(job.wish.folder, say, all_of_them=True)
         before = newest(job)
     except (StorageError, OSError) as raised:
         error = as_storage_error(raised)
@@ -168,26 +168,6 @@ def _alone(folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
 
 def _said(state: str) -> str:
     return state if state == slurm.SILENT else state.lower()
-
-
-def set_damaged_aside(folder: Path) -> None:
-    """Let the run carry on from its newest checkpoint that is whole; what was damaged is kept."""
-    try:
-        sound, damaged = newest_sound_checkpoint(folder)
-        for path in set_aside(damaged):
-            say(f"damaged, and set aside: {path}")
-        if damaged and sound is None:
-            sound = bring_back_best(damaged[0].parent)
-        if damaged:
-            say(
-                f"the run carries on from {sound.name}" if sound else "it starts anew: none is left"
-            )
-    except OSError as error:
-        if is_transient(error):
-            raise cannot_read(f"{folder}: its checkpoints", error) from None
-        raise UserError(
-            f"{folder}: its checkpoints can't be read ({error.strerror}); mend that first"
-        ) from None
 
 
 def _make_folders(job: Job) -> None:

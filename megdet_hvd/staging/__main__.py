@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from megdet_hvd.command import leave
+from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.staging.stage import Staged, stage_data, stage_environment
+from megdet_hvd.version import add_version_option
 
 KINDS = ("data", "environment")
 
@@ -29,10 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``copied``, the bytes that each of them took (null: was there already).
     """
     parser = argparse.ArgumentParser(
-        prog="python -m megdet_hvd.staging",
+        prog=name_of("megdet_hvd.staging"),
         description="Copies data and environment to this node's own disk, once. Run it once a "
         "node. The last line printed is JSON with the resulting paths.",
     )
+    add_version_option(parser)
     parser.add_argument("--to", type=Path, required=True, help="folder on the node's own disk")
     parser.add_argument("--data", type=Path, help="a folder, or a .tar or .tar.gz of one")
     parser.add_argument("--environment", type=Path, help="the archive that make pack made")

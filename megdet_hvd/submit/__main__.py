@@ -7,24 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.sbatch_options import read_options
-from megdet_hvd.command import leave
+from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.job_folder import find_job_folder
 from megdet_hvd.storage import as_storage_error
 from megdet_hvd.submit.check import Request, check, follow_words, job_environment
 from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.job import JOB_ID, Job
 from megdet_hvd.submit.refusals import explained
 from megdet_hvd.submit.report import Report
+from megdet_hvd.version import version_line
 
 USAGE = """\
-usage: python -m megdet_hvd.submit [--check] [OPTIONS OF SBATCH] TEMPLATE [WORDS]
-       python -m megdet_hvd.submit --status RUN
+usage: PROGRAM [--check] [OPTIONS OF SBATCH] TEMPLATE [WORDS]
+       PROGRAM --status RUN
 
 Submits a template with the partition and account of slurm/site.sh, from any folder, after a check
 of everything that can be looked at on a login node. Needs no GPU and no torch.
 
   --check       only check, and print what would run
   --status RUN  where a run stands; RUN is its folder, or the number of its job
+  --version     show the versions that are installed
   OPTIONS       as for sbatch, before the template: --nodes=2 --time=1:00:00 (they win over
                 slurm/site.sh, which wins over the template)
   TEMPLATE      such as slurm/megdet_128gpu.sbatch
@@ -54,15 +57,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        print(USAGE.replace("PROGRAM", name_of("megdet_hvd.submit")), end="")
         return 0 if words else 2
+    if words[0] == "--version":
+        print(version_line())
+        return 0
     if words[0] == "--status" or words[0].startswith("--status="):
         return _status(words)
     options, rest = read_options(words, "the command line")
     only_check = options.pop("check", None) is not None
     if not rest:
         raise UserError("name a template, such as slurm/megdet_128gpu.sbatch (--help says more)")
-    root, here = _root(), Path.cwd()
+    here = Path.cwd()
+    root = find_job_folder(Path(rest[0]), here, os.environ)
+    if root is None:
+        raise UserError(
+            f"{rest[0]}: no folder for jobs, which has slurm/job.sh: neither above that file, nor "
+            f"here, nor in MEGDET_ROOT; {name_of('megdet_hvd.init')} FOLDER makes one"
+        )
     report, job = check(Request(options, rest[0], tuple(rest[1:])), root, here)
     print("\n".join(report.lines()), flush=True)
     if report.problems or job is None:
@@ -90,13 +102,9 @@ def _status(words: list[str]) -> int:
         raise UserError("--status takes one run: its folder, or the number of its job")
     from megdet_hvd.submit.status import status
 
-    print("\n".join(status(run, _root())))
+    here = Path.cwd()
+    print("\n".join(status(run, find_job_folder(None, here, os.environ) or here)))
     return 0
-
-
-def _root() -> Path:
-    """The project's folder: the one that this package lies in."""
-    return Path(__file__).resolve().parents[2]
 
 
 if __name__ == "__main__":

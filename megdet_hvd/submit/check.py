@@ -11,10 +11,11 @@ from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.site import Site, find_site_file, read_site
 from megdet_hvd.cluster.site_values import ARCHIVES
 from megdet_hvd.cluster.template import read_template, shape
+from megdet_hvd.command import name_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.slurm_job import presets
 from megdet_hvd.submit.job import Job, make_job, quoted, whole_paths
-from megdet_hvd.submit.places import check_data_root, check_environment
+from megdet_hvd.submit.places import check_data_root, check_environment, check_script
 from megdet_hvd.submit.report import Report
 from megdet_hvd.submit.slurm import check_launcher, check_requeue, check_slurm
 from megdet_hvd.submit.time_limit import check_time
@@ -40,7 +41,7 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
 
     Args:
         request: what is to be submitted.
-        root: the project's folder, where the job will run.
+        root: the folder of jobs (:mod:`megdet_hvd.job_folder`), where it will run.
         here: the folder that the user's paths start from.
 
     Returns:
@@ -51,6 +52,7 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
     job = _job(report, request, site, root, here)
     check_environment(report, root, site, os.environ)
     check_data_root(report, site)
+    check_script(report, root)
     if job is None:
         return report, None
     report.facts.insert(0, f"would run: env {quoted([f'MEGDET_ROOT={root}', *job.sbatch()])}")
@@ -191,7 +193,7 @@ def follow_words(job: Job, job_id: str, root: Path, folder: str | None) -> Seque
     return [
         *lines,
         f"follow:            tail -F {quoted([str(log)])}",
-        f"where it stands:   python -m megdet_hvd.submit --status {job_id}",
+        f"where it stands:   {name_of('megdet_hvd.submit')} --status {job_id}",
         f"stop, and resume later: scancel --batch --signal=USR2 {job_id}",
         f"cancel:            scancel {job_id}",
     ]

@@ -10,11 +10,14 @@ from typing import Any
 
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.site_values import ARCHIVES
+from megdet_hvd.job_folder import MARK, carried
 from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.report import Report
 
 _IMAGES = (".sif", ".simg", ".img", ".sqsh", ".squashfs")
 _MANIFEST = "megdet_hvd_environment.json"
+_OTHER_PYTHONS = ("PYTHONPATH", "PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE")
+"""Variables that the job leaves out."""
 _LACKS = """
 import sys
 lacks = [] if sys.version_info >= (3, 11) else ["version 3.11"]
@@ -26,6 +29,19 @@ for module, package in (("pydantic", "pydantic"), ("yaml", "PyYAML"), ("filelock
 print(", ".join(lacks))
 """
 """What the job's driver needs of a Python; any Python 3 can run it."""
+_HOLDS = """
+import sys
+from importlib import metadata
+found, lacks = [], [] if sys.version_info >= (3, 11) else ["Python 3.11"]
+for name in ("torch", "torchvision", "horovod", "mpi4py", "megdet_hvd"):
+    try:
+        found.append(name + " " + metadata.version(name))
+    except metadata.PackageNotFoundError:
+        lacks.append(name)
+print(", ".join(found))
+print(", ".join(lacks))
+"""
+"""What an environment that somebody made by hand holds, and what it lacks; imports none of it."""
 
 
 def check_environment(report: Report, root: Path, site: Site, environ: Mapping[str, str]) -> None:
@@ -36,11 +52,12 @@ def check_environment(report: Report, root: Path, site: Site, environ: Mapping[s
         _driver(report, venv, environ)
         return
     stamp = _stamp(venv)
+    if stamp is None and os.access(venv / "bin" / "python", os.X_OK):
+        stamp = _made_by_hand(report, root, venv, environ)
+        if stamp is None:
+            return
     if stamp is None or stamp.get("state") != "ready":
-        report.problem(
-            f"{venv} is no finished environment: make setup, or, where login nodes may not, "
-            "sbatch slurm/environment.sbatch"
-        )
+        report.problem(f"{venv} is no finished environment: {_remedy(root, venv)}")
         return
     report.facts.append(f"environment: {venv} ({stamp.get('holds')})")
     archive = site.environment or root / ".venv.tar"
@@ -54,9 +71,9 @@ def check_environment(report: Report, root: Path, site: Site, environ: Mapping[s
                 f"SITE_ENVIRONMENT={archive}: no such file: make pack MEGDET_PACK={archive}"
             )
         else:
+            how = "`make pack` lets them do so from " if _can_set_up(root) else "and not from "
             report.notes.append(
-                "ranks import from the shared file system; `make pack` lets them do so from "
-                f"{site.staging} on each node"
+                f"ranks import from the shared file system; {how}{site.staging} on each node"
             )
         return
     manifest = _manifest(archive)
@@ -68,6 +85,48 @@ def check_environment(report: Report, root: Path, site: Site, environ: Mapping[s
         )
     else:
         report.facts.append(f"staged on each node: environment {archive} to {site.staging}")
+
+
+def check_script(report: Report, root: Path) -> None:
+    """Whether slurm/job.sh is this package's own: the two talk to each other."""
+    own = carried() / MARK
+    if own.is_file() and (root / MARK).read_bytes() != own.read_bytes():
+        report.notes.append(
+            f"{root / MARK} differs from what this megdet_hvd has: edited, or laid out by another "
+            f"version; its own is {own}"
+        )
+
+
+def _can_set_up(root: Path) -> bool:
+    """Whether ``make setup`` can be said: only a checkout, or an unpacked sdist, has it."""
+    return (root / "install" / "setup").is_file()
+
+
+def _remedy(root: Path, venv: Path) -> str:
+    if _can_set_up(root):
+        return "make setup, or, where login nodes may not, sbatch slurm/environment.sbatch"
+    return f"ln -s /path/to/environment {venv}, or export MEGDET_VENV=/path/to/environment"
+
+
+def _made_by_hand(
+    report: Report, root: Path, venv: Path, environ: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """The same of an environment that ``make setup`` did not make; None: a problem is named."""
+    own = {name: value for name, value in environ.items() if name not in _OTHER_PYTHONS}
+    if (root / "megdet_hvd" / "__init__.py").is_file():
+        own["PYTHONPATH"] = str(root)  # as the job sets it
+    answer = ask([str(venv / "bin" / "python"), "-c", _HOLDS], environ=own, cwd=root)
+    holds, _, lacks = answer.out.rstrip("\n").partition("\n")
+    missing = [name for name in lacks.split(", ") if name]
+    if "PYTHONPATH" in own and "megdet_hvd" in missing:
+        missing.remove("megdet_hvd")
+    if answer.code != 0:
+        report.problem(f"{venv}/bin/python does not run: {answer.text}")
+    elif missing:
+        report.problem(f"{venv} lacks {', '.join(missing)}: install it, or {_remedy(root, venv)}")
+    else:
+        return {"state": "ready", "holds": f"{holds}; not made by make setup"}
+    return None
 
 
 def _container(report: Report, site: Site) -> None:

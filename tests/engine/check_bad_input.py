@@ -95,7 +95,13 @@ def _cases(folder: Path) -> None:
         damaged = bytearray(checkpoint.read_bytes())
         damaged[len(damaged) // 2] ^= 0xFF
         checkpoint.with_name("iteration_00000003.pt").write_bytes(bytes(damaged))
-    case("damaged", ["--resume", str(folder / "runs" / "taken")])
+    case("damaged", ["--resume", str(folder / "runs" / "taken")])  # it goes back to the one before
+    if rank_is_first():
+        there = sorted(p.name for p in checkpoint.parent.glob("iteration_*"))
+        assert there[1:] == ["iteration_00000002.pt", "iteration_00000003.pt.damaged"], there
+        for file in checkpoint.parent.glob("iteration_*.pt"):
+            file.write_bytes(bytes(damaged))
+    case("none sound", ["--resume", str(folder / "runs" / "taken")])
     with mock.patch("megdet_hvd.model.detector.Detector._losses", poisoned_losses):
         case("nonfinite", [*small, *own, "name=nan"])
     stale = failing("train.json", errno.ESTALE, math.inf)

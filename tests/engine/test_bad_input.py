@@ -15,7 +15,8 @@ EXPECTED = {
     "taken": (2, r"taken already holds a run.*--resume"),
     "unwritable": (2, r"/proc/nowhere/x: the run folder can't be written"),
     "missing": (2, r"norun holds no run"),
-    "damaged": (2, r"iteration_00000003\.pt is damaged.*iteration_00000002\.pt"),
+    "damaged": (0, ""),
+    "none sound": (2, r"iteration_00000002\.pt is damaged.*no other good checkpoint beside it"),
     "nonfinite": (
         3,
         r"iteration 1: rank 1: the loss is not finite \(rpn_class .*class nan.*images",
@@ -38,6 +39,8 @@ def test_bad_input_ends_every_rank_with_one_message(tmp_path: Path) -> None:
             assert len(spoken) == 1, f"{name}: said {len(spoken)} times: {found}"
             assert re.search(message, spoken[0]), f"{name}: {spoken[0]}"
             assert "Traceback" not in spoken[0]
+    log = (tmp_path / "runs" / "taken" / "log.txt").read_text()
+    assert "warning: the run carries on from iteration_00000002.pt" in log
 
 
 RAISES = """

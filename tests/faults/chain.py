@@ -186,19 +186,21 @@ def _damage(run: Path, faults: tuple[Fault, ...]) -> set[int]:
     if due is None or len(files) < 2:
         return set()
     draw, newest = random.Random(due.draw), files[-1]
-    content = bytearray(newest.read_bytes())
-    if draw.random() < 0.5:
-        del content[draw.randrange(len(content)) :]
-    else:
-        content[draw.randrange(len(content) // 2)] ^= 1 << draw.randrange(8)
+    content = newest.read_bytes()
     best = newest.with_name("best.pt")
     if best.exists() and best.samefile(newest):
-        # One file under two names: another disk block of one would be damaged, not of both.
+        # One file under two names: a disk block of one would be damaged, not of both.
         best.unlink()
         best.write_bytes(content)
-    newest.write_bytes(content)
+    while is_sound(newest):  # a bit between two parts is nobody's
+        damaged = bytearray(content)
+        if draw.random() < 0.5:
+            del damaged[draw.randrange(len(content)) :]
+        else:
+            damaged[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        newest.write_bytes(damaged)
     number = iteration_of(newest)
-    return set() if number is None or is_sound(newest) else {number}
+    return set() if number is None else {number}
 
 
 def _sound(run: Path) -> set[int]:

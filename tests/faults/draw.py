@@ -14,6 +14,9 @@ CHAIN_FAULTS = (4, 8)
 STEPS_APART = 2
 """Faults of one attempt come so many steps after each other."""
 
+LAST = "evaluator killed"
+"""Training goes on without it, to the end of the run: nothing can come after."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -71,9 +74,16 @@ def _chain(draw: random.Random, number: int, left: list[str]) -> Chain:
     attempts: list[tuple[Fault, ...]] = []
     done = 0
     while done < wanted:
-        faults = _attempt(draw, program, ranks, wanted - done, first=not attempts, left=left)
+        allowed = [
+            kind
+            for kind in _kinds(program, ranks, first=not attempts)
+            if kind.name != LAST or done >= CHAIN_FAULTS[0] - 1
+        ]
+        faults = _attempt(draw, program, ranks, wanted - done, allowed, left)
         attempts.append(faults)
         done += len(faults)
+        if faults[-1].kind == LAST:
+            break
     return Chain(number, program, launcher, ranks, tuple(attempts))
 
 
@@ -82,13 +92,12 @@ def _attempt(
     program: Program,
     ranks: int,
     room: int,
-    *,
-    first: bool,
+    kinds: Sequence[Kind],
     left: list[str],
 ) -> tuple[Fault, ...]:
     """Up to three faults that end nothing, and one that ends the attempt."""
-    going = [kind for kind in _kinds(program, ranks, first) if not kind.ends]
-    ending = [kind for kind in _kinds(program, ranks, first) if kind.ends]
+    going = [kind for kind in kinds if not kind.ends]
+    ending = [kind for kind in kinds if kind.ends]
     chosen: list[Kind] = []
     for _ in range(min(room - 1, draw.randint(1, 3))):
         fitting = [kind for kind in going if _fit([*chosen, kind])]

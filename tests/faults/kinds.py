@@ -158,7 +158,7 @@ KINDS: tuple[Kind, ...] = (
         "second writer",
         "another training in the same run folder",
         ("step",),
-        says=r"SECOND WRITER refused with 2: error: .*pid \d+",
+        says=r"SECOND WRITER refused with 2: error: .*process \d+ on \S+, since 2",
         programs=("train",),
         main_rank=True,
         weight=1,
@@ -175,6 +175,7 @@ KINDS: tuple[Kind, ...] = (
         "strangers",
         "strangers' lines on every port of the job",
         ("step",),
+        ranks=2,  # one alone listens on none
         weight=4,
     ),
     Kind("clock", "a rank's clock set back by a day", ("step",)),

@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from install.console import run_logged
-from install.environment import OPEN_MPI_PREFIX, fate
+from install.environment import OPEN_MPI_PREFIX, commands, fate, wanted_stamp
 from install.files import only_one, put_folder, read_json, write_json
+from install.keys import ready
 from install.problem import SetupProblem
+from install.settings import Places, Settings
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SETTINGS = {"torch": "2.14.1", "mpi": "package", "architectures": ""}
 READY = {"state": "ready", "settings": SETTINGS}
@@ -42,6 +46,18 @@ def test_fate(
     expected: str,
 ) -> None:
     assert fate(stamp, there, settings, "3.11", its_python) == expected
+
+
+def test_an_environment_without_a_newer_command_is_brought_up_to_date(tmp_path: Path) -> None:
+    assert {"megdet-train", "megdet-init"} <= {*commands(ROOT)}
+    head = "[options.entry_points]\nconsole_scripts =\n    one = a.b:c\n"
+    (tmp_path / "setup.cfg").write_text(head)
+    settings = Settings("2.14.1", "package", "")
+    places = Places(tmp_path, tmp_path / "venv", tmp_path, tmp_path, None)
+    stamp = {**wanted_stamp(settings, places, "", False), "state": "ready"}
+    assert stamp["commands"] == ["one"] and ready(stamp, wanted_stamp(settings, places, "", False))
+    (tmp_path / "setup.cfg").write_text(head + "    two = a.b:d\n")
+    assert not ready(stamp, wanted_stamp(settings, places, "", False))
 
 
 def test_a_damaged_stamp_is_no_stamp(tmp_path: Path) -> None:

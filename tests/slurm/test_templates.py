@@ -1,11 +1,13 @@
 """Every template through real ``sbatch``: the right number of processes in the right places."""
 
 import re
+import shlex
 import sys
 from pathlib import Path
 
+from megdet_hvd.init import lay_out, link_environment
 from tests.slurm.coco import write_coco
-from tests.slurm.lab import Lab, hosts_file_has, project_copy, scenario
+from tests.slurm.lab import ROOT, Lab, hosts_file_has, project_copy, scenario
 
 PLACE = re.compile(
     r"rank (\d+) of (\d+) on (\w+): local rank (\d+) of (\d+), "
@@ -47,6 +49,20 @@ def test_placement_under_mpirun_from_a_folder_with_a_space(lab: Lab) -> None:
     assert len({host for _, host, _, _ in found[:8]}) == 1
     assert len({host for _, host, _, _ in found}) == 2
     assert f"run folder: {lab.folder}/my runs/" in job.log
+
+
+@scenario
+def test_placement_from_a_folder_of_megdet_init(lab: Lab) -> None:
+    """It has no package in it: that is the environment's, here an editable one."""
+    jobs = lab.folder / "my jobs"
+    lay_out(ROOT, jobs)
+    assert link_environment(jobs, Path(sys.prefix))[0]
+    site = f"site_setup() {{ export PYTHONPATH={shlex.quote(str(ROOT))}; }}\n"
+    (jobs / "slurm" / "site.sh").write_text(site)
+    job = lab.sbatch("megdet_16gpu.sbatch", "--placement", options=("--export=NONE",), cwd=jobs)
+    assert job.wait() == "COMPLETED", job.log
+    assert sorted(int(m[1]) for m in PLACE.finditer(job.log)) == list(range(16))
+    assert f"run folder: {jobs}/runs/megdet_16gpu-" in job.log
 
 
 @scenario

@@ -113,6 +113,44 @@ def test_the_driver_is_started_in_the_project(node: Node) -> None:
     assert not list((node.folder / "tmp").iterdir()), "nothing is left behind"
 
 
+def laid_out(node: Node, answer: str) -> Path:
+    """A folder of megdet-init; ``answer``: what Python says of the package, as a program."""
+    folder = node.folder / "my jobs"
+    (folder / "slurm").mkdir(parents=True)
+    shutil.copy(ROOT / "slurm" / "job.sh", folder / "slurm")
+    node.environ |= {"MEGDET_ROOT": str(folder), "SLURM_SUBMIT_DIR": str(folder)}
+    node.script.write_text(SCRIPT.format(root=folder))
+    file = node.venv / "bin" / "python"
+    asked = f"if '-c' in sys.argv[1:]:\n    {answer}\n    sys.exit()\n"
+    head, _, rest = file.read_text().partition("print(")
+    file.write_text(f"{head}{asked}print({rest}")
+    return folder
+
+
+@pytest.mark.parametrize("source", ["", "/home/you/checkout é"])
+def test_a_folder_without_the_package(node: Node, source: str) -> None:
+    """It is installed in the environment, or a checkout is: then ranks anywhere take that."""
+    folder = laid_out(node, f"print({source!r})")
+    words, where, environ, said = node.given("seed=1")
+    assert words == ["-m", "megdet_hvd.slurm_job", "--config", "c.yaml", "seed=1"]
+    assert (where, environ["MEGDET_ROOT"], said) == (str(folder), str(folder), "")
+    assert environ.get("PYTHONPATH", "") == source and ("PYTHONPATH" in environ) == bool(source)
+    node.environ["PYTHONPATH"] = "/opt/old"
+    node.site("site_setup() { export PYTHONPATH=/opt/mine; }\n")
+    assert node.given()[2]["PYTHONPATH"] == (f"{source}:" if source else "") + "/opt/mine"
+
+
+def test_a_folder_whose_environment_lacks_the_package(node: Node) -> None:
+    folder = laid_out(node, "sys.exit('ModuleNotFoundError: megdet_hvd')")
+    code, said = node.run()
+    assert code == 2 and "driver:" not in said
+    assert "lacks megdet_hvd, or has one that is too old" in said and "ModuleNotFound" in said
+    node.environ["MEGDET_VENV"] = str(node.folder / "none")
+    assert f"has no Python: ln -s /path/to/environment {folder}/.venv" in node.run()[1]
+    node.environ["MEGDET_ROOT"] = str(node.folder)
+    assert f"error: {node.folder} has no slurm/job.sh; submit from" in node.run()[1]
+
+
 SPACK = "mkdir -p /tmp && cd /tmp && :"
 
 

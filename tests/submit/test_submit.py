@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from megdet_hvd.init import lay_out
+from megdet_hvd.submit.__main__ import main
 from megdet_hvd.submit.check import job_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -339,3 +341,51 @@ def test_a_site_file_that_ends_its_shell(desk: Desk) -> None:
     assert "take out exit, exec and set -e" in desk.run("--check", TEMPLATE).stdout
     desk.site("set -u\nSITE_DATA_ROOT=$NOT_SET_ANYWHERE\n")
     assert "NOT_SET_ANYWHERE: unbound variable" in desk.run("--check", TEMPLATE).stdout
+
+
+def test_from_a_folder_that_is_laid_out(desk: Desk) -> None:
+    """With an environment that make setup has not made."""
+    jobs = desk.folder / "jobs"
+    lay_out(ROOT, jobs)
+    (desk.venv / "megdet_hvd.json").unlink()
+    (desk.venv / "bin").mkdir()
+    python = desk.venv / "bin" / "python"
+
+    def holds(found: str, lacks: str) -> str:
+        python.write_text(f"#!/bin/sh\necho '{found}'\necho '{lacks}'\n")
+        python.chmod(0o755)
+        return desk.run("--check", "jobs/slurm/megdet_16gpu.sbatch").stdout
+
+    shown = holds("torch 9, horovod 8", "")
+    assert f"MEGDET_ROOT={jobs}" in shown.replace("'\"'\"'", "'") and "PROBLEM" not in shown
+    assert f"environment: {desk.venv} (torch 9, horovod 8; not made by make setup)" in shown
+    assert "job.sh differs" not in shown
+    (jobs / "slurm" / "job.sh").write_text("# mine\n")
+    shown = holds("torch 9", "horovod, megdet_hvd")
+    assert f"PROBLEM: {desk.venv} lacks horovod, megdet_hvd: install it, or ln -s /path/" in shown
+    assert f"note: {jobs}/slurm/job.sh differs from what this megdet_hvd has" in shown
+    python.unlink()
+    shown = desk.run("--check", "jobs/slurm/megdet_16gpu.sbatch").stdout
+    assert f"PROBLEM: {desk.venv} is no finished environment: ln -s /path/to/" in shown
+
+
+def test_an_environment_made_by_hand_serves_a_checkout(desk: Desk) -> None:
+    (desk.venv / "megdet_hvd.json").unlink()
+    (desk.venv / "bin").mkdir()
+    python = desk.venv / "bin" / "python"
+    python.write_text('#!/bin/sh\necho "torch 9, in $PYTHONPATH"\necho megdet_hvd\n')
+    python.chmod(0o755)
+    done = desk.run("--check", TEMPLATE)
+    assert done.returncode == 0, done.stdout
+    assert f"(torch 9, in {ROOT}; not made by make setup)" in done.stdout
+    python.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    broken = desk.run("--check", TEMPLATE)
+    assert f"PROBLEM: {python} does not run: broken" in broken.stdout
+
+
+def test_help_names_what_was_started(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/env/bin/megdet-submit", "--help"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith("usage: megdet-submit [--check]")

@@ -17,7 +17,7 @@ from megdet_hvd.comm.watchdog.greeting import (
     welcome,
 )
 from megdet_hvd.comm.watchdog.judge import GRACE_S, judge
-from megdet_hvd.comm.watchdog.last_words import ended_words, terminated_words
+from megdet_hvd.comm.watchdog.last_words import ended_words, failed_words, terminated_words
 from megdet_hvd.comm.watchdog.member import LONGEST_REASON, Job, Member, own_stack, silent_ranks
 from megdet_hvd.comm.watchdog.standing import MISSED_S, NEVER_HEARD, Silence, Standing
 
@@ -76,6 +76,7 @@ class Hub(Member):
         """By the awake clock; None: whoever connects is heard."""
         self._told_of_faults = False
         self._terminated: dict[int, Standing] = {}
+        self._failed: dict[int, Standing] = {}
         self._ended: dict[int, Standing] = {}
         """Fallen ranks that nobody has told the user of, as they stood when last heard of."""
         self._since: float | None = None
@@ -283,7 +284,8 @@ class Hub(Member):
         peer.silence.hear(now)
         # Lost by the network: it is silent until it comes back. Closed: its process ended.
         if peer.standing.link == "open" and link.state == "ended":
-            self._note_fall(self._ended, rank, replace(peer.standing, silent_s=unheard_s))
+            if rank not in self.failures:
+                self._note_fall(self._ended, rank, replace(peer.standing, silent_s=unheard_s))
             peer.standing = replace(peer.standing, link="closed")
 
     def _heed(self, rank: int, peer: _Peer, beat: Message) -> None:
@@ -293,6 +295,9 @@ class Hub(Member):
         if beat.get("terminated") and not peer.terminated:
             peer.terminated = True
             self._note_fall(self._terminated, rank, peer.standing)
+        if "failed" in beat and rank not in self.failures:
+            self.failures[rank] = str(beat["failed"])[:LONGEST_REASON]
+            self._note_fall(self._failed, rank, peer.standing)
 
     def _note_fall(self, fallen: dict[int, Standing], rank: int, standing: Standing) -> None:
         fallen[rank] = standing
@@ -304,10 +309,13 @@ class Hub(Member):
         if self._since is None or time.monotonic() - self._since < _GATHER_S:
             return
         hosts = self.job.hosts
-        lines = terminated_words(self._terminated, hosts) if self._terminated else []
+        if self._terminated:
+            self.speak("\n".join(terminated_words(self._terminated, hosts)))
+        lines = failed_words(self._failed, self.failures, hosts) if self._failed else []
         lines += ended_words(self._ended, standings, hosts) if self._ended else []
-        self._terminated, self._ended, self._since = {}, {}, None
-        self.speak("\n".join(lines))
+        self._terminated, self._failed, self._ended, self._since = {}, {}, {}, None
+        if lines:
+            self.tell_end_of(lines)
 
     def _drop(self, link: Link) -> None:
         self._selector.unregister(link.socket)

@@ -15,6 +15,19 @@ def terminated_words(fallen: Mapping[int, Standing], hosts: Sequence[str]) -> li
     ]
 
 
+def failed_words(
+    fallen: Mapping[int, Standing], failures: Mapping[int, str], hosts: Sequence[str]
+) -> list[str]:
+    """A line for each failure that ranks have told of themselves. ``failures``: why, by rank."""
+    whys = {
+        rank: f"{failures[rank]} ({describe_place(_heard(standing))})"
+        for rank, standing in fallen.items()
+    }
+    return [
+        f"error: {describe_who(ranks, hosts)} failed: {why}" for why, ranks in grouped(whys).items()
+    ]
+
+
 def ended_words(
     fallen: Mapping[int, Standing], standings: Mapping[int, Standing], hosts: Sequence[str]
 ) -> list[str]:

@@ -25,6 +25,8 @@ WRITE_S = 3.0
 """A report that can't be written (a full disk, a reader that is gone) must not keep the job."""
 LET_REPORTER_END_S = 3.0
 """The rank that reports ends the job; the others help themselves if that does not suffice."""
+TELL_FAILURE_S = 1.0
+"""A rank that has failed waits no longer for its watchdog to tell the others."""
 LONGEST_REASON = 1000
 """Characters of a wish to stop that are heeded."""
 _PAUSE_S = 0.1
@@ -71,6 +73,13 @@ class Member(ABC):
         self.own = OwnStanding(job.interval_s)
         self._told: str | None = None
         """The wish to stop that the others have been told of."""
+        self.failures: dict[int, str] = {}
+        """What other ranks told of their own failures, before they ended."""
+        self.last_words = ""
+        """What the user was told of other ranks that failed, or ended without a good-bye."""
+        self._failure: str | None = None
+        """This rank's own."""
+        self._failure_told = threading.Event()
         self._stop = threading.Event()
         self._alarm = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -92,6 +101,13 @@ class Member(ABC):
         if self._thread.is_alive():
             self._thread.join(timeout=10)
 
+    def fail(self, text: str) -> None:
+        """Let the others know that this rank has failed and will end; waits until they are told."""
+        self._failure = text[:LONGEST_REASON]
+        with suppress(OSError):
+            self._alarm[1].send(b"!")
+        self._failure_told.wait(TELL_FAILURE_S)
+
     @abstractmethod
     def tick(self, now: float) -> None:
         """What is done at each beat; ``now`` by the awake clock."""
@@ -106,7 +122,8 @@ class Member(ABC):
 
     def news(self) -> bool:
         """Whether the next beat should not wait."""
-        return stopping.requested() != self._told
+        failed = self._failure is not None and not self._failure_told.is_set()
+        return failed or stopping.requested() != self._told
 
     def beat(self, own: Standing) -> Message:
         """What the others are told at each beat."""
@@ -116,6 +133,9 @@ class Member(ABC):
             message["stop"] = self._told[:LONGEST_REASON]
         if stopping.terminated():
             message["terminated"] = True
+        if self._failure is not None:
+            message["failed"] = self._failure
+            self._failure_told.set()
         return message
 
     def standing_of(self, told: Any) -> Standing:
@@ -134,6 +154,11 @@ class Member(ABC):
         writer = threading.Thread(target=self.job.write, args=(text,), daemon=True)
         writer.start()
         writer.join(WRITE_S)
+
+    def tell_end_of(self, lines: Sequence[str]) -> None:
+        """Show what is said of ranks that failed or ended."""
+        self.last_words = "\n".join(line.removeprefix("error: ") for line in lines)
+        self.speak("\n".join(lines))
 
     def _hear(self, timeout_s: float) -> None:
         """Take in signals, and what has come on all connections; returns once anything has."""

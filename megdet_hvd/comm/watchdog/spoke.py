@@ -103,10 +103,12 @@ class Spoke(Member):
             unheard_s = now - self._silence.heard
             self._silence.hear(now)
             if self._hub.link == "open" and link.state == "ended":
-                if self.job.rank == 1:  # one is enough, and nobody else can tell
+                if (
+                    self.job.rank == 1 and not self.failures
+                ):  # one is enough, and nobody else can tell
                     fallen = {0: replace(self._hub, silent_s=unheard_s)}
                     own = {1: self.own.read(now)}
-                    self.speak("\n".join(ended_words(fallen, own, self.job.hosts)))
+                    self.tell_end_of(ended_words(fallen, own, self.job.hosts))
                 self._hub = replace(self._hub, link="closed")
 
     def _take_in(self, link: Link, now: float) -> None:
@@ -117,6 +119,8 @@ class Spoke(Member):
                 self._hub = self.standing_of(message["beat"])
                 if "stop" in message:
                     stopping.request(str(message["stop"])[:LONGEST_REASON])
+                if "failed" in message:
+                    self.failures[0] = str(message["failed"])[:LONGEST_REASON]
             elif "stack?" in message:
                 link.send({"stack": own_stack()})
             elif "end" in message:

@@ -54,6 +54,15 @@ class Watchdog:
         if isinstance(self._member, Hub):
             self._member.all_needed = True
 
+    def fail(self, text: str) -> None:
+        """This rank has failed, and has said why: the others are told before it ends."""
+        if self._member is not None:
+            self._member.fail(text)
+
+    def last_words(self) -> str:
+        """What this rank has told of others that failed or ended; empty: nothing."""
+        return "" if self._member is None else self._member.last_words
+
     def stop(self) -> None:
         """Take this rank out of the watch, in order. A second call does nothing."""
         member, self._member = self._member, None

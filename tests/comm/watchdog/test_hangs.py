@@ -126,8 +126,11 @@ def test_a_rank_stopped_in_training(
 
 def test_a_rank_that_raises(marker: str) -> None:
     text = run_to_its_end(2, "gloo", marker, "raise")
-    assert "rank 1 failed" in text and "a fault of one rank" in text
-    assert "the job hangs" not in text
+    assert "ZeroDivisionError: a fault of one rank" in text
+    ranks_words = [line for line in text.splitlines() if line.startswith("[")]
+    traces = [line for line in ranks_words if line.endswith("Traceback (most recent call last):")]
+    assert len(traces) == 1 and traces[0].startswith("[1]"), "rank 0 has nothing to say of it"
+    assert "the job hangs" not in text and "without a word" not in text
 
 
 def test_slow_ranks_and_orderly_leaving_are_no_hang() -> None:
