@@ -244,3 +244,27 @@ def test_files_that_pages_name_exist() -> None:
     missing = [name for name in inside if not (PACKAGE / name).is_file()]
     missing += [name for name in beside if not (ROOT / name).is_file()]
     assert missing == []
+
+
+def first_sentence(name: str) -> str:
+    """The first line of a class's or function's docstring, by its dotted name."""
+    module, _, leaf = name.rpartition(".")
+    place = ROOT.joinpath(*module.split("."))
+    file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    # From below: what is overloaded has its docstring in the last one.
+    for node in reversed(ast.parse(file.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == leaf:
+            line = (ast.get_docstring(node) or "").split("\n")[0]
+            return re.sub(r":\w+:`([^`]+)`", r"`\1`", line).replace("``", "`")
+        if isinstance(node, ast.ImportFrom) and leaf in [alias.name for alias in node.names]:
+            return first_sentence(f"{node.module}.{leaf}")
+    raise AssertionError(f"{name} is not in {file}")
+
+
+def test_the_api_page_says_what_docstrings_begin_with() -> None:
+    """For who reads it as plain Markdown; the site shows the whole docstrings."""
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```\{eval-rst\}\n\.\. autoapi\w+:: (\S+)$", page, re.MULTILINE)
+    listed = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", page, re.MULTILINE)
+    assert len(shown) > 12
+    assert listed == [(name, first_sentence(name)) for name in shown]
