@@ -15,7 +15,8 @@ pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup --ignore=te
 # Seed 1, 30 minutes; make test-faults FAULTS="--seed 7 --minutes 5"
 FAULTS ?=
 
-.PHONY: help train test test-all test-cluster test-faults check setup pack dist archives lock doctor
+.PHONY: help train test test-all test-cluster test-faults check docs setup pack dist archives lock \
+	doctor
 
 help:
 	@echo "make train     set up if needed, then train the embedded default with NP=$(NP) processes;"
@@ -25,6 +26,7 @@ help:
 	@echo "make test-cluster  the tests on a real Slurm of 16 nodes, brought up here (wants root)"
 	@echo "make test-faults  half an hour of injected faults and mutated files (docs/faults.md)"
 	@echo "make check     set up if needed, then formatting, lint and types"
+	@echo "make docs      the pages of docs/ as a site, docs/_build/html; broken links are errors"
 	@echo "make setup     make the environment or bring it up to date; settings: install/README.md"
 	@echo "make doctor    what this machine has, and what mends what is missing"
 	@echo "make pack      the environment as one archive (.venv.tar), which the nodes of a cluster unpack"
@@ -60,6 +62,9 @@ check:
 	sh install/run ruff format --check .
 	sh install/run ruff check .
 	sh install/run mypy
+
+docs:
+	@sh install/setup docs
 
 doctor:
 	@sh install/setup quiet

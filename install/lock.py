@@ -19,6 +19,7 @@ from install.pins import (
     Versions,
     build_requirements,
     constraints,
+    docs_requirements,
     read_versions,
     run_requirements,
 )
@@ -26,6 +27,7 @@ from install.problem import SetupProblem
 from install.settings import Places, wants_hashes
 
 LOCKS = Path(__file__).with_name("lock")
+DOCS_LOCK = LOCKS / "docs.txt"
 _OLDEST_PYTHON = "3.11"
 
 
@@ -109,7 +111,7 @@ def check_files(files: Iterable[Path], also: Iterable[str]) -> None:
 
 
 def make_locks(places: Places, environ: Mapping[str, str]) -> None:
-    """Write the lock of every pair anew, from ``versions.toml`` and the package index."""
+    """Write every pair's lock and that of the pages anew, from ``versions.toml`` and the index."""
     versions = read_versions(VERSIONS_FILE.read_text(encoding="utf-8"))
     installer = Installer(get_uv(versions.uv, places, environ), places, environ)
     for pair in versions.pairs.values():
@@ -120,17 +122,31 @@ def make_locks(places: Places, environ: Mapping[str, str]) -> None:
             ),
             f"uv=={versions.uv}",
         }
-        place = lock_file(pair.torch)
-        place.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=places.cache, prefix="lock-") as scratch:
-            made = Path(scratch) / place.name
-            installer.lock(
-                sorted(wanted),
-                constraints(versions, pair),
-                made,
-                _OLDEST_PYTHON,
-                places.cache / "logs" / "lock.log",
-            )
-            place.write_text(made.read_text(encoding="utf-8"), encoding="utf-8")
-        count = len(read_lock(place.read_text(encoding="utf-8")))
-        say(f"{place} holds {count} packages")
+        _write(lock_file(pair.torch), wanted, constraints(versions, pair), installer, places)
+    lock_docs(installer, places)
+
+
+def lock_docs(installer: Installer, places: Places) -> None:
+    """Write the lock of what builds the pages anew."""
+    text = VERSIONS_FILE.read_text(encoding="utf-8")
+    wanted = docs_requirements(text)
+    # What the pages share with the environment has its version.
+    shared = constraints(read_versions(text), None)
+    _write(DOCS_LOCK, wanted, shared, installer, places)
+
+
+def _write(
+    place: Path,
+    wanted: Iterable[str],
+    constraints: list[str],
+    installer: Installer,
+    places: Places,
+) -> None:
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=places.cache, prefix="lock-") as scratch:
+        made = Path(scratch) / place.name
+        log = places.cache / "logs" / "lock.log"
+        installer.lock(sorted(wanted), constraints, made, _OLDEST_PYTHON, log)
+        place.write_text(made.read_text(encoding="utf-8"), encoding="utf-8")
+    count = len(read_lock(place.read_text(encoding="utf-8")))
+    say(f"{place} holds {count} packages")

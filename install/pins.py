@@ -115,6 +115,14 @@ def build_requirements(
     return lines
 
 
+def docs_requirements(text: str) -> list[str]:
+    """What builds the pages, from the text of ``versions.toml``.
+
+    Not part of :class:`Versions`, which an environment is made from: the pages have their own.
+    """
+    return _exact(tomllib.loads(text)["docs"])
+
+
 def constraints(versions: Versions, pair: TorchPair | None) -> list[str]:
     """Every pin, as constraints for what comes in underneath."""
     pins = dict(pair.pins) if pair is not None else {}

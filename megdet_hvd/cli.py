@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from megdet_hvd.cluster import ending
 from megdet_hvd.command import name_of
-from megdet_hvd.config.embedded import EMBEDDED
+from megdet_hvd.config.embedded import embedded_value
 from megdet_hvd.config.keys import Key, groups
 from megdet_hvd.version import add_version_option
 
@@ -170,17 +170,8 @@ def _prose(doc: str) -> str:
 
 
 def _defaults(key: Key) -> str:
-    default, embedded = _yaml(key.default), _embedded(key.path)
-    return default if embedded in (None, default) else f"{default}  ({embedded})"
-
-
-def _embedded(path: str) -> str | None:
-    at: object = EMBEDDED
-    for part in path.split("."):
-        if not isinstance(at, dict) or part not in at:
-            return None
-        at = at[part]
-    return _yaml(at)
+    default, embedded = _yaml(key.default), embedded_value(key.path)
+    return default if embedded in (..., key.default) else f"{default}  ({_yaml(embedded)})"
 
 
 def _yaml(value: object) -> str:

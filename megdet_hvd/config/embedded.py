@@ -36,3 +36,13 @@ EMBEDDED: dict[str, Any] = {
     },
     "evaluation": {"untrained": True},
 }
+
+
+def embedded_value(path: str) -> Any:
+    """The embedded run's value of a setting by its dotted name; ``...``: the schema's."""
+    value: Any = EMBEDDED
+    for part in path.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return ...
+        value = value[part]
+    return value

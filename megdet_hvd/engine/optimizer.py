@@ -32,7 +32,7 @@ def build_optimizer(model: nn.Module, config: Config, *, hold: bool = True) -> A
     """``hvd.DistributedOptimizer`` around SGD. Every process calls it together, ``hold`` equal.
 
     With ``hold``, gradients go out as one group once all are ready: a BN message never waits
-    behind a gradient that was ready early. What it gains and costs: README, "What it costs".
+    behind a gradient that was ready early. What it gains and costs: docs/benchmarks.md.
     Without, each goes as soon as it is ready, beside the rest of the backward pass. With
     ``deterministic`` they are held in any case: fusion is off then, so that each is summed by
     itself, and the order in which they are sent changes no bit.

@@ -35,7 +35,7 @@ def plant(fault: Fault, source: Path, tree: Path) -> None:
     for name in COPIED:
         shutil.copytree(source / name, tree / name, ignore=skipped)
     for file in source.iterdir():
-        if file.is_file() and file.suffix in (".toml", ".cfg", ".md", ""):
+        if file.is_file() and file.suffix in (".toml", ".cfg", ".cff", ".md", ""):
             shutil.copyfile(file, tree / file.name)
     file = tree / "megdet_hvd" / fault.file
     text = file.read_text(encoding="utf-8")
