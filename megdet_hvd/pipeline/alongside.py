@@ -219,12 +219,14 @@ class Alongside(Evaluations):
     def _keep_if_best(self, path: Path, iteration: int, ap: float | None) -> None:
         """The untrained model is measured for comparison, not to be kept."""
         if iteration and is_better(ap, self._run.best_ap):
+            self._run.still_ours()
             with self._told(iteration):
                 mark_best(path)
                 self._run.best_ap = ap
 
     def _prune(self, iteration: int) -> None:
         run = self._run
+        run.still_ours()
         with self._told(iteration):
             prune_checkpoints(
                 run.folder.checkpoints,
