@@ -197,9 +197,11 @@ def prepare_run(
         filed=own,
         lock=lock,
     )
-    if resume and world.is_main:
-        run.own_checkpoints = {found.name for found in list_checkpoints(folder.checkpoints)}
     if resume:
+        with together(world, "checkpoints"):
+            if world.is_main:
+                found = list_checkpoints(folder.checkpoints)
+                run.own_checkpoints = {path.name for path in found}
         _take_up(run, broadcast_object(state, world, "checkpoint"))
     else:
         _same_weights(run)

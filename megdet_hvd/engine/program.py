@@ -25,6 +25,7 @@ from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
+    from megdet_hvd.comm.watchdog import Watchdog
     from megdet_hvd.comm.world import World
     from megdet_hvd.engine.job import Job
 
@@ -208,7 +209,7 @@ def _together(
     except BaseException as raised:
         error = as_storage_error(raised)
         if not isinstance(error, UserError | RunError | StorageError):
-            end_on_fault(rank, raised, watched=watchdog.watches)
+            end_on_fault(rank, raised, watchdog)
         code = code_of(error)
         if is_agreed(error):
             if rank == 0:
@@ -221,21 +222,25 @@ def _together(
             time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first
         log_error(str(error))
         ending.tell(code, str(error))
+        watchdog.stop()  # nobody shall say that this rank went without a word
         end_job(code)
     raise AssertionError("end_job does not return")
 
 
-def end_on_fault(rank: int, fault: BaseException, *, watched: bool = False) -> NoReturn:
-    """Show it, and end the job. ``watched``: a watchdog runs."""
+def end_on_fault(rank: int, fault: BaseException, watchdog: "Watchdog | None" = None) -> NoReturn:
+    """Show it, and end the job. ``watchdog``: the one that runs, if any."""
     from megdet_hvd.comm.abort import end_job
 
     sys.stderr.write(f"rank {rank} failed:\n{traceback.format_exc()}")
     last_line = traceback.format_exception_only(fault)[-1].strip()
     ending.tell(FAULT, f"rank {rank}: {last_line}")
-    if watched and type(fault).__name__ == "HorovodInternalError":
-        # Horovod fails here because a process has ended elsewhere; the watchdog names it, once the
-        # kernel has taken that process down and closed its connection.
-        time.sleep(_LET_WATCHDOG_SPEAK_S)
+    if watchdog is not None and watchdog.watches:
+        if type(fault).__name__ == "HorovodInternalError":
+            # Horovod fails here because a process has ended elsewhere; the watchdog names it, once
+            # the kernel has taken that process down and closed its connection.
+            time.sleep(_LET_WATCHDOG_SPEAK_S)
+        else:
+            watchdog.stop()  # nobody shall say that this rank went without a word
     end_job(FAULT)
     raise AssertionError("end_job does not return")
 

@@ -180,7 +180,11 @@ def _failed(run: Run, problem: Told, last: bool) -> None:
 
 
 def _newest_good(run: Run) -> str:
-    for path in reversed(list_checkpoints(run.folder.checkpoints)):
+    try:
+        found = list_checkpoints(run.folder.checkpoints)
+    except OSError as error:
+        return f"Which checkpoints are good can't be seen now ({reason_of(error)})"
+    for path in reversed(found):
         if is_sound(path):
             return f"The newest good checkpoint is {path}"
     return "There is no good checkpoint yet"

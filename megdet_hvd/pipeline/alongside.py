@@ -7,6 +7,7 @@ from pathlib import Path
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm import stopping
+from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.engine.best import is_better
 from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
@@ -60,7 +61,10 @@ class Alongside(Evaluations):
         """Hand over again what was due and has no result."""
         run = self._run
         run.evaluation_due = False
-        known = None if self._metrics is None else self._catch_up()
+        known = False
+        with together(run.world, "evaluations.missing"):
+            if self._metrics is not None:
+                known = self._catch_up()
         return bool(broadcast_object(known, run.world, "evaluations.known"))
 
     def _catch_up(self) -> bool:

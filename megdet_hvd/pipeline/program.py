@@ -96,8 +96,7 @@ def _run(
     except BaseException as raised:
         error = as_storage_error(raised)
         if not isinstance(error, UserError | RunError | StorageError):
-            watched = program.watchdog is not None and program.watchdog.watches
-            end_on_fault(launch.rank or 0, raised, watched=watched)
+            end_on_fault(launch.rank or 0, raised, program.watchdog)
         code = code_of(error)
         if not program.speaks:
             time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
@@ -106,6 +105,8 @@ def _run(
             ending.tell(code, str(error))
         if program.together and is_agreed(error):
             return code
+        if program.watchdog is not None:
+            program.watchdog.stop()  # nobody shall say that this rank went without a word
         end_job(code)
     raise AssertionError("end_job does not return")
 

@@ -1,8 +1,14 @@
 import re
 from pathlib import Path
+from typing import NoReturn
+from unittest import mock
 
 import pytest
 
+from megdet_hvd.comm.world import World
+from megdet_hvd.engine.program import end_on_fault, run_program
+from megdet_hvd.errors import RunError
+from tests.engine.tale import ALONE
 from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
 
@@ -67,6 +73,43 @@ def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -
     done = run_ranks(script, 2, launcher=launcher, timeout_s=120)
     assert done.returncode != 0
     assert "rank 1 failed" in done.stdout and "a fault of one rank" in done.stdout
+
+
+@pytest.mark.parametrize(("name", "left"), [("Fault", True), ("HorovodInternalError", False)])
+def test_who_has_said_what_is_wrong_does_not_go_without_a_word(name: str, left: bool) -> None:
+    """Other ranks' watchdogs are told; a rank that fails for another's end has theirs to speak."""
+    watchdog = mock.Mock(watches=True)
+    ended = mock.Mock(side_effect=lambda code: (_ for _ in ()).throw(SystemExit(code)))
+    order = mock.Mock()
+    order.attach_mock(watchdog.stop, "stop")
+    order.attach_mock(ended, "end")
+    with (
+        mock.patch("megdet_hvd.comm.abort.end_job", ended),
+        mock.patch("megdet_hvd.engine.program._LET_WATCHDOG_SPEAK_S", 0.0),
+        mock.patch("megdet_hvd.cluster.ending.tell"),
+        pytest.raises(SystemExit),
+    ):
+        end_on_fault(1, type(name, (Exception,), {})("a fault"), watchdog)
+    assert [call[0] for call in order.mock_calls] == (["stop", "end"] if left else ["end"])
+
+
+def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    watchdog = mock.Mock(watches=True)
+
+    def work(value: int, world: World) -> int:
+        raise RunError("another process has taken over this run")
+
+    def end(code: int) -> NoReturn:
+        assert watchdog.stop.called and "taken over" in capsys.readouterr().err
+        raise SystemExit(code)
+
+    with (
+        mock.patch("megdet_hvd.comm.session.start", return_value=ALONE),
+        mock.patch("megdet_hvd.comm.watchdog.start_watchdog", return_value=watchdog),
+        mock.patch("megdet_hvd.comm.abort.end_job", end),
+        pytest.raises(SystemExit, match="3"),
+    ):
+        run_program(lambda: 1, work)
 
 
 CONTRADICTS = """

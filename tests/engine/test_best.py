@@ -70,6 +70,20 @@ def test_a_checkpoint_that_could_not_be_written_leaves_its_ap_to_nobody(tmp_path
         tale.run()
 
 
+def test_a_storage_that_gives_no_list_either_ends_no_run(tmp_path: Path) -> None:
+    """The checkpoint can't be written, nor is it seen which others are good: it goes on."""
+    aps = {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.1}
+    tale = Tale(tmp_path, aps, EQUAL, unwritable=frozenset({checkpoint_name(6)}))
+    stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(tale.files.checkpoints))
+    with (
+        mock.patch("megdet_hvd.engine.saving.list_checkpoints", side_effect=stale) as listed,
+        mock.patch("megdet_hvd.engine.saving.LOGGER") as log,
+    ):
+        tale.run()
+    assert listed.call_count == 1 and tale.kept()[12] == (12, 0.1)
+    assert "Stale file handle" in log.error.call_args[0][0]
+
+
 def test_carried_on_it_keeps_the_same_best_one(tmp_path: Path) -> None:
     aps = {3: 0.1, 6: 0.3, 9: 0.35, 12: 0.2, 15: 0.32, 18: 0.1}
     whole = Tale(tmp_path / "whole", aps, UNEQUAL, end=18).run().kept()
