@@ -101,6 +101,7 @@ def _write(run: Run, name: str) -> Told | None:
     )
     state |= {
         "filed": run.filed,
+        "taught": run.taught,
         "measure": measure(run.config, run.data.val),
         "compared_after": run.compared_after,
     }

@@ -30,7 +30,7 @@ from megdet_hvd.engine.program import (
     tell_of_hang,
 )
 from megdet_hvd.errors import RunError, StorageError, UserError
-from megdet_hvd.pipeline.keeper import give_up, keep_place, leaves_in_order, may_die
+from megdet_hvd.pipeline.keeper import Deaths, give_up, keep_place, leaves_in_order, may_die
 from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
@@ -276,7 +276,11 @@ class Program:
         elif trains:
             assert self.watchdog is not None, "it was started before"
             watchdog = self.watchdog
-            died = watchdog.lost
+            deaths = Deaths(self.places)
+
+            def died() -> tuple[int, ...]:
+                return watchdog.lost() or deaths()
+
             desk = TrainersDesk(messages, roles.evaluators, died) if world.is_main else None
             code = train_in_world(plan, session, alongside(desk))
             if desk is not None:
