@@ -222,7 +222,7 @@ def _together(
             time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first
         log_error(str(error))
         ending.tell(code, str(error))
-        watchdog.stop()  # nobody shall say that this rank went without a word
+        watchdog.stop(failed=True)
         end_job(code)
     raise AssertionError("end_job does not return")
 
@@ -240,7 +240,7 @@ def end_on_fault(rank: int, fault: BaseException, watchdog: "Watchdog | None" = 
             # the kernel has taken that process down and closed its connection.
             time.sleep(_LET_WATCHDOG_SPEAK_S)
         else:
-            watchdog.stop()  # nobody shall say that this rank went without a word
+            watchdog.stop(failed=True)
     end_job(FAULT)
     raise AssertionError("end_job does not return")
 

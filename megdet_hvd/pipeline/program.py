@@ -106,7 +106,7 @@ def _run(
         if program.together and is_agreed(error):
             return code
         if program.watchdog is not None:
-            program.watchdog.stop()  # nobody shall say that this rank went without a word
+            program.watchdog.stop(failed=True)
         end_job(code)
     raise AssertionError("end_job does not return")
 

@@ -100,7 +100,10 @@ def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixtu
         raise RunError("another process has taken over this run")
 
     def end(code: int) -> NoReturn:
-        assert watchdog.stop.called and "taken over" in capsys.readouterr().err
+        assert (
+            watchdog.stop.call_args == mock.call(failed=True)
+            and "taken over" in capsys.readouterr().err
+        )
         raise SystemExit(code)
 
     with (

@@ -270,6 +270,8 @@ class Hub(Member):
                 peer.stack = str(message["stack"])[-_LONGEST_STACK:]
             elif "bye" in message:
                 peer.standing = replace(peer.standing, link="left")
+            elif "failed" in message:  # and has said so: its process ends, and the job with it
+                peer.standing = replace(peer.standing, link="closed")
             elif "blind" in message:
                 peer.standing = NEVER_HEARD
         if link.state != "open":

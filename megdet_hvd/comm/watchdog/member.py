@@ -71,6 +71,7 @@ class Member(ABC):
         self.own = OwnStanding(job.interval_s)
         self._told: str | None = None
         """The wish to stop that the others have been told of."""
+        self._farewell = "bye"
         self._stop = threading.Event()
         self._alarm = socket.socketpair()
         self._selector = selectors.DefaultSelector()
@@ -84,8 +85,13 @@ class Member(ABC):
         """Begin to watch."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Leave in order: from here on nobody expects anything of this rank."""
+    def stop(self, *, failed: bool = False) -> None:
+        """Leave in order: from here on nobody expects anything of this rank.
+
+        ``failed``: it has said what is wrong, and ends the job.
+        """
+        if failed:
+            self._farewell = "failed"
         self._stop.set()
         with suppress(OSError):
             self._alarm[1].send(b"!")
@@ -98,7 +104,11 @@ class Member(ABC):
 
     @abstractmethod
     def part(self, message: str) -> None:
-        """Say good-bye (``bye``), or that this rank can't watch any more (``blind``)."""
+        """Say good-bye.
+
+        ``bye``: in order; ``failed``: this rank has told of an error, and ends the job; ``blind``:
+        it can't watch any more.
+        """
 
     @abstractmethod
     def listen(self, who: Any) -> None:
@@ -160,7 +170,7 @@ class Member(ABC):
             while not self._stop.is_set():
                 self.tick(self.clock.tick())
                 self._rest()
-            self.part("bye")
+            self.part(self._farewell)
         except Exception:
             # A fault of the watchdog must not end a job that is well.
             self.job.write(

@@ -124,6 +124,8 @@ class Spoke(Member):
                 self.end_quietly([rank for rank in message["end"] if rank in known])
             elif "bye" in message:
                 self._hub = replace(self._hub, link="left")
+            elif "failed" in message:
+                self._hub = replace(self._hub, link="closed")
             elif "blind" in message:
                 self._hub = NEVER_HEARD
                 self._addresses = []

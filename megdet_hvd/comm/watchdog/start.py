@@ -54,11 +54,15 @@ class Watchdog:
         if isinstance(self._member, Hub):
             self._member.all_needed = True
 
-    def stop(self) -> None:
-        """Take this rank out of the watch, in order. A second call does nothing."""
+    def stop(self, *, failed: bool = False) -> None:
+        """Take this rank out of the watch, in order. A second call does nothing.
+
+        ``failed``: it has told of an error of its own, and ends the job: nobody shall say that it
+        went without a word.
+        """
         member, self._member = self._member, None
         if member is not None:
-            member.stop()
+            member.stop(failed=failed)
 
     def __enter__(self) -> "Watchdog":
         return self

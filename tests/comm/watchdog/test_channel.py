@@ -172,6 +172,54 @@ def test_silent_dead_and_gone_in_order(hub: tuple[Watching, int]) -> None:
     assert verdict.culprits == {1: "its process has ended"}
 
 
+@pytest.mark.parametrize(("farewell", "words"), [("failed", 0), (None, 1)])
+def test_who_has_told_of_an_error_does_not_go_without_a_word(
+    farewell: str | None, words: int
+) -> None:
+    said: list[str] = []
+    server = listen(loopback=True)
+    served = Watching(replace(job(0), write=said.append), server)
+    port = server.getsockname()[1]
+    first, second = enter(served, port, 1), enter(served, port, 2)
+    served.start()
+    for link in (first, second):
+        beat(link)
+    if farewell is not None:
+        first.send({farewell: True})
+    first.close()
+    verdict = wait_for_verdict(served, second)  # where nobody ends the job, this does
+    assert verdict is not None and verdict.culprits == {1: "its process has ended"}
+    assert "".join(said).count("ended without a word") == words, said
+    served.stop()
+    server.close()
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_its_farewell_says_whether_it_failed(failed: bool) -> None:
+    spoke = Spoke(job(1), ["127.0.0.1"], 1)
+    ours, theirs = _pair()
+    for end, name in ((ours, "hub"), (theirs, "spoke")):
+        end.seal(b"key", name)  # type: ignore[arg-type]
+    spoke._link = theirs
+    spoke.start()
+    spoke.stop(failed=failed)
+    found = list(ours.receive())
+    assert found[-1] == ({"failed": True} if failed else {"bye": True})
+    ours.close()
+
+    other = Spoke(job(1), ["127.0.0.1"], 1)
+    ours, theirs = _pair()
+    for end, name in ((ours, "hub"), (theirs, "spoke")):
+        end.seal(b"key", name)  # type: ignore[arg-type]
+    ours.send(found[-1])
+    time.sleep(0.05)
+    other._take_in(theirs, 0.0)
+    assert other._hub.link == ("closed" if failed else "left")
+    ours.close()
+    theirs.close()
+    other.stop()
+
+
 def test_a_silent_rank(hub: tuple[Watching, int]) -> None:
     served, port = hub
     first, second = enter(served, port, 1), enter(served, port, 2)
