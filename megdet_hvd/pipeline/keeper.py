@@ -26,6 +26,8 @@ _LOOK_EVERY_S = 0.5
 _LET_OTHERS_LEAVE_S = 3.0
 """mpirun ends what is left of the job once this process has gone."""
 _PR_SET_PDEATHSIG = 1
+_LEAVE = ".leave"
+"""Likewise: whoever waits for a dead one still is to end, before training's MPI does."""
 _DIED = ".died"
 """Appended to the name of a sign: the process whose place it is has ended."""
 
@@ -65,6 +67,12 @@ def leaves_in_order() -> None:
     _tell("")
 
 
+def dismiss(sign: Path) -> None:
+    """Rank 0: end an evaluator that waits for a dead one; its place is kept. Raises OSError."""
+    sign.parent.mkdir(parents=True, exist_ok=True)
+    _leave(sign).touch()
+
+
 def give_up(sign: Path) -> None:
     """Rank 0: let the keeper that waits for ``sign`` go. Raises OSError."""
     sign.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +102,10 @@ def _died(sign: Path) -> Path:
     return sign.with_name(sign.name + _DIED)
 
 
+def _leave(sign: Path) -> Path:
+    return sign.with_name(sign.name + _LEAVE)
+
+
 def _tell(text: str) -> None:
     if _pipe is not None:
         os.write(_pipe, text.encode() + b"\0")
@@ -121,7 +133,7 @@ class _Keeper:
             signal.sigtimedwait([signal.SIGCHLD], _LOOK_EVERY_S)
             sign = self._sign()
             with suppress(OSError):
-                if sign is not None and sign.exists():
+                if sign is not None and (sign.exists() or _leave(sign).exists()):
                     os.kill(self._child, signal.SIGKILL)
         self._ended = True
         code = os.waitstatus_to_exitcode(status)
@@ -136,8 +148,9 @@ class _Keeper:
                 _died(sign).touch()
             self._wait_for(sign)
         finally:
-            with suppress(OSError):
-                _died(sign).unlink(missing_ok=True)
+            for file in (_died(sign), _leave(sign)):
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
         return 1
 
     def _status(self) -> int | None:

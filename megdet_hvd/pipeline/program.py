@@ -30,7 +30,14 @@ from megdet_hvd.engine.program import (
     tell_of_hang,
 )
 from megdet_hvd.errors import RunError, StorageError, UserError
-from megdet_hvd.pipeline.keeper import Deaths, give_up, keep_place, leaves_in_order, may_die
+from megdet_hvd.pipeline.keeper import (
+    Deaths,
+    dismiss,
+    give_up,
+    keep_place,
+    leaves_in_order,
+    may_die,
+)
 from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
@@ -193,6 +200,9 @@ class Program:
         """Whoever keeps the places of evaluators whose processes have ended may go."""
         from mpi4py import MPI
 
+        for place in self.places.values() if world.is_main else ():
+            with suppress(OSError):
+                dismiss(place)
         leave = threading.Timer(_FINALIZE_S, os._exit, (code,))
         leave.daemon = True
         leave.start()

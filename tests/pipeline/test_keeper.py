@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet_hvd.pipeline.keeper import Deaths, give_up
+from megdet_hvd.pipeline.keeper import Deaths, dismiss, give_up
 from tests.ranks import ROOT
 
 RANK = """
@@ -85,7 +85,10 @@ def test_a_death_that_was_allowed_is_not_seen_until_training_ends(
 
 def test_who_waits_for_a_dead_one_is_killed_when_training_ends(tmp_path: Path) -> None:
     process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
-    child_of(tmp_path)
+    child = child_of(tmp_path)
+    dismiss(tmp_path / "sign")
+    assert process.stderr is not None and "training goes on" in process.stderr.readline()
+    assert process.poll() is None and not Path(f"/proc/{child}").exists(), "its place is kept"
     give_up(tmp_path / "sign")
     process.communicate(timeout=60)
     assert process.returncode == 1
