@@ -178,11 +178,15 @@ def _torch_load(path: Path, *, is_zip: bool) -> Any:
 def _offer_another(path: Path) -> str:
     """Names a sound checkpoint beside a damaged one: the last before it, else the newest."""
     number = iteration_of(path)
-    others = [p for p in reversed(list_checkpoints(path.parent)) if p != path]
+    best = path.with_name(BEST)
+    try:
+        others = [p for p in reversed(list_checkpoints(path.parent)) if p != path]
+        has_best = best.exists()
+    except OSError:  # the damage is what counts
+        return ""
     if number is not None:  # Going back is what resuming wants; newer ones come after.
         others.sort(key=lambda p: (iteration_of(p) or 0) > number)
-    best = path.with_name(BEST)
-    if best.exists() and best != path:
+    if has_best and best != path:
         others.append(best)
     for other in others:
         if is_sound(other):

@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.storage import cannot_read, retried
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
@@ -16,18 +17,20 @@ SUFFIXES = (
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
-def given_pictures(words: Iterable[str]) -> tuple[list[Path], list[UserError]]:
+def given_pictures(
+    words: Iterable[str],
+) -> tuple[list[Path], list[UserError | StorageError]]:
     """The picture files meant, in order, and what is wrong with other words.
 
     A folder stands for the pictures in it (not for those in its folders), a pattern with ``*``,
     ``?`` or ``[`` that is no file's name for what it matches; ``**`` passes through folders.
     """
     found: list[Path] = []
-    problems: list[UserError] = []
+    problems: list[UserError | StorageError] = []
     for word in words:
         try:
             found += _meant(word)
-        except UserError as error:
+        except (UserError, StorageError) as error:
             problems.append(error)
     return list(dict.fromkeys(found)), problems
 
@@ -42,10 +45,10 @@ def _meant(word: str) -> list[Path]:
         )
     path = Path(word).expanduser()
     try:
-        if path.is_dir():
-            return _in_folder(path)
+        if retried(path.is_dir):
+            return retried(lambda: _in_folder(path))
     except OSError as error:
-        raise UserError(f"{word}: cannot be read ({error.strerror or error})") from error
+        raise cannot_read(word, error) from error
     if path.exists() or not glob.has_magic(word):
         return [path]
     names = sorted(glob.glob(str(path), recursive=True))

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,15 @@ class Metrics:
     Whatever goes wrong costs lines, with one warning, and never the run.
     """
 
-    def __init__(self, file: Path, tensorboard: Path | None, from_iteration: int) -> None:
+    def __init__(
+        self,
+        file: Path,
+        tensorboard: Path | None,
+        from_iteration: int,
+        before: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``before`` is called before each line; what it raises passes, and nothing is written."""
+        self._before = before
         self._file = file
         self._spare = Spare(str(file))
         self._torn = False
@@ -47,6 +56,7 @@ class Metrics:
 
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
+        self._before()
         with self._spare.writing():
             record = {"kind": kind, "iteration": iteration, **values}
             line = json.dumps(_plain(record)) + "\n"

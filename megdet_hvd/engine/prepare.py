@@ -24,7 +24,7 @@ from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
-from megdet_hvd.engine.fingerprints import measure
+from megdet_hvd.engine.fingerprints import measure, taught
 from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
@@ -94,6 +94,10 @@ class Run:
     """An mmAP of this iteration or an earlier one was measured otherwise than it is now."""
     measured_anew: bool = False
     """Whether that is so since this resume."""
+    taught: str = ""
+    """See :func:`megdet_hvd.engine.fingerprints.taught`."""
+    taught_anew: bool = False
+    """Whether the boxes are other ones since this resume."""
     filed: dict[str, object] = field(default_factory=dict)
     """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
     lock: RunLock | None = None
@@ -198,12 +202,15 @@ def prepare_run(
         scaler,
         shares_statistics_with_all(config, world),
         recomputation,
+        taught=taught(data.train),
         filed=own,
         lock=lock,
     )
-    if resume and world.is_main:
-        run.own_checkpoints = {found.name for found in list_checkpoints(folder.checkpoints)}
     if resume:
+        with together(world, "checkpoints"):
+            if world.is_main:
+                found = list_checkpoints(folder.checkpoints)
+                run.own_checkpoints = {path.name for path in found}
         _take_up(run, broadcast_object(state, world, "checkpoint"))
     else:
         _same_weights(run)
@@ -251,6 +258,7 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
     run.ap, run.best_ap = state["ap"], state["best_ap"]
     run.evaluation_due = state.get("evaluation_due", False)
     run.compared_after = state.get("compared_after", 0)
+    run.taught_anew = state.get("taught", run.taught) != run.taught
     way = measure(run.config, run.data.val)
     if state.get("measure", way) != way:
         run.ap = run.best_ap = None
@@ -315,6 +323,12 @@ def announce(run: Run) -> None:
         LOGGER.info(
             f"mmAP was measured otherwise up to iteration {run.compared_after}: best.pt is chosen "
             "among later ones"
+        )
+    if run.taught_anew and world.is_main:
+        LOGGER.warning(
+            "warning: the training pictures have other boxes than when the checkpoint was written "
+            "(were the annotation files, or settings that boxes depend on, changed?); training "
+            "goes on with those of now"
         )
     if run.iteration:
         LOGGER.info(f"carrying on after iteration {run.iteration} (epoch {run.epoch:.2f})")

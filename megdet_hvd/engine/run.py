@@ -19,7 +19,7 @@ from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import Progress
-from megdet_hvd.engine.saving import checkpoint_due, save, save_best
+from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
 from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.summary import summary
 
@@ -43,9 +43,10 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     metrics = None
     if world.is_main:
         events = folder.tensorboard if config.log.tensorboard else None
-        metrics = Metrics(folder.metrics, events, run.iteration)
+        metrics = Metrics(folder.metrics, events, run.iteration, run.still_ours)
     progress = Progress(config, world.launcher, run.iteration, end, world.is_main)
     pictures = RunPictures(folder, run.data, world)
+    catch_up(run)
     evaluations = None if run.data.val is None else measure(run, metrics, pictures)
     run.evaluations = evaluations
     loader = TrainLoader(

@@ -1,5 +1,7 @@
 """Checkpoints of a run: when they are due, and what follows where one can't be written."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
@@ -61,6 +63,18 @@ def save_best(run: Run) -> None:
             _failed(run, problem, last=False)
 
 
+def catch_up(run: Run) -> None:
+    """Mark the checkpoint that is carried on from, where its process ended right before it could.
+
+    Every process calls it, before the first step.
+    """
+    if not _is_best(run):
+        return
+    path = run.folder.checkpoints / checkpoint_name(run.iteration)
+    if not run.world.is_main or _mark(run, path):
+        run.best_ap = run.own_ap
+
+
 def _is_best(run: Run) -> bool:
     """The untrained detector is measured for comparison, not to be kept."""
     return run.iteration > 0 and is_better(run.own_ap, run.best_ap)
@@ -87,6 +101,7 @@ def _write(run: Run, name: str) -> Told | None:
     )
     state |= {
         "filed": run.filed,
+        "taught": run.taught,
         "measure": measure(run.config, run.data.val),
         "compared_after": run.compared_after,
     }
@@ -116,12 +131,9 @@ def _after(run: Run, path: Path, best: bool) -> bool:
 
     Training goes on where that fails: the checkpoint is there.
     """
-    marked = True
-    try:
-        if best:
-            marked = False
-            mark_best(path)
-            marked = True
+    marked = not best or _mark(run, path)
+    run.still_ours()
+    with _told(run):
         protected = () if run.evaluations is None else run.evaluations.protected
         prune_checkpoints(
             run.folder.checkpoints,
@@ -129,10 +141,26 @@ def _after(run: Run, path: Path, best: bool) -> bool:
             protected,
             own=run.own_checkpoints,
         )
+    return marked
+
+
+def _mark(run: Run, path: Path) -> bool:
+    """Rank 0: let ``best.pt`` stand for a checkpoint; whether it does."""
+    run.still_ours()  # this process may have been stopped since the file got its name
+    marked = False
+    with _told(run):
+        mark_best(path)
+        marked = True
+    return marked
+
+
+@contextmanager
+def _told(run: Run) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         reason = reason_of(error)
         LOGGER.warning(f"warning: checkpoints after iteration {run.iteration}: {reason}")
-    return marked
 
 
 def _failed(run: Run, problem: Told, last: bool) -> None:
@@ -153,7 +181,11 @@ def _failed(run: Run, problem: Told, last: bool) -> None:
 
 
 def _newest_good(run: Run) -> str:
-    for path in reversed(list_checkpoints(run.folder.checkpoints)):
+    try:
+        found = list_checkpoints(run.folder.checkpoints)
+    except OSError as error:
+        return f"Which checkpoints are good can't be seen now ({reason_of(error)})"
+    for path in reversed(found):
         if is_sound(path):
             return f"The newest good checkpoint is {path}"
     return "There is no good checkpoint yet"

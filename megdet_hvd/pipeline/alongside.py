@@ -7,6 +7,7 @@ from pathlib import Path
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm import stopping
+from megdet_hvd.comm.agree import together
 from megdet_hvd.comm.exchange import broadcast_object, gather_objects
 from megdet_hvd.engine.best import is_better
 from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
@@ -61,7 +62,10 @@ class Alongside(Evaluations):
         """Hand over again what was due and has no result."""
         run = self._run
         run.evaluation_due = False
-        known = None if self._metrics is None else self._catch_up()
+        known = False
+        with together(run.world, "evaluations.missing"):
+            if self._metrics is not None:
+                known = self._catch_up()
         return bool(broadcast_object(known, run.world, "evaluations.known"))
 
     def _catch_up(self) -> bool:
@@ -220,12 +224,14 @@ class Alongside(Evaluations):
     def _keep_if_best(self, path: Path, iteration: int, ap: float | None) -> None:
         """The untrained model is measured for comparison, not to be kept."""
         if iteration and is_better(ap, self._run.best_ap):
+            self._run.still_ours()
             with self._told(iteration):
                 mark_best(path)
                 self._run.best_ap = ap
 
     def _prune(self, iteration: int) -> None:
         run = self._run
+        run.still_ours()
         with self._told(iteration):
             prune_checkpoints(
                 run.folder.checkpoints,

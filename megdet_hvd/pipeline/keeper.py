@@ -2,9 +2,11 @@
 
 MPI's launchers end a job whose process dies. So the process that the launcher started for an
 evaluator only waits; a child of it is the rank. Where the child dies (killed for its memory, a
-crash in a library) the launcher sees nothing of it, and the trainers find out by the watchdog.
+crash in a library) the launcher sees nothing of it, and the trainers find out by the watchdog, or
+by a file that the keeper lays.
 The place is given up once rank 0 says that training has ended, by a file, since a process that
-is no longer part of MPI can be told in no other way. *Measured here* with Open MPI 4.1.8: the
+is no longer part of MPI can be told in no other way; a child that waits for a dead one still is
+killed then. *Measured here* with Open MPI 4.1.8: the
 trainers' messages and their MPI_Finalize go on; mpirun then returns 1, for the process that left
 without MPI_Finalize, and 0 where it was started with ``--enable-recovery``.
 """
@@ -14,6 +16,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -23,6 +26,10 @@ _LOOK_EVERY_S = 0.5
 _LET_OTHERS_LEAVE_S = 3.0
 """mpirun ends what is left of the job once this process has gone."""
 _PR_SET_PDEATHSIG = 1
+_LEAVE = ".leave"
+"""Likewise: whoever waits for a dead one still is to end, before training's MPI does."""
+_DIED = ".died"
+"""Appended to the name of a sign: the process whose place it is has ended."""
 
 _pipe: int | None = None
 """To the process that keeps this one's place; None: nobody does."""
@@ -60,10 +67,43 @@ def leaves_in_order() -> None:
     _tell("")
 
 
+def dismiss(sign: Path) -> None:
+    """Rank 0: end an evaluator that waits for a dead one; its place is kept. Raises OSError."""
+    sign.parent.mkdir(parents=True, exist_ok=True)
+    _leave(sign).touch()
+
+
 def give_up(sign: Path) -> None:
     """Rank 0: let the keeper that waits for ``sign`` go. Raises OSError."""
     sign.parent.mkdir(parents=True, exist_ok=True)
     sign.touch()
+
+
+class Deaths:
+    """Rank 0: which evaluators' processes have ended, as those who keep their places say."""
+
+    def __init__(self, signs: Mapping[int, Path]) -> None:
+        """``signs`` by rank, as :func:`may_die` has them."""
+        self._signs = signs
+        self._found: tuple[int, ...] = ()
+        self._looked_s = -_LOOK_EVERY_S
+
+    def __call__(self) -> tuple[int, ...]:
+        """Their ranks. The disk is looked at now and then only."""
+        now = time.monotonic()
+        if not self._found and now - self._looked_s >= _LOOK_EVERY_S:
+            self._looked_s = now
+            with suppress(OSError):
+                self._found = tuple(r for r, sign in self._signs.items() if _died(sign).exists())
+        return self._found
+
+
+def _died(sign: Path) -> Path:
+    return sign.with_name(sign.name + _DIED)
+
+
+def _leave(sign: Path) -> Path:
+    return sign.with_name(sign.name + _LEAVE)
 
 
 def _tell(text: str) -> None:
@@ -80,24 +120,51 @@ class _Keeper:
         self._ended = False
         """The child has."""
         self._terminated = False
+        self._told = b""
 
     def run(self) -> int:
         """Wait for the child; returns the exit code."""
         for number in _FORWARDED:
             signal.signal(number, self._forward)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
-        _, status = os.waitpid(self._child, 0)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        os.set_blocking(self._pipe, False)
+        while (status := self._status()) is None:
+            signal.sigtimedwait([signal.SIGCHLD], _LOOK_EVERY_S)
+            sign = self._sign()
+            with suppress(OSError):
+                if sign is not None and (sign.exists() or _leave(sign).exists()):
+                    os.kill(self._child, signal.SIGKILL)
         self._ended = True
         code = os.waitstatus_to_exitcode(status)
-        with open(self._pipe, "rb") as pipe:
-            told = pipe.read().decode().split("\0")
-        sign = told[-2] if len(told) > 1 else ""
-        if not sign or code == 0:
+        sign = self._sign()
+        if sign is None or code == 0:
             return self._as_the_child(code)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         self._say(f"its process has ended ({how}); training goes on without it")
-        self._wait_for(Path(sign))
+        try:
+            with suppress(OSError):
+                _died(sign).parent.mkdir(parents=True, exist_ok=True)
+                _died(sign).touch()
+            self._wait_for(sign)
+        finally:
+            for file in (_died(sign), _leave(sign)):
+                with suppress(OSError):
+                    file.unlink(missing_ok=True)
         return 1
+
+    def _status(self) -> int | None:
+        """The child's, once it has ended."""
+        process, status = os.waitpid(self._child, os.WNOHANG)
+        return status if process else None
+
+    def _sign(self) -> Path | None:
+        """What gives the place up, as the child has told last; None: its death ends the job."""
+        with suppress(BlockingIOError):
+            while piece := os.read(self._pipe, 4096):
+                self._told += piece
+        told = self._told.decode().split("\0")
+        return Path(told[-2]) if len(told) > 1 and told[-2] else None
 
     def _as_the_child(self, code: int) -> int:
         if code < 0:

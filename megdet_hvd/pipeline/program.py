@@ -4,9 +4,9 @@ An exception ends all ranks, since the others wait for the one that failed; but 
 without its evaluators, whose work is not what it is for.
 """
 
+import faulthandler
 import os
 import secrets
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,7 +30,14 @@ from megdet_hvd.engine.program import (
     tell_of_hang,
 )
 from megdet_hvd.errors import RunError, StorageError, UserError
-from megdet_hvd.pipeline.keeper import give_up, keep_place, leaves_in_order, may_die
+from megdet_hvd.pipeline.keeper import (
+    Deaths,
+    dismiss,
+    give_up,
+    keep_place,
+    leaves_in_order,
+    may_die,
+)
 from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
@@ -41,7 +48,7 @@ if TYPE_CHECKING:
     from megdet_hvd.train import Plan
 
 _LET_OTHERS_SPEAK_S = 2.0
-_FINALIZE_S = 30.0
+_FINALIZE_S = 15.0
 
 
 def run_pipeline(
@@ -105,7 +112,7 @@ def _run(
             ending.tell(code, str(error))
         if program.together and is_agreed(error):
             return code
-        if program.speaks and program.watchdog is not None:
+        if program.watchdog is not None and (program.speaks or not is_agreed(error)):
             program.watchdog.fail(str(error))
         end_job(code)
     raise AssertionError("end_job does not return")
@@ -136,6 +143,7 @@ class Program:
         self.watchdog: Watchdog | None = None
         self.lost = False
         """Whether evaluators' processes have ended; the trainers agree on it."""
+        self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
         self.places: dict[int, Path] = {}
         """By evaluator's rank: the file that gives its place in the job up."""
 
@@ -193,11 +201,15 @@ class Program:
         """Whoever keeps the places of evaluators whose processes have ended may go."""
         from mpi4py import MPI
 
-        leave = threading.Timer(_FINALIZE_S, os._exit, (code,))
-        leave.daemon = True
-        leave.start()
+        for place in self.places.values() if world.is_main else ():
+            with suppress(OSError):
+                dismiss(place)
+        if world.is_main:
+            ending.tell(code)
+        # Where it waits all the same, it holds Python's lock: no thread of Python's would come.
+        faulthandler.dump_traceback_later(_FINALIZE_S, exit=True, file=self._nowhere)
         MPI.Finalize()  # which the dead are not needed for, in Open MPI
-        leave.cancel()
+        faulthandler.cancel_dump_traceback_later()
         if world.is_main:
             for place in self.places.values():
                 with suppress(OSError):
@@ -276,7 +288,11 @@ class Program:
         elif trains:
             assert self.watchdog is not None, "it was started before"
             watchdog = self.watchdog
-            died = watchdog.lost
+            deaths = Deaths(self.places)
+
+            def died() -> tuple[int, ...]:
+                return watchdog.lost() or deaths()
+
             desk = TrainersDesk(messages, roles.evaluators, died) if world.is_main else None
             code = train_in_world(plan, session, alongside(desk))
             if desk is not None:

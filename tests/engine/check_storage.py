@@ -80,6 +80,10 @@ def main() -> None:
     attempt("evaluate_picture_inf", read, "p3.png", errno.EIO, math.inf, program="evaluate")
     pictures = [str(FOLDER / "set" / "p1.png"), str(FOLDER / "set" / "p2.png")]
     out = ["--out", str(FOLDER / "out")]
+    listing = [*read, str(FOLDER / "set"), *out]
+    attempt(
+        "predict_list_inf", listing, str(FOLDER / "set"), errno.EIO, math.inf, "list", "predict"
+    )
     attempt("predict_inf", [*read, *pictures, *out], "p1.png", program="predict", times=math.inf)
 
 

@@ -1,8 +1,14 @@
 import re
 from pathlib import Path
+from typing import NoReturn
+from unittest import mock
 
 import pytest
 
+from megdet_hvd.comm.world import World
+from megdet_hvd.engine.program import run_program
+from megdet_hvd.errors import RunError
+from tests.engine.tale import ALONE
 from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
 
@@ -70,6 +76,26 @@ def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -
     done = run_ranks(script, 2, launcher=launcher, timeout_s=120)
     assert done.returncode != 0
     assert "rank 1 failed" in done.stdout and "a fault of one rank" in done.stdout
+
+
+def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
+    watchdog = mock.Mock(watches=True)
+
+    def work(value: int, world: World) -> int:
+        raise RunError("another process has taken over this run")
+
+    def end(code: int) -> NoReturn:
+        watchdog.fail.assert_called_once_with("another process has taken over this run")
+        assert "taken over" in capsys.readouterr().err
+        raise SystemExit(code)
+
+    with (
+        mock.patch("megdet_hvd.comm.session.start", return_value=ALONE),
+        mock.patch("megdet_hvd.comm.watchdog.start_watchdog", return_value=watchdog),
+        mock.patch("megdet_hvd.comm.abort.end_job", end),
+        pytest.raises(SystemExit, match="3"),
+    ):
+        run_program(lambda: 1, work)
 
 
 CONTRADICTS = """

@@ -18,6 +18,7 @@ from megdet_hvd.errors import RunError
 from megdet_hvd.report.metrics_file import read_metrics
 from tests.engine.tale import FULL, Tale
 
+EQUAL = ("evaluation.every_epochs=0.5", "checkpoint.every_epochs=0.5", "checkpoint.keep=9")
 UNEQUAL = (
     "evaluation.every_epochs=0.5",  # after 3, 6, 9, 12
     "checkpoint.every_epochs=0",
@@ -69,6 +70,20 @@ def test_a_checkpoint_that_could_not_be_written_leaves_its_ap_to_nobody(tmp_path
         tale.run()
 
 
+def test_a_storage_that_gives_no_list_either_ends_no_run(tmp_path: Path) -> None:
+    """The checkpoint can't be written, nor is it seen which others are good: it goes on."""
+    aps = {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.1}
+    tale = Tale(tmp_path, aps, EQUAL, unwritable=frozenset({checkpoint_name(6)}))
+    stale = OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(tale.files.checkpoints))
+    with (
+        mock.patch("megdet_hvd.engine.saving.list_checkpoints", side_effect=stale) as listed,
+        mock.patch("megdet_hvd.engine.saving.LOGGER") as log,
+    ):
+        tale.run()
+    assert listed.call_count == 1 and tale.kept()[12] == (12, 0.1)
+    assert "Stale file handle" in log.error.call_args[0][0]
+
+
 def test_carried_on_it_keeps_the_same_best_one(tmp_path: Path) -> None:
     aps = {3: 0.1, 6: 0.3, 9: 0.35, 12: 0.2, 15: 0.32, 18: 0.1}
     whole = Tale(tmp_path / "whole", aps, UNEQUAL, end=18).run().kept()
@@ -92,13 +107,73 @@ def test_carried_on_it_keeps_the_same_best_one(tmp_path: Path) -> None:
 def test_a_best_one_that_was_measured_and_not_kept_stands_in_nobodys_way(tmp_path: Path) -> None:
     """The link could not be made: the checkpoint says an mmAP that best.pt does not have."""
     aps = {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.25}
-    settings = ("evaluation.every_epochs=0.5", "checkpoint.every_epochs=0.5", "checkpoint.keep=9")
-    tale = Tale(tmp_path, aps, settings)
+    tale = Tale(tmp_path, aps, EQUAL)
     with mock.patch("megdet_hvd.engine.saving.mark_best", side_effect=FULL):
         tale.run(crash_at=7)
-    assert BEST not in tale.kept() and tale.kept()[6] == (6, 0.3)
-    tale.run(crash_at=None)
+        assert BEST not in tale.kept() and tale.kept()[6] == (6, 0.3)
+        tale.run(crash_at=8)
+    with mock.patch("megdet_hvd.engine.run.catch_up"):
+        tale.run(crash_at=None)
     assert tale.kept()[BEST] == (12, 0.25)
+
+
+@pytest.mark.parametrize(("at", "before"), [(6, 3), (12, 6)])
+def test_killed_before_the_best_one_is_marked(at: int, before: int, tmp_path: Path) -> None:
+    """The checkpoint has its name, best.pt not yet: carried on, it is marked, at the end too."""
+
+    def mark(path: Path) -> None:
+        if path.name == checkpoint_name(at):
+            raise SystemExit("killed")
+        mark_best(path)
+
+    tale = Tale(tmp_path, {3: 0.1, 6: 0.2, 9: 0.15, 12: 0.3 if at == 12 else 0.1}, EQUAL)
+    with mock.patch("megdet_hvd.engine.saving.mark_best", mark), pytest.raises(SystemExit):
+        tale.run()
+    assert tale.kept()[BEST][0] == before and at in tale.kept()
+    tale.run()
+    assert tale.kept()[BEST] == (at, tale.aps[at]) and tale.run_now.best_ap == tale.aps[at]
+
+
+@pytest.mark.parametrize("moment", ["measured", "written", "marked"])
+def test_who_lost_the_run_while_it_was_stopped_writes_no_more(moment: str, tmp_path: Path) -> None:
+    """Another process has taken the run over meanwhile, and its files lie there."""
+    tale = Tale(tmp_path, {3: 0.1, 6: 0.3, 9: 0.2, 12: 0.1}, (*EQUAL, "checkpoint.keep=1"))
+    lost: list[str] = []
+
+    def still_ours(run: Any) -> None:
+        if lost:
+            raise RunError("another process has taken over this run")
+
+    def lose(what: str, value: Any = None, *, true: Any = None) -> Any:
+        found = true(value) if true is not None else value
+        if what == moment and tale.measured == [3, 6]:
+            lost.append(what)
+        return found
+
+    class Aps(dict[int, float]):
+        def __getitem__(self, iteration: int) -> float:
+            return float(lose("measured", super().__getitem__(iteration)))
+
+    def save(path: Path, *how: Any, **more: Any) -> None:
+        save_checkpoint(path, *how, **more)
+        lose("written")
+
+    tale.aps = Aps(tale.aps)
+    with (
+        mock.patch("megdet_hvd.engine.prepare.Run.still_ours", still_ours),
+        mock.patch("megdet_hvd.engine.saving.save_checkpoint", save),
+        mock.patch(
+            "megdet_hvd.engine.saving.mark_best", lambda path: lose("marked", path, true=mark_best)
+        ),
+        pytest.raises(RunError, match="taken over"),
+    ):
+        tale.run()
+    evaluated = [line["iteration"] for line in read_metrics(tale.files.metrics).eval]
+    assert evaluated == ([3] if moment == "measured" else [3, 6])
+    kept = tale.kept()
+    assert kept[BEST][0] == (6 if moment == "marked" else 3)
+    assert 3 in kept, "not ours to clear away"
+    assert (6 in kept) == (moment != "measured")
 
 
 def test_the_best_ones_own_ap(tmp_path: Path) -> None:

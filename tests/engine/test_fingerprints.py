@@ -11,7 +11,7 @@ from megdet_hvd.config.resume_rules import RULES
 from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.source import Source
-from megdet_hvd.engine.fingerprints import measure, order_of_pictures
+from megdet_hvd.engine.fingerprints import measure, order_of_pictures, taught
 
 CONFIG = load_config(None)
 OTHERWISE = {
@@ -77,3 +77,12 @@ def test_other_boxes_and_classes_are_another_measure(tmp_path: Path, pictures: I
     assert len({measure(CONFIG, one) for one in (pictures, boxes, classes, others)}) == 4
     assert order_of_pictures(boxes) == order_of_pictures(classes) == order_of_pictures(pictures)
     assert order_of_pictures(others) != order_of_pictures(pictures)
+
+
+def test_other_boxes_to_learn_from_are_noticed(tmp_path: Path) -> None:
+    """The annotation file was corrected between a run's end and its resume."""
+    one = index(tmp_path / "one", [1, 2, 3], [1, 1, 5, 5])
+    assert taught(one) == taught(index(tmp_path / "elsewhere", [1, 2, 3], [1, 1, 5, 5]))
+    corrected = index(tmp_path / "corrected", [1, 2, 3], [1, 1, 5, 6])
+    assert order_of_pictures(corrected) == order_of_pictures(one)
+    assert taught(corrected) != taught(one)

@@ -40,7 +40,7 @@ def test_storage_that_fails_is_sat_out_or_ends_the_run_as_what_it_is(tmp_path: P
     assert said["once"][0] == 0 and said["met"][1] == 5, (said["once"], said["met"])
     assert losses(runs / "once") == right, "no picture was left out"
     lasting = [name for name in said if name.endswith("inf")]
-    assert len(lasting) == 11
+    assert len(lasting) == 12
     for name in lasting:
         code, met, text = said[name]
         assert code == STORAGE_ERROR and met >= 3, (name, said[name])

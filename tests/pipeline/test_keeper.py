@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet_hvd.pipeline.keeper import give_up
+from megdet_hvd.pipeline.keeper import Deaths, dismiss, give_up
 from tests.ranks import ROOT
 
 RANK = """
@@ -63,7 +63,10 @@ def test_a_death_that_was_allowed_is_not_seen_until_training_ends(
     death: signal.Signals, tmp_path: Path
 ) -> None:
     process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
-    os.kill(child_of(tmp_path), death)
+    child = child_of(tmp_path)
+    signs = {1: tmp_path / "another", 2: tmp_path / "sign"}
+    assert Deaths(signs)() == ()
+    os.kill(child, death)
     assert process.stderr is not None
     line = process.stderr.readline()
     assert line == (
@@ -72,11 +75,24 @@ def test_a_death_that_was_allowed_is_not_seen_until_training_ends(
     )
     time.sleep(1)
     assert process.poll() is None, "the launcher would end the job"
+    assert Deaths(signs)() == (2,), "without a watchdog nobody else can tell"
     began = time.monotonic()
     give_up(tmp_path / "sign")
     process.communicate(timeout=60)
     assert process.returncode == 1 and time.monotonic() - began > 2, "the others leave first"
-    assert not (tmp_path / "sign").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_who_waits_for_a_dead_one_is_killed_when_training_ends(tmp_path: Path) -> None:
+    process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
+    child = child_of(tmp_path)
+    dismiss(tmp_path / "sign")
+    assert process.stderr is not None and "training goes on" in process.stderr.readline()
+    assert process.poll() is None and not Path(f"/proc/{child}").exists(), "its place is kept"
+    give_up(tmp_path / "sign")
+    process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
 
 
 def test_signals_reach_the_rank_and_nobody_is_left_over(tmp_path: Path) -> None:
