@@ -109,7 +109,15 @@ def _attempt(
         chosen = chosen[-1:]
     faults, step = [], 0
     for kind in chosen:
-        moment = draw.choice([m for m in kind.moments if m != "start" or len(chosen) == 1])
+        moment = draw.choice(
+            [
+                moment
+                for moment in kind.moments
+                if (moment != "start" or len(chosen) == 1)
+                # Who evaluates in a pipeline is an evaluator, and its death a kind of its own.
+                and (program, kind.name, moment) != ("pipeline", "kill", "evaluation")
+            ]
+        )
         if moment not in ("before", "start"):
             step += draw.randint(1, STEPS_APART)
         # Trainers come first; what is evaluated is evaluated by the last rank of a pipeline.

@@ -115,6 +115,11 @@ class Hub(Member):
         if verdict is not None:
             self.end(verdict, standings, stacks)
 
+    def beat(self, own: Standing) -> Message:
+        """As any rank's, with what is known here of ranks that fell."""
+        message = super().beat(own)
+        return {**message, "fell": self.last_words} if self.last_words else message
+
     def _needed(self, standings: dict[int, Standing]) -> dict[int, Standing]:
         """Without the dispensable ranks, once one of them is lost; the rest of them is ended."""
         dispensable = self.job.dispensable

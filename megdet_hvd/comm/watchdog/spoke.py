@@ -14,7 +14,7 @@ from megdet_hvd.comm import stopping
 from megdet_hvd.comm.watchdog.channel import Link
 from megdet_hvd.comm.watchdog.greeting import Message, hello, is_welcome, session_key
 from megdet_hvd.comm.watchdog.judge import judge
-from megdet_hvd.comm.watchdog.last_words import ended_words
+from megdet_hvd.comm.watchdog.last_words import ended_words, failed_words
 from megdet_hvd.comm.watchdog.member import (
     LET_REPORTER_END_S,
     LONGEST_REASON,
@@ -121,6 +121,9 @@ class Spoke(Member):
                     stopping.request(str(message["stop"])[:LONGEST_REASON])
                 if "failed" in message:
                     self.failures[0] = str(message["failed"])[:LONGEST_REASON]
+                    self.last_words = failed_words({0: self._hub}, self.failures, self.job.hosts)[0]
+                elif "fell" in message:
+                    self.last_words = str(message["fell"])[:LONGEST_REASON]
             elif "stack?" in message:
                 link.send({"stack": own_stack()})
             elif "end" in message:

@@ -66,5 +66,8 @@ def test_others_hear_of_the_failure_of_rank_0() -> None:
     while not spoke.failures and time.monotonic() < end:
         time.sleep(0.05)
     assert spoke.failures == {0: "OverflowError: x"}
+    assert "rank 0 (here) failed: OverflowError: x" in Watchdog(spoke).last_words()
+    hub.last_words = "rank 2 (there) has ended without a word"
+    assert hub.beat(hub.own.read(0.0))["fell"] == hub.last_words
     spoke.stop()
     hub.stop()
