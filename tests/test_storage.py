@@ -26,7 +26,7 @@ from megdet_hvd.data.__main__ import main as data_command
 from megdet_hvd.data.annotations import read_annotation_file
 from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.scenes import cache
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.engine.program import code_of
 from megdet_hvd.errors import RunError, StorageError, UserError
@@ -53,7 +53,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PAUSES_S", (0.0,) * len(PAUSES_S))
 
 
-def coco(folder: Path) -> Source:
+def coco(folder: Path) -> PictureSource:
     folder.mkdir()
     Image.new("RGB", (8, 6), (10, 20, 30)).save(folder / "a.png")
     content = {
@@ -62,7 +62,7 @@ def coco(folder: Path) -> Source:
         "categories": [{"id": 3, "name": "x"}],
     }
     (folder / "a.json").write_text(json.dumps(content))
-    return Source(folder / "a.json", folder)
+    return PictureSource(folder / "a.json", folder)
 
 
 def everything(folder: Path) -> dict[str, tuple[str, str, Callable[[], Any]]]:

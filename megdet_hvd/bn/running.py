@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.comm.position import waiting
-from megdet_hvd.comm.world import World
+from megdet_hvd.job.world import World
 
 
 def running_buffers(model: nn.Module) -> list[Tensor]:

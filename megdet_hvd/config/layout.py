@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from megdet_hvd.config.before import Before
 from megdet_hvd.config.bn_groups import Machines
+from megdet_hvd.config.saved_layout import SavedLayout
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Layout:
         """All of them."""
         return sum(map(len, self.machines))
 
-    def is_as(self, before: Before) -> bool:
+    def is_as(self, before: SavedLayout) -> bool:
         """Whether nothing differs from what a checkpoint says."""
         return (
             (self.processes, self.accumulation) == (before.processes, before.accumulation)

@@ -16,21 +16,13 @@ from typing import Any
 
 from megdet_hvd.checkpoint.naming import no_run_words
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.agree import Told, as_told, mark_agreed, raise_first
-from megdet_hvd.comm.ending import end_together, exception_of
-from megdet_hvd.comm.meeting import Alone, Meeting, MpiMeeting, StoreMeeting
 from megdet_hvd.comm.position import count_steps_anew, go_outside
-from megdet_hvd.comm.session import start
-from megdet_hvd.comm.settings import refusal, spare_cycle
-from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
-from megdet_hvd.comm.world import Machines
+from megdet_hvd.config.elastic_resume import ElasticResume
 from megdet_hvd.config.load import load_config, to_yaml
-from megdet_hvd.config.refit import Refit
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
-from megdet_hvd.engine.job import Job, training_job
 from megdet_hvd.engine.lock import holding
-from megdet_hvd.engine.log import borrowed_log, log_refit, log_urgent
+from megdet_hvd.engine.needs import SessionNeeds, training_job
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.program import HANG
 from megdet_hvd.engine.result import TrainResult, result_of
@@ -38,6 +30,14 @@ from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
 from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.job.agree import Told, as_told, mark_agreed, raise_first
+from megdet_hvd.job.horovod_settings import light_cycle, refusal
+from megdet_hvd.job.log import borrowed_log, log_elastic_resume, log_urgent
+from megdet_hvd.job.meeting import Meeting, MpiMeeting, SingleMemberMeeting, StoreMeeting
+from megdet_hvd.job.members_ending import end_together, exception_of
+from megdet_hvd.job.session import start
+from megdet_hvd.job.watch import Watchdog, start_watchdog
+from megdet_hvd.job.world import Machines
 from megdet_hvd.storage import as_storage_error, exists
 
 
@@ -81,7 +81,7 @@ def train_as_member(
             with holding(path, world) as lock:
                 run = prepare_run(refit.config, world, path, resume=resume, lock=lock)
                 announce(run)
-                log_refit(refit, world)
+                log_elastic_resume(refit, world)
                 execute(run)
             result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
         except BaseException as raised:
@@ -110,7 +110,7 @@ def meeting_over(comm: Any) -> Meeting:
     if comm is None:
         launch = read_launch(os.environ)
         if launch.controller == "single":
-            return Alone()
+            return SingleMemberMeeting()
         if launch.controller == "gloo":
             return StoreMeeting(launch.rank or 0, launch.size or 1, os.environ)
     from mpi4py import MPI
@@ -134,20 +134,20 @@ def meeting_over(comm: Any) -> Meeting:
     return MpiMeeting(comm)
 
 
-def _refit(config: Config, resumption: Resumption | None, machines: Machines) -> Refit:
+def _refit(config: Config, resumption: Resumption | None, machines: Machines) -> ElasticResume:
     """The same on all members, or the same error."""
     if resumption is None:
-        return Refit(config)
+        return ElasticResume(config)
     try:
         return resumption.refit(machines)
     except UserError as error:
         raise mark_agreed(error) from None
 
 
-def _job(config: Config, resumption: Resumption | None) -> Job:
+def _job(config: Config, resumption: Resumption | None) -> SessionNeeds:
     job = training_job(config, resumption)
-    settings = None if job.horovod is None else spare_cycle(job.horovod, config)
-    return Job(settings, job.bn_groups, job.watchdog_s)
+    settings = None if job.horovod is None else light_cycle(job.horovod, config)
+    return SessionNeeds(settings, job.bn_groups, job.watchdog_s)
 
 
 def _agree_on_run(

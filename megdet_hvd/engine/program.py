@@ -14,20 +14,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
-from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.bind import bind_process
 from megdet_hvd.cluster.cores import CoreShare
-from megdet_hvd.cluster.handover import STOP_FILE
+from megdet_hvd.cluster.driver_variables import STOP_FILE
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.limits import raise_open_files
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.job import outcome_notes
 from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.watchdog import Watchdog
-    from megdet_hvd.comm.world import World
-    from megdet_hvd.engine.job import Job
+    from megdet_hvd.engine.needs import SessionNeeds
+    from megdet_hvd.job.watch import Watchdog
+    from megdet_hvd.job.world import World
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class _Program(Generic[T]):
     """What is run once the value is configured."""
 
     work: "Callable[[T, World], int]"
-    job: "Callable[[T], Job] | None"
+    job: "Callable[[T], SessionNeeds] | None"
     machine_of_rank: Sequence[int] | None
     cores: CoreShare | None
     """Those that the process was given; None: it was left as it is."""
@@ -72,7 +72,7 @@ def run_program(
     configure: Callable[[], T],
     work: Callable[[T, "World"], int],
     *,
-    job: "Callable[[T], Job] | None" = None,
+    job: "Callable[[T], SessionNeeds] | None" = None,
     machine_of_rank: Sequence[int] | None = None,
     stoppable: bool = False,
     rank_0_configures: bool = False,
@@ -83,14 +83,14 @@ def run_program(
         configure: reads what the user gave; may raise UserError, on some ranks only.
         work: the program; all processes call it together.
         job: what it asks of the session, for the value that was configured.
-        machine_of_rank: see :func:`megdet_hvd.comm.session.start`.
-        stoppable: ``work`` asks :mod:`megdet_hvd.comm.stopping` whether to stop: SIGTERM and
+        machine_of_rank: see :func:`megdet_hvd.job.session.start`.
+        stoppable: ``work`` asks :mod:`megdet_hvd.job.stopping` whether to stop: SIGTERM and
             SIGUSR1 are wishes from here on.
         rank_0_configures: ``configure`` is called on rank 0 alone, and all take what it returns.
     """
-    from megdet_hvd.comm import stopping
+    from megdet_hvd.job import stopping
 
-    ending.begin()
+    outcome_notes.begin()
     try:
         launch = read_launch(os.environ)
         meet_once(launch, os.environ)
@@ -110,7 +110,7 @@ def run_program(
 
 def listen(launch: Launch) -> None:
     """Take signals, and on rank 0 the driver's file, as wishes to stop from here on."""
-    from megdet_hvd.comm import stopping
+    from megdet_hvd.job import stopping
 
     file = os.environ.get(STOP_FILE)
     alone = launch.controller == "single"
@@ -123,7 +123,7 @@ def listen(launch: Launch) -> None:
 def refused(error: UserError | RunError | StorageError) -> int:
     """Say why this process can't take part, before it knows of others; returns the exit code."""
     print(f"error: {error}", file=sys.stderr, flush=True)
-    ending.tell(code_of(error), str(error))
+    outcome_notes.tell(code_of(error), str(error))
     return code_of(error)
 
 
@@ -146,7 +146,7 @@ def _configured(
     program: _Program[T],
     rank_0_configures: bool,
 ) -> int:
-    from megdet_hvd.comm.beforehand import rank_0_decides
+    from megdet_hvd.job.beforehand import rank_0_decides
 
     def attempt() -> tuple[T | None, UserError | StorageError | None]:
         return attempted(configure)
@@ -170,16 +170,16 @@ def _together(
     problem: UserError | StorageError | None,
     program: _Program[T],
 ) -> int:
-    from megdet_hvd.comm.abort import end_job
-    from megdet_hvd.comm.agree import is_agreed
-    from megdet_hvd.comm.session import start, stop
-    from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
-    from megdet_hvd.engine.job import Job
-    from megdet_hvd.engine.log import LOGGER, log_error, log_urgent, start_log
+    from megdet_hvd.engine.needs import SessionNeeds
+    from megdet_hvd.job.abort import end_job
+    from megdet_hvd.job.agree import is_agreed
+    from megdet_hvd.job.log import LOGGER, log_error, log_urgent, start_log
+    from megdet_hvd.job.session import start, stop
+    from megdet_hvd.job.watch import Watchdog, start_watchdog
 
     watchdog = Watchdog(None)
     try:
-        wishes = Job() if value is None or program.job is None else program.job(value)
+        wishes = SessionNeeds() if value is None or program.job is None else program.job(value)
         world = start(
             machine_of_rank=program.machine_of_rank,
             settings=wishes.horovod,
@@ -202,7 +202,7 @@ def _together(
         )
         code = program.work(value, world)
         if rank == 0:
-            ending.tell(code)
+            outcome_notes.tell(code)
         stop()
         watchdog.stop()
         return code
@@ -214,14 +214,14 @@ def _together(
         if is_agreed(error):
             if rank == 0:
                 log_error(str(error))
-                ending.tell(code, str(error))
+                outcome_notes.tell(code, str(error))
             stop()
             watchdog.stop()
             return code
         if rank != 0:
             time.sleep(_LET_RANK_0_SPEAK_S)  # where all have it, rank 0 ends the job first
         log_error(str(error))
-        ending.tell(code, str(error))
+        outcome_notes.tell(code, str(error))
         watchdog.fail(str(error))
         end_job(code)
     raise AssertionError("end_job does not return")
@@ -233,17 +233,17 @@ def end_on_fault(rank: int, fault: BaseException, watchdog: "Watchdog | None" = 
     Where Horovod fails because another process has ended, that one is who has something to say:
     its own last words, or those of the ``watchdog``, once the kernel has closed its connection.
     """
-    from megdet_hvd.comm.abort import end_job
+    from megdet_hvd.job.abort import end_job
 
     freed = type(fault).__name__ == "HorovodInternalError"
     if freed and watchdog is not None and watchdog.watches:
         time.sleep(_LET_WATCHDOG_SPEAK_S * (1 if rank == 0 else 2))
         if words := watchdog.last_words():
-            ending.tell(FAULT, words)
+            outcome_notes.tell(FAULT, words)
             end_job(FAULT)
     sys.stderr.write(f"rank {rank} failed:\n{''.join(traceback.format_exception(fault))}")
     last_line = traceback.format_exception_only(fault)[-1].strip()
-    ending.tell(FAULT, f"rank {rank}: {last_line}")
+    outcome_notes.tell(FAULT, f"rank {rank}: {last_line}")
     if watchdog is not None and not freed:
         watchdog.fail(last_line)
     end_job(FAULT)
@@ -252,4 +252,4 @@ def end_on_fault(rank: int, fault: BaseException, watchdog: "Watchdog | None" = 
 
 def tell_of_hang(report: str) -> None:
     """The outcome is the watchdog's verdict, without where each rank stands."""
-    ending.tell(HANG, report.partition("\nwhere the ranks stand:")[0])
+    outcome_notes.tell(HANG, report.partition("\nwhere the ranks stand:")[0])

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.config.paths import expand_path
@@ -30,6 +29,7 @@ from megdet_hvd.engine.program import (
     tell_of_hang,
 )
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.job import outcome_notes
 from megdet_hvd.pipeline.keeper import (
     Deaths,
     dismiss,
@@ -41,27 +41,27 @@ from megdet_hvd.pipeline.keeper import (
 from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.meeting import Meeting
-    from megdet_hvd.comm.watchdog import Watchdog
-    from megdet_hvd.comm.world import World
+    from megdet_hvd.job.meeting import Meeting
+    from megdet_hvd.job.watch import Watchdog
+    from megdet_hvd.job.world import World
     from megdet_hvd.pipeline.roles import Roles
-    from megdet_hvd.train import Plan
+    from megdet_hvd.train import TrainingPlan
 
 _LET_OTHERS_SPEAK_S = 2.0
 _FINALIZE_S = 15.0
 
 
 def run_pipeline(
-    configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None = None
+    configure: "Callable[[], TrainingPlan]", machine_of_rank: Sequence[int] | None = None
 ) -> int:
     """Run the pipeline in every process of the job; returns this process's exit code."""
-    ending.begin()
+    outcome_notes.begin()
     _keep_evaluators_place(configure)
     try:
         launch = _mpi_launch()
     except UserError as error:
         return refused(error)
-    from megdet_hvd.comm import stopping
+    from megdet_hvd.job import stopping
 
     listen(launch)
     try:
@@ -70,7 +70,7 @@ def run_pipeline(
         stopping.forget()
 
 
-def _keep_evaluators_place(configure: "Callable[[], Plan]") -> None:
+def _keep_evaluators_place(configure: "Callable[[], TrainingPlan]") -> None:
     """Where this process will be an evaluator, have its place kept; see :mod:`.keeper`.
 
     By this process's own view of the configuration: where it has another one than rank 0, the
@@ -88,17 +88,17 @@ def _keep_evaluators_place(configure: "Callable[[], Plan]") -> None:
 
 
 def _run(
-    launch: Launch, configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None
+    launch: Launch, configure: "Callable[[], TrainingPlan]", machine_of_rank: Sequence[int] | None
 ) -> int:
-    from megdet_hvd.comm.abort import end_job
-    from megdet_hvd.comm.agree import is_agreed
-    from megdet_hvd.engine.log import log_error
+    from megdet_hvd.job.abort import end_job
+    from megdet_hvd.job.agree import is_agreed
+    from megdet_hvd.job.log import log_error
 
     program = Program(launch, machine_of_rank)
     try:
         code = program.run(configure)
         if not launch.rank:
-            ending.tell(code)
+            outcome_notes.tell(code)
         return code
     except BaseException as raised:
         error = as_storage_error(raised)
@@ -109,7 +109,7 @@ def _run(
             time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
         if program.speaks or not is_agreed(error):
             log_error(str(error))
-            ending.tell(code, str(error))
+            outcome_notes.tell(code, str(error))
         if program.together and is_agreed(error):
             return code
         if program.watchdog is not None and (program.speaks or not is_agreed(error)):
@@ -147,19 +147,19 @@ class Program:
         self.places: dict[int, Path] = {}
         """By evaluator's rank: the file that gives its place in the job up."""
 
-    def run(self, configure: "Callable[[], Plan]") -> int:
+    def run(self, configure: "Callable[[], TrainingPlan]") -> int:
         """All stages; returns the exit code. All ranks call it together."""
         from mpi4py import MPI
 
-        from megdet_hvd.comm.agree import mark_agreed
-        from megdet_hvd.comm.beforehand import rank_0_decides
-        from megdet_hvd.comm.meeting import MpiMeeting
-        from megdet_hvd.comm.watchdog import start_watchdog
-        from megdet_hvd.engine.log import LOGGER, log_urgent, start_log
+        from megdet_hvd.job.agree import mark_agreed
+        from megdet_hvd.job.beforehand import rank_0_decides
+        from megdet_hvd.job.log import LOGGER, log_urgent, start_log
+        from megdet_hvd.job.meeting import MpiMeeting
+        from megdet_hvd.job.watch import start_watchdog
         from megdet_hvd.pipeline.prepare import prepare_data
         from megdet_hvd.pipeline.roles import describe_roles, share_roles
 
-        def attempt() -> "tuple[Plan | None, UserError | StorageError | None]":
+        def attempt() -> "tuple[TrainingPlan | None, UserError | StorageError | None]":
             return attempted(configure)
 
         # Files may look different from other machines, a run to carry on above all.
@@ -205,7 +205,7 @@ class Program:
             with suppress(OSError):
                 dismiss(place)
         if world.is_main:
-            ending.tell(code)
+            outcome_notes.tell(code)
         # Where it waits all the same, it holds Python's lock: no thread of Python's would come.
         faulthandler.dump_traceback_later(_FINALIZE_S, exit=True, file=self._nowhere)
         MPI.Finalize()  # which the dead are not needed for, in Open MPI
@@ -218,7 +218,7 @@ class Program:
     def _world(
         self,
         meeting: "Meeting",
-        plan: "Plan | None",
+        plan: "TrainingPlan | None",
         problem: UserError | StorageError | None,
     ) -> "World":
         """Who takes part, told before Horovod runs.
@@ -227,13 +227,13 @@ class Program:
             UserError: a rank could not be configured, or the ranks don't fit together.
         """
         from megdet_hvd.cluster.threads import cores_per_process
-        from megdet_hvd.comm.agree import as_told, mark_agreed, raise_first
-        from megdet_hvd.comm.session import machine_key
-        from megdet_hvd.comm.world import World, machines_of
-        from megdet_hvd.engine.job import Job, training_job
+        from megdet_hvd.engine.needs import SessionNeeds, training_job
+        from megdet_hvd.job.agree import as_told, mark_agreed, raise_first
+        from megdet_hvd.job.session import machine_key
+        from megdet_hvd.job.world import World, machines_of
 
         cores = frozenset(os.sched_getaffinity(0))
-        job = Job() if plan is None else training_job(plan.config)
+        job = SessionNeeds() if plan is None else training_job(plan.config)
         facts = None if job.facts is None else job.facts()
         found = meeting.gather((machine_key(), cores, as_told(problem), facts), "start")
         raise_first([one[2] for one in found])
@@ -248,21 +248,21 @@ class Program:
         return World(meeting.rank, meeting.size, machines, shared, self.launch.launcher)
 
     def _train_and_evaluate(
-        self, plan: "Plan", roles: "Roles", world: "World", everyone: Any
+        self, plan: "TrainingPlan", roles: "Roles", world: "World", everyone: Any
     ) -> int:
         """The second stage: each group on a communicator and in a Horovod session of its own.
 
         Returns training's exit code, on the trainers.
         """
-        from megdet_hvd.comm.exchange import broadcast_object
         from megdet_hvd.comm.position import number_ranks
-        from megdet_hvd.comm.session import start, stop, stop_horovod
-        from megdet_hvd.engine.job import evaluation_job, training_job
-        from megdet_hvd.engine.log import LOGGER
-        from megdet_hvd.engine.spare import reason_of
-        from megdet_hvd.pipeline.alongside import alongside
-        from megdet_hvd.pipeline.desk import EvaluatorsDesk, TrainersDesk
+        from megdet_hvd.engine.best_effort import reason_of
+        from megdet_hvd.engine.needs import evaluation_job, training_job
+        from megdet_hvd.job.exchange import broadcast_object
+        from megdet_hvd.job.log import LOGGER
+        from megdet_hvd.job.session import start, stop, stop_horovod
+        from megdet_hvd.pipeline.concurrent_evaluation import evaluate_concurrently
         from megdet_hvd.pipeline.evaluator import evaluate_orders
+        from megdet_hvd.pipeline.mailbox import EvaluatorsMailbox, TrainersMailbox
         from megdet_hvd.train import train_in_world
 
         self.together = False
@@ -293,8 +293,8 @@ class Program:
             def died() -> tuple[int, ...]:
                 return watchdog.lost() or deaths()
 
-            desk = TrainersDesk(messages, roles.evaluators, died) if world.is_main else None
-            code = train_in_world(plan, session, alongside(desk))
+            desk = TrainersMailbox(messages, roles.evaluators, died) if world.is_main else None
+            code = train_in_world(plan, session, evaluate_concurrently(desk))
             if desk is not None:
                 desk.close()
                 watchdog.need_all()
@@ -303,7 +303,7 @@ class Program:
             self.lost = bool(broadcast_object(dead, session, "pipeline.lost"))
         else:
             may_die(self.places[world.rank])
-            evaluate = EvaluatorsDesk(messages)
+            evaluate = EvaluatorsMailbox(messages)
             try:
                 evaluate_orders(plan.config, session, evaluate, world)
             except Exception as fault:  # the other evaluators may wait for this one for ever
@@ -322,7 +322,7 @@ class Program:
         return code
 
 
-def _evaluators(plan: "Plan") -> int:
+def _evaluators(plan: "TrainingPlan") -> int:
     """How many ranks evaluate.
 
     Raises:

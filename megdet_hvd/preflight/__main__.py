@@ -12,8 +12,8 @@ from megdet_hvd.cli import parse_train_arguments
 from megdet_hvd.command import leave
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import World
-    from megdet_hvd.train import Plan
+    from megdet_hvd.job.world import World
+    from megdet_hvd.train import TrainingPlan
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
@@ -24,12 +24,12 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         "Check, under the launcher that training will be started by, that all ranks fit together, "
         "read the data, and are linked well; then end.",
     )
-    from megdet_hvd.engine.job import training_job
+    from megdet_hvd.engine.needs import training_job
     from megdet_hvd.engine.program import run_program
-    from megdet_hvd.train import make_plan
+    from megdet_hvd.train import make_training_plan
 
-    def configure() -> "Plan":
-        plan = make_plan(arguments)
+    def configure() -> "TrainingPlan":
+        plan = make_training_plan(arguments)
         config = plan.config.model_copy(update={"preflight": "always"})
         return dataclasses.replace(plan, config=config)
 
@@ -42,10 +42,10 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     )
 
 
-def preflight_in_world(plan: "Plan", world: "World") -> int:
+def preflight_in_world(plan: "TrainingPlan", world: "World") -> int:
     """Check with all processes of the job, and print what was found."""
-    from megdet_hvd.comm.agree import together
     from megdet_hvd.engine.preflight import log_report
+    from megdet_hvd.job.agree import together
     from megdet_hvd.preflight.annotations import read_annotations
     from megdet_hvd.preflight.run import machine_lines, run_preflight
 

@@ -9,10 +9,10 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of, convert_cross_gpu_bn,
 from megdet_hvd.bn.running import averaged_running_statistics
 from megdet_hvd.bn.tape import Tape
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import Machines, World, machines_of
 
 CHANNELS = 5
 carrier = "horovod"

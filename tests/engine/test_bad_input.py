@@ -5,9 +5,9 @@ from unittest import mock
 
 import pytest
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.engine.program import run_program
 from megdet_hvd.errors import RunError
+from megdet_hvd.job.world import World
 from tests.engine.tale import ALONE
 from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
@@ -55,7 +55,7 @@ from megdet_hvd.engine.program import run_program
 def work(value, world):
     if world.rank == world.size - 1:
         raise ZeroDivisionError("a fault of one rank")
-    from megdet_hvd.comm.exchange import gather_objects
+    from megdet_hvd.job.exchange import gather_objects
     gather_objects(None, world, "never")
     return 0
 sys.exit(run_program(lambda: 1, work))
@@ -67,7 +67,7 @@ sys.exit(run_program(lambda: 1, work))
     [
         "mpirun",
         pytest.param("horovodrun", marks=pytest.mark.tail),
-        pytest.param("gloo", marks=pytest.mark.tail),  # with a watchdog: tests/comm/watchdog
+        pytest.param("gloo", marks=pytest.mark.tail),  # with a watchdog: tests/job/watch
     ],
 )
 def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixtu
         raise SystemExit(code)
 
     with (
-        mock.patch("megdet_hvd.comm.session.start", return_value=ALONE),
-        mock.patch("megdet_hvd.comm.watchdog.start_watchdog", return_value=watchdog),
-        mock.patch("megdet_hvd.comm.abort.end_job", end),
+        mock.patch("megdet_hvd.job.session.start", return_value=ALONE),
+        mock.patch("megdet_hvd.job.watch.start_watchdog", return_value=watchdog),
+        mock.patch("megdet_hvd.job.abort.end_job", end),
         pytest.raises(SystemExit, match="3"),
     ):
         run_program(lambda: 1, work)
