@@ -10,6 +10,7 @@ from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import STOPPED
 from megdet_hvd.job import outcome_notes
 
 if TYPE_CHECKING:
@@ -57,14 +58,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         "FILE_1, FILE_2, …",
     )
     found = parse(parser, argv)
-    from megdet_hvd.engine.needs import evaluation_job
-    from megdet_hvd.engine.program import run_program
+    from megdet_hvd.engine.needs import evaluation_needs
+    from megdet_hvd.job.life import Program, run_program
 
     return run_program(
-        lambda: make_evaluation_plan(found.checkpoint, found.config, found.overrides, found.out),
-        evaluate_in_world,
-        job=lambda plan: evaluation_job(plan.config),
-        stoppable=True,
+        Program(
+            lambda: make_evaluation_plan(
+                found.checkpoint, found.config, found.overrides, found.out
+            ),
+            lambda plan, life: evaluate_in_world(plan, life.world),
+            needs=lambda plan: evaluation_needs(plan.config),
+            stoppable=True,
+        )
     )
 
 
@@ -107,7 +112,6 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
 
     from megdet_hvd.cluster.threads import threads_per_process
     from megdet_hvd.data.factory import open_validation
-    from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
     from megdet_hvd.evaluation.results_json import result_files, write_results

@@ -11,7 +11,7 @@ from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.command import leave, words_of
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config, DataConfig
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import STOPPED, UserError
 from megdet_hvd.job import outcome_notes
 from megdet_hvd.serialize import serializable
 from megdet_hvd.storage import exists
@@ -55,16 +55,18 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
     redirect_output()
     arguments = parse_train_arguments(argv)
-    from megdet_hvd.engine.needs import training_job
-    from megdet_hvd.engine.program import run_program
+    from megdet_hvd.engine.needs import training_needs
+    from megdet_hvd.job.life import Program, run_program
 
     return run_program(
-        lambda: make_training_plan(arguments),
-        train_in_world,
-        job=lambda plan: training_job(plan.config, plan.resumption),
-        machine_of_rank=machine_of_rank,
-        stoppable=True,
-        rank_0_configures=arguments.resume or arguments.run is not None,
+        Program(
+            lambda: make_training_plan(arguments),
+            lambda plan, life: train_in_world(plan, life.world),
+            needs=lambda plan: training_needs(plan.config, plan.resumption),
+            machine_of_rank=machine_of_rank,
+            stoppable=True,
+            rank_0_configures=arguments.resume or arguments.run is not None,
+        )
     )
 
 
@@ -174,7 +176,6 @@ def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None"
     from megdet_hvd.engine.lock import holding
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
-    from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
     from megdet_hvd.job.agree import together

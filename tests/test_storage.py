@@ -28,8 +28,7 @@ from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.scenes import cache
 from megdet_hvd.data.source import PictureSource
 from megdet_hvd.data.transforms import UnreadablePicture, decode
-from megdet_hvd.engine.program import code_of
-from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.model.weights_file import read_weights
 from megdet_hvd.preflight.readable import read_share
 from megdet_hvd.slurm_job.record import append, read
@@ -140,7 +139,7 @@ def test_a_moment_is_sat_out_and_a_lasting_failure_is_no_mistake_of_the_users(
                 reader()
             known = as_storage_error(raised.value)
             assert isinstance(known, StorageError), raised.value
-            assert code_of(known) == 6
+            assert exit_code_of(known) == 6
             assert lasting.met > len(PAUSES_S)
             assert ending in str(known)
     with failing(ending, errno.EACCES, math.inf, calls):
@@ -265,7 +264,7 @@ def test_what_nobody_took_care_of(tmp_path: Path) -> None:
         ValueError("x"),
     ):
         assert as_storage_error(other) is other
-    assert [code_of(e("x")) for e in (UserError, RunError, StorageError)] == [2, 3, 6]
+    assert [exit_code_of(e("x")) for e in (UserError, RunError, StorageError)] == [2, 3, 6]
     full = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert isinstance(cannot_keep("x", full, "y"), StorageError)
     assert isinstance(cannot_keep("x", PermissionError(errno.EACCES, "no"), "y"), UserError)

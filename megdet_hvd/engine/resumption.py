@@ -32,7 +32,7 @@ class Resumption:
         """How the run goes on, given the ranks of each machine.
 
         Raises:
-            UserError: on all ranks alike; see :func:`megdet_hvd.config.elastic_resume.elastic_resume`.
+            UserError: on all ranks alike; see :mod:`megdet_hvd.config.elastic_resume`.
         """
         if self.before is None:
             return ElasticResume(

@@ -74,20 +74,20 @@ def start(
     if communicator is not None:
         # What the launcher says holds for all processes, of which these may be a few.
         launch = Launch("mpi", f"{launch.launcher}, mpi4py", None, None, None, None)
-    else:
-        check_mpi(launch)
     variables, notes = horovod_variables(settings or HorovodSettings(), os.environ)
     if launch.controller == "single":
         # Horovod would start MPI, which needs a daemon that plain python may not find.
         alone = {"HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo"}
         variables |= {name: word for name, word in alone.items() if name not in os.environ}
-    own_facts = None if facts is None else facts()
-    found = _everyone(launch, communicator, own_facts, problem)
-    raise_first([one.problem for one in found])
-    machines = _machines([one.machine for one in found], machine_of_rank)
-    told = [one.facts for one in found]
-    if check is not None and None not in told and (misfit := check(told, machines)):
-        raise mark_agreed(UserError(misfit))
+    met = meet_all(
+        launch,
+        communicator=communicator,
+        machine_of_rank=machine_of_rank,
+        facts=facts,
+        check=check,
+        problem=problem,
+    )
+    machines = met.machines
     sharing = machines if bn_groups is None else bn_groups(machines)
     if launch.controller == "mpi" and wants_gloo(os.environ):
         _store = OwnStore(communicator or _world_communicator(), machines)
@@ -110,10 +110,10 @@ def start(
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([found[rank].cores for rank in local]),
+        cores=cores_per_process([met.cores[rank] for rank in local]),
         launcher=launch.launcher,
         horovod=notes,
-        hosts=tuple(found[ranks[0]].machine[0] for ranks in machines),
+        hosts=tuple(met.hosts[ranks[0]] for ranks in machines),
     )
     if machine_of_rank is None:
         own_problem = _local_size_problem(launch, world)
@@ -121,6 +121,43 @@ def start(
         if problems:
             raise mark_agreed(UserError(problems[0]))
     return world
+
+
+@dataclass(frozen=True)
+class Met:
+    """What all processes know of one another before Horovod runs."""
+
+    machines: Machines
+    cores: Sequence[frozenset[int]]
+    """Those that each rank may use."""
+    hosts: Sequence[str]
+    """Host name of each rank."""
+
+
+def meet_all(
+    launch: Launch,
+    *,
+    communicator: Any = None,
+    machine_of_rank: Sequence[int] | None = None,
+    facts: Callable[[], Any] | None = None,
+    check: Callable[[list[Any], Machines], str | None] | None = None,
+    problem: UserError | StorageError | None = None,
+) -> Met:
+    """All processes tell one another of themselves, Horovod aside; see :func:`start`.
+
+    Raises:
+        UserError, StorageError: as :func:`start` does.
+    """
+    if communicator is None:
+        check_mpi(launch)
+    own_facts = None if facts is None else facts()
+    found = _everyone(launch, communicator, own_facts, problem)
+    raise_first([one.problem for one in found])
+    machines = _machines([one.machine for one in found], machine_of_rank)
+    told = [one.facts for one in found]
+    if check is not None and None not in told and (misfit := check(told, machines)):
+        raise mark_agreed(UserError(misfit))
+    return Met(machines, [one.cores for one in found], [one.machine[0] for one in found])
 
 
 @serializable

@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         "Check, under the launcher that training will be started by, that all ranks fit together, "
         "read the data, and are linked well; then end.",
     )
-    from megdet_hvd.engine.needs import training_job
-    from megdet_hvd.engine.program import run_program
+    from megdet_hvd.engine.needs import training_needs
+    from megdet_hvd.job.life import Program, run_program
     from megdet_hvd.train import make_training_plan
 
     def configure() -> "TrainingPlan":
@@ -34,11 +34,13 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         return dataclasses.replace(plan, config=config)
 
     return run_program(
-        configure,
-        preflight_in_world,
-        job=lambda plan: training_job(plan.config, plan.resumption),
-        machine_of_rank=machine_of_rank,
-        rank_0_configures=arguments.resume or arguments.run is not None,
+        Program(
+            configure,
+            lambda plan, life: preflight_in_world(plan, life.world),
+            needs=lambda plan: training_needs(plan.config, plan.resumption),
+            machine_of_rank=machine_of_rank,
+            rank_0_configures=arguments.resume or arguments.run is not None,
+        )
     )
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from megdet_hvd.cluster.allocation import read_allocation
 from megdet_hvd.cluster.driver_variables import NOTE, SITE_EXPORTS
 from megdet_hvd.cluster.site import site_from_variables
-from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.errors import STORAGE_ERROR, USER_ERROR, StorageError, UserError
 from megdet_hvd.slurm_job import presets
 from megdet_hvd.slurm_job.after import requeue_before_start
-from megdet_hvd.slurm_job.decide import STORAGE_ERROR, USER_ERROR
 from megdet_hvd.slurm_job.driver import run_job
 from megdet_hvd.slurm_job.job import BatchJob, say
 from megdet_hvd.slurm_job.job_arguments import read_job_arguments

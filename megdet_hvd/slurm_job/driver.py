@@ -22,11 +22,18 @@ from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
-from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.errors import (
+    FAULT,
+    STOPPED,
+    STORAGE_ERROR,
+    USER_ERROR,
+    RunError,
+    StorageError,
+    UserError,
+)
 from megdet_hvd.run_lock.lock import take
 from megdet_hvd.slurm_job import presets, record, slurm, waiting
 from megdet_hvd.slurm_job.after import end_job
-from megdet_hvd.slurm_job.decide import FAULT, STOPPED, STORAGE_ERROR, USER_ERROR
 from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
 from megdet_hvd.slurm_job.job_arguments import rank_words
 from megdet_hvd.slurm_job.nodes import prepare_nodes

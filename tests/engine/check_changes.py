@@ -34,7 +34,7 @@ from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.engine import run as engine_run
 from megdet_hvd.engine import saving
 from megdet_hvd.engine.evaluations import evaluation_due
-from megdet_hvd.engine.needs import training_job
+from megdet_hvd.engine.needs import training_needs
 from megdet_hvd.engine.prepare import Run, announce, prepare_run
 from megdet_hvd.engine.progress import TrainingProgress
 from megdet_hvd.engine.saving import checkpoint_due
@@ -135,7 +135,7 @@ def kept(seen: Seen) -> int:
 
 
 def job(seen: Seen) -> Any:
-    return training_job(seen.plan.config, seen.plan.resumption)
+    return training_needs(seen.plan.config, seen.plan.resumption)
 
 
 def refuses_other_bn_sizes(seen: Seen) -> bool:

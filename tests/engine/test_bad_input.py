@@ -51,14 +51,15 @@ def test_bad_input_ends_every_rank_with_one_message(tmp_path: Path) -> None:
 
 RAISES = """
 import os, sys
-from megdet_hvd.engine.program import run_program
-def work(value, world):
+from megdet_hvd.job.life import Program, run_program
+def work(value, life):
+    world = life.world
     if world.rank == world.size - 1:
         raise ZeroDivisionError("a fault of one rank")
     from megdet_hvd.job.exchange import gather_objects
     gather_objects(None, world, "never")
     return 0
-sys.exit(run_program(lambda: 1, work))
+sys.exit(run_program(Program(lambda: 1, work)))
 """
 
 
@@ -101,8 +102,8 @@ def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixtu
 CONTRADICTS = """
 import os, sys
 os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"] = "8"
-from megdet_hvd.engine.program import run_program
-sys.exit(run_program(lambda: 1, lambda value, world: 0))
+from megdet_hvd.job.life import Program, run_program
+sys.exit(run_program(Program(lambda: 1, lambda value, life: 0)))
 """
 
 

@@ -13,11 +13,10 @@ from megdet_hvd import storage
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import STORAGE_ERROR, UserError
 from megdet_hvd.run_lock.lock import take
 from megdet_hvd.run_lock.slurm import FORGOTTEN, JobState
 from megdet_hvd.slurm_job import after, driver, record, slurm
-from megdet_hvd.slurm_job.decide import STORAGE_ERROR
 from megdet_hvd.slurm_job.driver import refuse_company, run_job
 from megdet_hvd.slurm_job.job import BatchJob
 from megdet_hvd.slurm_job.job_arguments import JobArguments

@@ -18,10 +18,10 @@ import torch
 from megdet_hvd.bn import carrier_of
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.position import compute, go_outside, place, waiting
-from megdet_hvd.engine.needs import SessionNeeds
 from megdet_hvd.engine.optimizer import set_rate
-from megdet_hvd.engine.program import run_program
 from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.life import Program, run_program
+from megdet_hvd.job.needs import SessionNeeds
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.watch import start_watchdog
 from megdet_hvd.job.world import World
@@ -124,7 +124,13 @@ def main() -> int:
         return stop_in_training(Path(sys.argv[2]))
     machines = [0, 0, 1, 1] if "--four" in sys.argv else None
     job = SessionNeeds(watchdog_s=LIMIT_S)
-    return run_program(lambda: case, train, job=lambda _: job, machine_of_rank=machines)
+    program = Program(
+        lambda: case,
+        lambda case, life: train(case, life.world),
+        needs=lambda _: job,
+        machine_of_rank=machines,
+    )
+    return run_program(program)
 
 
 if __name__ == "__main__":
