@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet_hvd.job.meeting import Interrupted, wait_for
+from megdet_hvd.comm.mpi_wait import Interrupted, wait_for
 from megdet_hvd.serialize import serializable
 
 _SPIN_S, _SLEEP_S = 50e-6, 20e-6

@@ -42,7 +42,7 @@ def capture_state(
     own = [buffer.detach().cpu().clone() for buffer in running_buffers(detector)]
     statistics = None if shared_statistics else gather_objects(own, world, "running_statistics")
     random = gather_objects(random_state(), world, "random")
-    with averaged_running_statistics(detector, world, shared_statistics):
+    with averaged_running_statistics(detector, world.size, shared_statistics):
         model = {
             name: value.detach().cpu().clone() for name, value in detector.state_dict().items()
         }

@@ -30,7 +30,7 @@ class Validation:
 
     def run(self, detector: nn.Module, iteration: int, epoch: float) -> Evaluation:
         """Evaluate after ``iteration`` steps. Every process calls it together."""
-        with averaged_running_statistics(detector, self.world, self.shared_statistics):
+        with averaged_running_statistics(detector, self.world.size, self.shared_statistics):
             found = evaluate_detector(detector, self.index, self.config, self.world)
         if self.metrics is not None:
             result = found.result

@@ -4,23 +4,17 @@ Members meet in the same order everywhere, and each meeting has a name. A member
 the last meeting at once, so that the others may find it there while they look for it elsewhere.
 """
 
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from megdet_hvd.comm.mpi_wait import Interrupted, wait_for
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.job.mpi_exchange import allgather_values, receive_value, send_value
 from megdet_hvd.job.rendezvous import meet
 from megdet_hvd.serialize import dumps
 
-_POLL_S = 0.002
-"""A blocking MPI call spins, and takes a core from the rank that is waited for."""
 _FAILURE_TAG = 1
-
-
-class Interrupted(RuntimeError):
-    """This member was taken out of a wait, since another one failed."""
 
 
 class Meeting(ABC):
@@ -120,12 +114,3 @@ class MpiMeeting(Meeting):
         for request in self._told:
             request.Wait()
         self._communicator.Free()
-
-
-def wait_for(request: Any, until: Callable[[], bool] = lambda: False) -> bool:
-    """Wait for an MPI request without spinning; False: ``until`` came true before it was done."""
-    while not request.Test():
-        if until():
-            return False
-        time.sleep(_POLL_S)
-    return True

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.mpi_sums import SumsState
+from megdet_hvd.comm.mpi_wait import Interrupted
 from megdet_hvd.errors import MemberError
 from megdet_hvd.job import session
 from megdet_hvd.job.agree import is_agreed
-from megdet_hvd.job.meeting import Interrupted, Meeting
+from megdet_hvd.job.meeting import Meeting
 from megdet_hvd.serialize import serializable
 
 How = Literal["well", "failed", "agreed", "freed"]

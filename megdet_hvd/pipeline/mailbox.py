@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.comm.mpi_wait import wait_for
 from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.job import stopping
-from megdet_hvd.job.meeting import wait_for
 from megdet_hvd.job.mpi_exchange import receive_value, send_value
 from megdet_hvd.job.world import describe_ranks
 from megdet_hvd.serialize import serializable

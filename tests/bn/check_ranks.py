@@ -316,7 +316,7 @@ def check_running_average(world: World) -> None:
     assert layer.running_mean is not None
     layer.running_mean.fill_(float(world.machine))
     machines = [m for m, ranks in enumerate(world.machines) for _ in ranks]
-    with averaged_running_statistics(layer, world, shared=len(world.machines) == 1):
+    with averaged_running_statistics(layer, world.size, shared=len(world.machines) == 1):
         assert torch.allclose(layer.running_mean, torch.full((2,), sum(machines) / world.size))
     assert torch.equal(layer.running_mean, torch.full((2,), float(world.machine)))
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from megdet_hvd.comm.mpi_wait import Interrupted
 from megdet_hvd.errors import MemberError, UserError
 from megdet_hvd.job.agree import mark_agreed
-from megdet_hvd.job.meeting import Interrupted, SingleMemberMeeting
+from megdet_hvd.job.meeting import SingleMemberMeeting
 from megdet_hvd.job.members_ending import Ending, end_together, exception_of, how_it_ended
 
 WELL = Ending("well")
