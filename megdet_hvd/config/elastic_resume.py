@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from megdet_hvd.config import elastic_resume_words as words
-from megdet_hvd.config.bn_groups import Machines, bn_groups, possible_sizes
+from megdet_hvd.config.bn_groups import RanksByMachine, bn_groups, possible_sizes
 from megdet_hvd.config.layout import Layout
 from megdet_hvd.config.load import override
 from megdet_hvd.config.saved_layout import SavedLayout
@@ -35,7 +35,7 @@ class ElasticResume:
 
 
 def elastic_resume(
-    config: Config, before: SavedLayout, machines: Machines, given: Collection[str] = ()
+    config: Config, before: SavedLayout, machines: RanksByMachine, given: Collection[str] = ()
 ) -> ElasticResume:
     """How a run goes on with the processes that there are now.
 
@@ -82,7 +82,7 @@ def elastic_resume(
 
 
 def _layouts(
-    config: Config, before: SavedLayout, machines: Machines, given: Collection[str]
+    config: Config, before: SavedLayout, machines: RanksByMachine, given: Collection[str]
 ) -> list[Layout]:
     """All that the new processes allow; at least one."""
     processes, batch = sum(map(len, machines)), config.global_batch
@@ -109,7 +109,11 @@ def _layouts(
 
 
 def _bn_sizes(
-    config: Config, before: SavedLayout, images: int, machines: Machines, given: Collection[str]
+    config: Config,
+    before: SavedLayout,
+    images: int,
+    machines: RanksByMachine,
+    given: Collection[str],
 ) -> Iterator[int | None]:
     """Values of ``bn.size`` worth a try."""
     yield config.bn.size
@@ -118,14 +122,14 @@ def _bn_sizes(
         yield from possible_sizes(images, _bounds(config.bn.scope, machines))
 
 
-def _bounds(scope: str, machines: Machines) -> list[int]:
+def _bounds(scope: str, machines: RanksByMachine) -> list[int]:
     """Processes in each of the bounds that ``bn.scope`` sets."""
     sizes = [len(ranks) for ranks in machines]
     return {"machine": sizes, "world": [sum(sizes)], "process": [1]}[scope]
 
 
 def _bn_images(
-    config: Config, size: int | None, images: int, machines: Machines
+    config: Config, size: int | None, images: int, machines: RanksByMachine
 ) -> tuple[int, ...]:
     if config.model.norm in ("frozen", "none"):
         return ()
@@ -160,7 +164,7 @@ def _keeps(layout: Layout, before: SavedLayout) -> bool:
     return layout.bn_images == before.bn_images
 
 
-def _wider_scope(config: Config, before: SavedLayout, machines: Machines) -> str | None:
+def _wider_scope(config: Config, before: SavedLayout, machines: RanksByMachine) -> str | None:
     """The next wider ``bn.scope`` that would keep the BN size; None: there is none."""
     if config.model.norm != "cgbn" or before.bn_images is None or len(before.bn_images) != 1:
         return None

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from megdet_hvd.config.bn_groups import Machines
+from megdet_hvd.config.bn_groups import RanksByMachine
 from megdet_hvd.config.saved_layout import SavedLayout
 
 
@@ -10,7 +10,7 @@ from megdet_hvd.config.saved_layout import SavedLayout
 class Layout:
     """Processes × images × passes, and who shares BN statistics."""
 
-    machines: Machines
+    machines: RanksByMachine
     """Ranks of each machine."""
     accumulation: int
     """Backward passes per step."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.facts import read_saved_layout
 from megdet_hvd.checkpoint.recovery import checkpoint_to_carry_on
-from megdet_hvd.config.bn_groups import Machines
+from megdet_hvd.config.bn_groups import RanksByMachine
 from megdet_hvd.config.elastic_resume import MAY_STAND, ElasticResume, elastic_resume
 from megdet_hvd.config.load import config_to_dict, sets
 from megdet_hvd.config.resume_rules import at_path, refuse_changes
@@ -28,7 +28,7 @@ class Resumption:
         """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
         self._config, self._given, self.before = config, frozenset(given), before
 
-    def refit(self, machines: Machines) -> ElasticResume:
+    def refit(self, machines: RanksByMachine) -> ElasticResume:
         """How the run goes on, given the ranks of each machine.
 
         Raises:

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-Problem = UserError | StorageError | None
+Refusal = UserError | StorageError | None
 """Why a process can't take part; None: it can."""
 
 _LET_OTHERS_SPEAK_S = 2.0
@@ -75,7 +75,7 @@ class Program(Generic[T]):
     """``configure`` is called on rank 0 alone, and all take what it returns."""
     refuse: Callable[[Launch], None] | None = None
     """Raises UserError where the program can't run under a launcher."""
-    meet: "Callable[[Life[T], SessionNeeds, Problem], World] | None" = None
+    meet: "Callable[[Life[T], SessionNeeds, Refusal], World] | None" = None
     """Finds out who takes part, and raises the ``problem`` of any; None: starts Horovod's session
     of all processes. It may set :attr:`Life.gather`."""
 
@@ -140,10 +140,10 @@ class Life(Generic[T]):
         except BaseException as raised:
             return self._end_on(as_storage_error(raised))
 
-    def _configured(self) -> tuple[T | None, Problem]:
+    def _configured(self) -> tuple[T | None, Refusal]:
         from megdet_hvd.job.beforehand import rank_0_decides
 
-        def attempt() -> tuple[T | None, Problem]:
+        def attempt() -> tuple[T | None, Refusal]:
             return attempted(self.program.configure)
 
         # Files may look different from other machines, a run to carry on above all.
@@ -151,7 +151,7 @@ class Life(Generic[T]):
             return rank_0_decides(attempt, self.launch)
         return attempt()
 
-    def _worked(self, value: T | None, problem: Problem) -> int:
+    def _worked(self, value: T | None, problem: Refusal) -> int:
         from megdet_hvd.job.log import LOGGER, log_urgent, start_log
         from megdet_hvd.job.needs import SessionNeeds
         from megdet_hvd.job.session import stop
@@ -230,7 +230,7 @@ class Life(Generic[T]):
         raise AssertionError("end_job does not return")
 
 
-def _start_session(life: Life[Any], needs: "SessionNeeds", problem: Problem) -> "World":
+def _start_session(life: Life[Any], needs: "SessionNeeds", problem: Refusal) -> "World":
     from megdet_hvd.job.session import start
 
     return start(
@@ -243,7 +243,7 @@ def _start_session(life: Life[Any], needs: "SessionNeeds", problem: Problem) -> 
     )
 
 
-def attempted(configure: Callable[[], T]) -> tuple[T | None, Problem]:
+def attempted(configure: Callable[[], T]) -> tuple[T | None, Refusal]:
     """What ``configure`` returns, or the error that the user is to be told of."""
     try:
         return configure(), None

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.errors import UserError
-from megdet_hvd.job.life import Life, Problem, Program, run_program
 from megdet_hvd.job import outcome_notes
+from megdet_hvd.job.life import Life, Program, Refusal, run_program
 from megdet_hvd.pipeline.keeper import (
     Deaths,
     dismiss,
@@ -121,7 +121,7 @@ class _Pipeline:
         self.places: dict[int, Path] = {}
         """By evaluator's rank: the file that gives its place in the job up."""
 
-    def meet(self, life: Life[Any], needs: "SessionNeeds", problem: Problem) -> "World":
+    def meet(self, life: Life[Any], needs: "SessionNeeds", problem: Refusal) -> "World":
         """Who takes part, told before Horovod runs.
 
         Raises:

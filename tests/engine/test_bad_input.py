@@ -5,9 +5,8 @@ from unittest import mock
 
 import pytest
 
-from megdet_hvd.engine.program import run_program
 from megdet_hvd.errors import RunError
-from megdet_hvd.job.world import World
+from megdet_hvd.job.life import Life, Program, run_program
 from tests.engine.tale import ALONE
 from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
@@ -82,7 +81,7 @@ def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -
 def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
     watchdog = mock.Mock(watches=True)
 
-    def work(value: int, world: World) -> int:
+    def work(value: int, life: Life[int]) -> int:
         raise RunError("another process has taken over this run")
 
     def end(code: int) -> NoReturn:
@@ -96,7 +95,7 @@ def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixtu
         mock.patch("megdet_hvd.job.abort.end_job", end),
         pytest.raises(SystemExit, match="3"),
     ):
-        run_program(lambda: 1, work)
+        run_program(Program(lambda: 1, work))
 
 
 CONTRADICTS = """
