@@ -15,6 +15,9 @@ def names_of(source: str) -> list[str]:
             found.append(node.name)
         targets = node.targets if isinstance(node, ast.Assign) else []
         targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+        value = getattr(node, "value", None)
+        if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "TypeVar":
+            continue
         for target in targets:
             if isinstance(target, ast.Name) and target.id[:1].isupper():
                 found += [] if target.id.isupper() and len(target.id) > 1 else [target.id]

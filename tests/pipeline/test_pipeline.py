@@ -111,8 +111,10 @@ def test_an_exception_in_the_main_work_ends_all(case: str, said: str, tmp_path: 
     words = settings(tmp_path, "name=ends", "evaluation.untrained=false")
     done = run_ranks(CHECK, 3, case, *words, launcher="mpirun", timeout_s=90)
     assert done.returncode != 0, done.stdout
-    assert done.stdout.count(said) == 1, done.stdout
     assert done.stdout.count("Traceback") == 1, "one message"
+    # Beside it, if time is left, one line of rank 0's, whose output may be the only one looked at.
+    others = re.sub(r"error: rank \d \(\S+\) failed: " + said, "", done.stdout)
+    assert others.count(said) == 1, done.stdout
 
 
 def lost_evaluators(
