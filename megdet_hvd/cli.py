@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from megdet_hvd.cluster import ending
 from megdet_hvd.command import name_of
 from megdet_hvd.config.embedded import embedded_value
 from megdet_hvd.config.keys import Key, groups
+from megdet_hvd.job import outcome_notes
 from megdet_hvd.version import add_version_option
 
 _WIDTH = 96
@@ -30,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
     settings_in_help = False
 
     def error(self, message: str) -> NoReturn:
-        ending.tell(2, message)  # the code that argparse leaves with
+        outcome_notes.tell(2, message)  # the code that argparse leaves with
         super().error(message)
 
     def format_help(self) -> str:

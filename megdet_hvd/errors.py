@@ -1,8 +1,22 @@
-"""The exceptions that end a run with one clear message and no traceback.
+"""The exceptions that end a run with one clear message and no traceback, and all exit codes.
 
 Entry points print the text once and leave with the exit code beside it; a traceback is for
 faults of this package.
 """
+
+FINISHED = 0
+FAULT = 1
+"""A fault of this package, with its traceback."""
+USER_ERROR = 2
+"""Bad input."""
+RUN_ERROR = 3
+"""A run that cannot go on."""
+HANG = 4
+"""A job that hangs, ended by its watchdog."""
+STOPPED = 5
+"""Stopped on request: nothing is wrong, and the run can be carried on."""
+STORAGE_ERROR = 6
+"""Storage that fails for the moment: the same may go well later."""
 
 
 class UserError(ValueError):
@@ -32,3 +46,10 @@ class MemberError(RunError):
         """Name of its exception's type."""
         self.text = text
         """The exception's text."""
+
+
+def exit_code_of(error: UserError | RunError | StorageError) -> int:
+    """The exit code of a program that this error ends."""
+    if isinstance(error, StorageError):
+        return STORAGE_ERROR
+    return USER_ERROR if isinstance(error, UserError) else RUN_ERROR

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import STOPPED
+from megdet_hvd.job import outcome_notes
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import World
     from megdet_hvd.evaluation.trained import Trained
+    from megdet_hvd.job.world import World
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What the command line asks for."""
 
     trained: "Trained"
@@ -57,20 +58,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         "FILE_1, FILE_2, …",
     )
     found = parse(parser, argv)
-    from megdet_hvd.engine.job import evaluation_job
-    from megdet_hvd.engine.program import run_program
+    from megdet_hvd.engine.needs import evaluation_needs
+    from megdet_hvd.job.life import Program, run_program
 
     return run_program(
-        lambda: make_plan(found.checkpoint, found.config, found.overrides, found.out),
-        evaluate_in_world,
-        job=lambda plan: evaluation_job(plan.config),
-        stoppable=True,
+        Program(
+            lambda: make_evaluation_plan(
+                found.checkpoint, found.config, found.overrides, found.out
+            ),
+            lambda plan, life: evaluate_in_world(plan, life.world),
+            needs=lambda plan: evaluation_needs(plan.config),
+            stoppable=True,
+        )
     )
 
 
-def make_plan(
+def make_evaluation_plan(
     checkpoint: Path, config_file: Path | None, overrides: Sequence[str], out: Path | None
-) -> Plan:
+) -> EvaluationPlan:
     """Read the checkpoint and the settings.
 
     Raises:
@@ -82,7 +87,7 @@ def make_plan(
     config = _no_folder_of(trained.config)
     if config_file is not None:
         config = load_config(config_file).model_copy(update={"model": config.model})
-    return Plan(trained, override(config, overrides), out)
+    return EvaluationPlan(trained, override(config, overrides), out)
 
 
 def _no_folder_of(config: Config) -> Config:
@@ -99,23 +104,22 @@ def _no_folder_of(config: Config) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def evaluate_in_world(plan: Plan, world: "World") -> int:
+def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
     """Evaluate with all processes of the job; rank 0 prints and writes."""
     import os
 
     import torch
 
     from megdet_hvd.cluster.threads import threads_per_process
-    from megdet_hvd.comm.agree import together
-    from megdet_hvd.comm.exchange import barrier
-    from megdet_hvd.comm.stopping import StopRequested
     from megdet_hvd.data.factory import open_validation
-    from megdet_hvd.engine.log import LOGGER
-    from megdet_hvd.engine.program import STOPPED
-    from megdet_hvd.evaluation.device import pick_device
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
     from megdet_hvd.evaluation.results_json import result_files, write_results
+    from megdet_hvd.job.agree import together
+    from megdet_hvd.job.exchange import barrier
+    from megdet_hvd.job.log import LOGGER
+    from megdet_hvd.job.stopping import StopRequested
+    from megdet_hvd.model.device import pick_device
 
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     with together(world, "evaluate.index"):
@@ -135,7 +139,7 @@ def evaluate_in_world(plan: Plan, world: "World") -> int:
     except StopRequested as reason:
         text = f"stopped on request ({reason}); the evaluation was broken off and has no result"
         LOGGER.info(text)
-        ending.note(message=text)
+        outcome_notes.note(message=text)
         return STOPPED
     if world.is_main:
         steps = plan.trained.iteration

@@ -12,17 +12,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.bind import own_share
 from megdet_hvd.cluster.cores import CoreShare, write_cpu_list
 from megdet_hvd.cluster.gpus import choose_gpu
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.command import leave, name_of
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import USER_ERROR, UserError
+from megdet_hvd.job import outcome_notes
 from megdet_hvd.version import add_version_option
-
-_USER_ERROR = 2
-"""As :mod:`megdet_hvd.engine.program` has it."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         placement = find_placement(os.environ, host)
     except UserError as error:
         print(f"error: {host}: {error}", file=sys.stderr, flush=True)
-        ending.tell(_USER_ERROR, f"{host}: {error}")
-        return _USER_ERROR
+        outcome_notes.tell(USER_ERROR, f"{host}: {error}")
+        return USER_ERROR
     if as_json:
         import json
 

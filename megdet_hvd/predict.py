@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.command import leave
-from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.errors import STORAGE_ERROR, USER_ERROR, StorageError, UserError
 from megdet_hvd.storage import as_storage_error, is_transient
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {problem}", file=sys.stderr)
     if not problems:
         return 0
-    return 6 if all(isinstance(problem, StorageError) for problem in problems) else 2
+    return STORAGE_ERROR if all(isinstance(p, StorageError) for p in problems) else USER_ERROR
 
 
 def predict(

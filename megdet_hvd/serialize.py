@@ -88,7 +88,7 @@ def loads(content: bytes | bytearray | memoryview) -> Any:
         found = json.loads(bytes(view[8 : 8 + length]))
         if len(view) < 8 + length:
             raise ValueError(f"{len(view)} bytes, of {8 + length} or more")
-        return _Reader(found["classes"], view[8 + length :]).read(found["value"])
+        return _ByteReader(found["classes"], view[8 + length :]).read(found["value"])
     except Exception as error:
         raise Garbled(f"no value of ours: {type(error).__name__}: {str(error)[:200]}") from error
 
@@ -229,7 +229,7 @@ def _at(path: tuple[object, ...]) -> str:
     return "the value" + "".join(f"[{key!r}]" for key in path)
 
 
-class _Reader:
+class _ByteReader:
     def __init__(self, classes: Any, numbers: memoryview) -> None:
         self._names = [str(name) for name, _ in classes]
         self._classes = [(_class_of(name), tuple(fields)) for name, fields in classes]

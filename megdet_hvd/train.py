@@ -7,25 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
-from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.rank_log import redirect_output
 from megdet_hvd.command import leave, words_of
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config, DataConfig
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import STOPPED, UserError
+from megdet_hvd.job import outcome_notes
 from megdet_hvd.serialize import serializable
 from megdet_hvd.storage import exists
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import World
     from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
     from megdet_hvd.engine.run import Measure
+    from megdet_hvd.job.world import World
 
 
 @serializable
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What the command line asks for."""
 
     config: Config
@@ -55,16 +55,18 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
     redirect_output()
     arguments = parse_train_arguments(argv)
-    from megdet_hvd.engine.job import training_job
-    from megdet_hvd.engine.program import run_program
+    from megdet_hvd.engine.needs import training_needs
+    from megdet_hvd.job.life import Program, run_program
 
     return run_program(
-        lambda: make_plan(arguments),
-        train_in_world,
-        job=lambda plan: training_job(plan.config, plan.resumption),
-        machine_of_rank=machine_of_rank,
-        stoppable=True,
-        rank_0_configures=arguments.resume or arguments.run is not None,
+        Program(
+            lambda: make_training_plan(arguments),
+            lambda plan, life: train_in_world(plan, life.world),
+            needs=lambda plan: training_needs(plan.config, plan.resumption),
+            machine_of_rank=machine_of_rank,
+            stoppable=True,
+            rank_0_configures=arguments.resume or arguments.run is not None,
+        )
     )
 
 
@@ -86,7 +88,7 @@ def train(
         run_folder: where the run goes; None: a new folder below ``config.output``, as the command
             makes it. Rank 0's counts.
         resume: carry on the run in that folder; None: the newest one below ``config.output``.
-        machine_of_rank: pretended machines, see :func:`megdet_hvd.comm.session.start`.
+        machine_of_rank: pretended machines, see :func:`megdet_hvd.job.session.start`.
 
     Returns:
         The result, on all members.
@@ -105,7 +107,7 @@ def train(
     )
 
 
-def make_plan(arguments: TrainArguments) -> Plan:
+def make_training_plan(arguments: TrainArguments) -> TrainingPlan:
     """Read the configuration, that of the run folder where one is carried on.
 
     Raises:
@@ -118,7 +120,7 @@ def make_plan(arguments: TrainArguments) -> Plan:
         return _start_or_carry_on(arguments, arguments.run, words)
     if not arguments.resume:
         config = load_config(arguments.config, arguments.overrides)
-        return Plan(config, arguments.config, None, words=words)
+        return TrainingPlan(config, arguments.config, None, words=words)
     from megdet_hvd.checkpoint.naming import no_run_words
     from megdet_hvd.engine.resumption import resumption_of
     from megdet_hvd.engine.run_folder import RunFolder, find_run
@@ -133,10 +135,12 @@ def make_plan(arguments: TrainArguments) -> Plan:
     config = override(load_config(source), arguments.overrides)
     own = load_config(folder.config)
     resumption = resumption_of(folder.path, config, own, arguments.overrides)
-    return Plan(config, source, folder.path, resumption, words=words)
+    return TrainingPlan(config, source, folder.path, resumption, words=words)
 
 
-def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, ...]) -> Plan:
+def _start_or_carry_on(
+    arguments: TrainArguments, path: Path, words: tuple[str, ...]
+) -> TrainingPlan:
     from megdet_hvd.checkpoint.naming import list_checkpoints
     from megdet_hvd.engine.resumption import resumption_of
     from megdet_hvd.engine.run_folder import RunFolder
@@ -155,34 +159,35 @@ def _start_or_carry_on(arguments: TrainArguments, path: Path, words: tuple[str, 
         )
     config = load_config(source, arguments.overrides)
     if not begun:
-        return Plan(config, source, None, folder=path, words=words)
+        return TrainingPlan(config, source, None, folder=path, words=words)
     own = load_config(folder.config) if exists(folder.config) else config
     # The words of a job that is requeued are no wish for another layout.
     resumption = resumption_of(path, config, own, ())
-    return Plan(config, source, path, resumption, folder=path, words=words)
+    return TrainingPlan(config, source, path, resumption, folder=path, words=words)
 
 
-def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None) -> int:
+def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None" = None) -> int:
     """Train with all processes of the job, and print the result.
 
     ``measure`` says who evaluates; None: all processes, in line.
     """
-    from megdet_hvd.comm.agree import together
-    from megdet_hvd.comm.exchange import broadcast_object
-    from megdet_hvd.config.refit import Refit
+    from megdet_hvd.config.elastic_resume import ElasticResume
     from megdet_hvd.engine.evaluations import InLine
     from megdet_hvd.engine.lock import holding
-    from megdet_hvd.engine.log import LOGGER, log_refit
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
-    from megdet_hvd.engine.program import STOPPED
     from megdet_hvd.engine.run import execute
     from megdet_hvd.engine.run_folder import new_run_name
+    from megdet_hvd.job.agree import together
+    from megdet_hvd.job.exchange import broadcast_object
+    from megdet_hvd.job.log import LOGGER, log_elastic_resume
 
     before_training(plan.config, world)
     with together(world, "refit"):
         resumption = plan.resumption
-        refit = Refit(plan.config) if resumption is None else resumption.refit(world.machines)
+        refit = (
+            ElasticResume(plan.config) if resumption is None else resumption.refit(world.machines)
+        )
     path = plan.resumed or plan.folder
     if path is None:
         name = plan.config.name
@@ -201,10 +206,10 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
             lock=lock,
         )
         announce(run)
-        log_refit(refit, world)
+        log_elastic_resume(refit, world)
         execute(run, measure or InLine)
     if run.stopped is None:
-        ending.note(message=f"finished after iteration {run.iteration}")
+        outcome_notes.note(message=f"finished after iteration {run.iteration}")
         return 0
     pending = ", its evaluation still to be done" if run.evaluation_due else ""
     text = (
@@ -212,7 +217,7 @@ def train_in_world(plan: Plan, world: "World", measure: "Measure | None" = None)
         f"{run.derived.end_iteration}{pending}; carry on with: {plan.carry_on(path)}"
     )
     LOGGER.info(text)
-    ending.note(message=text)
+    outcome_notes.note(message=text)
     return STOPPED
 
 

@@ -12,8 +12,8 @@ from unittest import mock
 
 import torch
 
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.session import start, stop
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.session import start, stop
 
 
 def add(machines: list[int] | None, settings: dict[str, str]) -> list[Any]:
@@ -81,4 +81,4 @@ def leave_everything() -> None:
     start()
     threading.Thread(target=time.sleep, args=(60,), name="lasting", daemon=True).start()
     subprocess.Popen(["sleep", "60"])
-    mock.patch("megdet_hvd.comm.exchange.barrier").start()
+    mock.patch("megdet_hvd.job.exchange.barrier").start()

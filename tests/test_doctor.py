@@ -16,7 +16,7 @@ from megdet_hvd.cluster.wheels import (
     kernel_architectures,
 )
 from megdet_hvd.doctor import probes
-from megdet_hvd.doctor.facts import DataPath, Facts, Gpu, Probe
+from megdet_hvd.doctor.facts import DataPath, DoctorFacts, Gpu, ProbeAnswer
 from megdet_hvd.doctor.gather import folder_problem, look_at_config, parse_gpus, path_problem
 from megdet_hvd.doctor.verdict import Finding, can_run, fitting_torchvision, judge, report
 
@@ -42,12 +42,12 @@ LIBMPI = "/e/.venv/lib/libmpi.so.40"
 
 H100 = Gpu("NVIDIA H100", "580.95.05", "9.0", 81559)
 
-HEALTHY = Facts(
+HEALTHY = DoctorFacts(
     python=(3, 11, 7),
     executable="/e/.venv/bin/python",
     package="0.1.0",
     versions=VERSIONS,
-    torch=Probe(
+    torch=ProbeAnswer(
         {
             "version": "2.14.1+cu130",
             "cuda": "13.0",
@@ -56,10 +56,12 @@ HEALTHY = Facts(
             "available": True,
         }
     ),
-    torchvision=Probe({"version": "0.29.1+cu130", "kept": 1}),
-    horovod=Probe({"version": "0.28.1", "mpi": True, "gloo": True, "nccl": True, "libmpi": LIBMPI}),
-    mpi4py=Probe({"version": "4.1.2", "library": "Open MPI v4.1.8", "libmpi": LIBMPI}),
-    launch=Probe({"processes": 2, "seconds": 6.5}),
+    torchvision=ProbeAnswer({"version": "0.29.1+cu130", "kept": 1}),
+    horovod=ProbeAnswer(
+        {"version": "0.28.1", "mpi": True, "gloo": True, "nccl": True, "libmpi": LIBMPI}
+    ),
+    mpi4py=ProbeAnswer({"version": "4.1.2", "library": "Open MPI v4.1.8", "libmpi": LIBMPI}),
+    launch=ProbeAnswer({"processes": 2, "seconds": 6.5}),
     mpirun="/e/.venv/bin/mpirun",
     mpirun_version="mpirun (Open MPI) 4.1.8",
     horovodrun="/e/.venv/bin/horovodrun",
@@ -77,11 +79,11 @@ HEALTHY = Facts(
 )
 
 
-def faults(facts: Facts) -> list[Finding]:
+def faults(facts: DoctorFacts) -> list[Finding]:
     return [finding for finding in judge(facts) if finding.state == "NO"]
 
 
-def only_fault(facts: Facts) -> Finding:
+def only_fault(facts: DoctorFacts) -> Finding:
     found = faults(facts)
     assert len(found) == 1, found
     assert not can_run(judge(facts))
@@ -131,7 +133,7 @@ def test_horovod_missing() -> None:
     facts = dataclasses.replace(
         HEALTHY,
         versions=without("horovod"),
-        horovod=Probe(error="ModuleNotFoundError: No module named 'horovod'"),
+        horovod=ProbeAnswer(error="ModuleNotFoundError: No module named 'horovod'"),
         launch=None,
     )
     fault = only_fault(facts)
@@ -142,7 +144,7 @@ def test_horovod_missing() -> None:
 
 def test_horovod_built_for_another_torch() -> None:
     error = "ImportError: mpi_lib_v2.so: undefined symbol: _ZN3c106SymInt8to"
-    facts = dataclasses.replace(HEALTHY, horovod=Probe(error=error), launch=None)
+    facts = dataclasses.replace(HEALTHY, horovod=ProbeAnswer(error=error), launch=None)
     fault = only_fault(facts)
     assert "undefined symbol" in fault.text
     assert "wheels && make setup" in fault.fix
@@ -156,12 +158,12 @@ def test_torchvision_of_another_torch() -> None:
 
 def test_torchvision_of_another_kind() -> None:
     error = "RuntimeError: operator torchvision::nms does not exist"
-    fault = only_fault(dataclasses.replace(HEALTHY, torchvision=Probe(error=error)))
+    fault = only_fault(dataclasses.replace(HEALTHY, torchvision=ProbeAnswer(error=error)))
     assert "operator torchvision::nms does not exist" in fault.text
 
 
 def test_two_mpis_in_one_process() -> None:
-    other = Probe({"library": "Open MPI v4.1.4", "libmpi": "/usr/lib/libmpi.so.40"})
+    other = ProbeAnswer({"library": "Open MPI v4.1.4", "libmpi": "/usr/lib/libmpi.so.40"})
     facts = dataclasses.replace(HEALTHY, mpi4py=other, mpirun_version="mpirun (Open MPI) 4.1.4")
     fault = only_fault(facts)
     assert "/usr/lib/libmpi.so.40" in fault.text and LIBMPI in fault.text
@@ -178,7 +180,7 @@ def test_open_mpi_5_is_a_note() -> None:
     facts = dataclasses.replace(
         HEALTHY,
         mpirun_version="mpirun (Open MPI) 5.0.3",
-        mpi4py=Probe({"library": "Open MPI v5.0.3", "libmpi": LIBMPI}),
+        mpi4py=ProbeAnswer({"library": "Open MPI v5.0.3", "libmpi": LIBMPI}),
     )
     notes = [finding for finding in judge(facts) if finding.state == "note"]
     assert len(notes) == 1 and "Open MPI 5" in notes[0].text
@@ -186,7 +188,9 @@ def test_open_mpi_5_is_a_note() -> None:
 
 
 def test_a_launch_that_fails_stops() -> None:
-    fault = only_fault(dataclasses.replace(HEALTHY, launch=Probe(error="no answer within 120 s")))
+    fault = only_fault(
+        dataclasses.replace(HEALTHY, launch=ProbeAnswer(error="no answer within 120 s"))
+    )
     assert "no answer within 120 s" in fault.text
 
 
@@ -199,7 +203,7 @@ def test_data_that_is_not_there() -> None:
 
 
 def test_nothing_installed_at_all_still_fits_on_the_screen() -> None:
-    gone = Probe(error="ModuleNotFoundError: No module named 'it'")
+    gone = ProbeAnswer(error="ModuleNotFoundError: No module named 'it'")
     facts = dataclasses.replace(
         HEALTHY,
         versions={},

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.data.scenes.cache import scenes_folder
-from megdet_hvd.evaluate import main, make_plan
+from megdet_hvd.evaluate import main, make_evaluation_plan
 from tests.evaluation.checkpoints import write_checkpoint
 from tests.evaluation.sets import CATEGORY_IDS, write_set
 from tests.evaluation.test_coco_ap import directly, without_id_zero
@@ -85,7 +85,7 @@ def test_the_model_is_the_checkpoints_and_settings_come_on_top(tmp_path: Path) -
     config = tmp_path / "other.yaml"
     config.write_text("model:\n  fpn_channels: 128\ndata:\n  min_sizes: [96]\n")
     overrides = ["model.roi.score_threshold=0.25", "evaluation.max_images=3"]
-    plan = make_plan(tmp_path / "best.pt", config, overrides, None)
+    plan = make_evaluation_plan(tmp_path / "best.pt", config, overrides, None)
     assert plan.config.model.fpn_channels == 16
     assert plan.config.model.roi.score_threshold == 0.25
     assert plan.config.data.min_sizes == (96,)
@@ -97,10 +97,13 @@ def test_a_checkpoint_names_no_place_to_write_to(tmp_path: Path) -> None:
     """Scenes are read from where it says, but rendered where we say."""
     there = tmp_path / "there"
     write_checkpoint(tmp_path / "best.pt", ["data.kind=scenes", f"data.scenes.cache={there}"])
-    scenes = make_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
+    scenes = make_evaluation_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
     assert scenes.cache == "auto"
     own = [f"data.scenes.cache={tmp_path}"]
-    assert make_plan(tmp_path / "best.pt", None, own, None).config.data.scenes.cache == own[0][18:]
+    assert (
+        make_evaluation_plan(tmp_path / "best.pt", None, own, None).config.data.scenes.cache
+        == own[0][18:]
+    )
     scenes_folder(scenes.model_copy(update={"cache": str(there)})).mkdir(parents=True)
-    found = make_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
+    found = make_evaluation_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
     assert found.cache == str(there)

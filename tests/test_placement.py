@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.cluster.outcome import read_outcome
-from megdet_hvd.engine.program import USER_ERROR
+from megdet_hvd.errors import USER_ERROR
 from tests.ranks import ROOT, run_ranks
 
 TASK = {

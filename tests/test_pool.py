@@ -47,7 +47,7 @@ def test_what_cannot_be_put_back_fails_the_check_and_ends_the_ranks() -> None:
         "Horovod runs",
         "thread lasting runs",
         "runs: sleep 60",
-        "megdet_hvd.comm.exchange.barrier is replaced",
+        "megdet_hvd.job.exchange.barrier is replaced",
     ):
         assert str(told.value).count(what) == 1, told.value
 

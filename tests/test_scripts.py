@@ -12,7 +12,7 @@ import pytest
 from megdet_hvd import command, scripts
 from megdet_hvd.cli import make_parser
 from megdet_hvd.config.schema import Config
-from megdet_hvd.train import Plan
+from megdet_hvd.train import TrainingPlan
 from megdet_hvd.version import version_line
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,12 +59,12 @@ def test_a_script_leaves_with_its_programs_code(
 
 def test_what_is_shown_is_what_was_started(monkeypatch: pytest.MonkeyPatch) -> None:
     run = Path("/runs/a b")
-    plan = Plan(Config(), None, run, words=("seed=1",))
+    plan = TrainingPlan(Config(), None, run, words=("seed=1",))
     monkeypatch.setattr(sys, "argv", ["/x/megdet_hvd/train.py"])
     assert plan.carry_on(run) == "python -m megdet_hvd.train --resume '/runs/a b' seed=1"
     assert make_parser("megdet_hvd.bench bn", "").prog == "python -m megdet_hvd.bench bn"
     monkeypatch.setattr(sys, "argv", ["/env/bin/megdet-pipeline"])
-    piped = Plan(Config(), None, run, program="megdet_hvd.pipeline")
+    piped = TrainingPlan(Config(), None, run, program="megdet_hvd.pipeline")
     assert piped.carry_on(run) == "megdet-pipeline --resume '/runs/a b'"
     assert command.name_of("megdet_hvd.submit") == "megdet-submit"
     assert make_parser("megdet_hvd.bench bn", "").prog == "megdet-bench bn"

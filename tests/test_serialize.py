@@ -229,23 +229,23 @@ def test_cut_and_changed_bytes_are_garbled_or_another_value() -> None:
 
 def sent_by_the_package() -> list[Any]:
     """One of each class that travels, and of the larger things."""
-    from megdet_hvd.comm.ending import Ending
-    from megdet_hvd.comm.mpi_sums import Standing
-    from megdet_hvd.comm.session import _Told
-    from megdet_hvd.comm.watchdog.identity import own_identity
-    from megdet_hvd.comm.watchdog.start import _Meeting
-    from megdet_hvd.config.before import Before
+    from megdet_hvd.comm.mpi_sums import SumsState
+    from megdet_hvd.config.saved_layout import SavedLayout
     from megdet_hvd.data.problems import Problem
     from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
     from megdet_hvd.evaluation.coco_ap import STATS, CocoResult
+    from megdet_hvd.job.members_ending import Ending
+    from megdet_hvd.job.session import _Told
+    from megdet_hvd.job.watch.identity import own_identity
+    from megdet_hvd.job.watch.start import _Meeting
     from megdet_hvd.preflight.facts import gather_facts
-    from megdet_hvd.train import Plan
+    from megdet_hvd.train import TrainingPlan
 
     config = Config()
-    before = Before(16, 2, 1, "cgbn", (4, 8))
+    before = SavedLayout(16, 2, 1, "cgbn", (4, 8))
     resumption = Resumption(config, {"bn.size"}, before)
-    plan = Plan(config, Path("a.yaml"), Path("runs/x"), resumption, None, ("seed=1",))
+    plan = TrainingPlan(config, Path("a.yaml"), Path("runs/x"), resumption, None, ("seed=1",))
     result = TrainResult(
         Path("runs/x"), 3, 0.5, None, 0.1, 0.2, Path("a.pt"), None, ({"AP": None, "n": [1]},)
     )
@@ -255,7 +255,7 @@ def sent_by_the_package() -> list[Any]:
         (None, UserError("x")),
         _Told(("host", "boot"), frozenset({0, 1}), gather_facts(config), None),
         (own_identity("h"), _Meeting(60.0, ("127.0.0.1",), 5, "secret")),
-        ("end", Ending("failed", "KeyError", "'x'", result, (0, 1), Standing(3, 8, "<f8"))),
+        ("end", Ending("failed", "KeyError", "'x'", result, (0, 1), SumsState(3, 8, "<f8"))),
         CocoResult(stats, {"a": None}, 3, 4),
         [Problem("kind", "file", "where")],
     ]

@@ -26,10 +26,9 @@ from megdet_hvd.data.__main__ import main as data_command
 from megdet_hvd.data.annotations import read_annotation_file
 from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.scenes import cache
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.data.transforms import UnreadablePicture, decode
-from megdet_hvd.engine.program import code_of
-from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.model.weights_file import read_weights
 from megdet_hvd.preflight.readable import read_share
 from megdet_hvd.slurm_job.record import append, read
@@ -53,7 +52,7 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "PAUSES_S", (0.0,) * len(PAUSES_S))
 
 
-def coco(folder: Path) -> Source:
+def coco(folder: Path) -> PictureSource:
     folder.mkdir()
     Image.new("RGB", (8, 6), (10, 20, 30)).save(folder / "a.png")
     content = {
@@ -62,7 +61,7 @@ def coco(folder: Path) -> Source:
         "categories": [{"id": 3, "name": "x"}],
     }
     (folder / "a.json").write_text(json.dumps(content))
-    return Source(folder / "a.json", folder)
+    return PictureSource(folder / "a.json", folder)
 
 
 def everything(folder: Path) -> dict[str, tuple[str, str, Callable[[], Any]]]:
@@ -140,7 +139,7 @@ def test_a_moment_is_sat_out_and_a_lasting_failure_is_no_mistake_of_the_users(
                 reader()
             known = as_storage_error(raised.value)
             assert isinstance(known, StorageError), raised.value
-            assert code_of(known) == 6
+            assert exit_code_of(known) == 6
             assert lasting.met > len(PAUSES_S)
             assert ending in str(known)
     with failing(ending, errno.EACCES, math.inf, calls):
@@ -265,7 +264,7 @@ def test_what_nobody_took_care_of(tmp_path: Path) -> None:
         ValueError("x"),
     ):
         assert as_storage_error(other) is other
-    assert [code_of(e("x")) for e in (UserError, RunError, StorageError)] == [2, 3, 6]
+    assert [exit_code_of(e("x")) for e in (UserError, RunError, StorageError)] == [2, 3, 6]
     full = OSError(errno.EDQUOT, "Disk quota exceeded")
     assert isinstance(cannot_keep("x", full, "y"), StorageError)
     assert isinstance(cannot_keep("x", PermissionError(errno.EACCES, "no"), "y"), UserError)

@@ -40,6 +40,8 @@ LISTENS = ("create_server", "bind", "RendezvousServer", "HTTPServer", "TCPServer
 ALLOWED: dict[tuple[str, str], str] = {
     ("megdet_hvd/__init__.py", "importlib.import_module"): "a module of a fixed name",
     ("megdet_hvd/bench/__main__.py", "importlib.import_module"): "of a list of our own",
+    ("megdet_hvd/comm/session.py", "importlib.import_module"): "a former name of a fixed module",
+    ("megdet_hvd/comm/watchdog.py", "importlib.import_module"): "a former name of a fixed module",
     ("megdet_hvd/scripts.py", "importlib.import_module"): "of a list of our own",
     ("megdet_hvd/bench/bn_ranks.py", "listens bind"): "of loopback, to find a free port",
     ("megdet_hvd/checkpoint/facts.py", "import pickle"): (
@@ -53,14 +55,14 @@ ALLOWED: dict[tuple[str, str], str] = {
         "modules of this package alone, whose import does nothing"
     ),
     ("megdet_hvd/data/formats.py", "PIL.Image.open"): "the formats that we name",
-    ("megdet_hvd/comm/own_store.py", "listens RendezvousServer"): (
+    ("megdet_hvd/job/own_store.py", "listens RendezvousServer"): (
         "Horovod's store, while it starts; SECURITY.md"
     ),
-    ("megdet_hvd/comm/watchdog/channel.py", "listens create_server"): "the watchdog; SECURITY.md",
-    ("megdet_hvd/comm/watchdog/channel.py", "self.socket.send"): "bytes of a socket",
-    ("megdet_hvd/comm/watchdog/channel.py", "self.socket.recv"): "bytes of a socket",
-    ("megdet_hvd/comm/watchdog/member.py", "self._alarm[1].send"): "a byte of a socket pair",
-    ("megdet_hvd/comm/stopping.py", "_bell[0].recv"): "bytes of a socket pair",
+    ("megdet_hvd/job/watch/channel.py", "listens create_server"): "the watchdog; SECURITY.md",
+    ("megdet_hvd/job/watch/channel.py", "self.socket.send"): "bytes of a socket",
+    ("megdet_hvd/job/watch/channel.py", "self.socket.recv"): "bytes of a socket",
+    ("megdet_hvd/job/watch/member.py", "self._alarm[1].send"): "a byte of a socket pair",
+    ("megdet_hvd/job/stopping.py", "_bell[0].recv"): "bytes of a socket pair",
     ("megdet_hvd/data/ahead.py", "import pickle"): "a pipe between a process and its own loaders",
     ("megdet_hvd/data/ahead.py", "import multiprocessing.connection"): "the type of that pipe",
     ("megdet_hvd/data/ahead.py", "self._wanted.send"): "that pipe",
@@ -70,8 +72,8 @@ ALLOWED: dict[tuple[str, str], str] = {
 """What may stand where, and why."""
 
 OURS = {
-    "meeting.gather": "megdet_hvd.comm.meeting: JSON and raw numbers",
-    "link.send": "megdet_hvd.comm.watchdog.channel: JSON",
+    "meeting.gather": "megdet_hvd.job.meeting: JSON and raw numbers",
+    "link.send": "megdet_hvd.job.watch.channel: JSON",
     "peer.link.send": "the same",
     "self._link.send": "the same",
     "image.reduce": "Pillow's",
@@ -258,7 +260,7 @@ def test_a_planted_one_is_found(code: str) -> None:
         "import torch\ntorch.load(x, map_location='cpu', weights_only=True)",
         "import numpy as np\nnp.load(x, allow_pickle=False)",
         "import horovod.torch as hvd\nhvd.allgather(x)\nhvd.broadcast_(x, 0)",
-        "from megdet_hvd.comm.exchange import broadcast_object\nbroadcast_object(1, w, 'x')",
+        "from megdet_hvd.job.exchange import broadcast_object\nbroadcast_object(1, w, 'x')",
         "model.eval()",
         "import re\nre.compile('x')",
         "import yaml\nyaml.safe_load(x)",
@@ -275,5 +277,5 @@ def test_the_yaml_loader_is_a_safe_one() -> None:
 
     from megdet_hvd.config import yaml_text
 
-    assert issubclass(yaml_text._Loader, yaml.SafeLoader)
-    assert not issubclass(yaml_text._Loader, yaml.UnsafeLoader | yaml.FullLoader)
+    assert issubclass(yaml_text._UniqueKeyLoader, yaml.SafeLoader)
+    assert not issubclass(yaml_text._UniqueKeyLoader, yaml.UnsafeLoader | yaml.FullLoader)

@@ -16,7 +16,7 @@ from megdet_hvd.cli import make_parser, parse
 RANKS = "megdet_hvd.bench.bn_ranks"
 PLAIN = "plain BN"
 
-Result = Mapping[str, Any]
+BnTimings = Mapping[str, Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +80,7 @@ def _machine() -> str:
     return describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def isolation_table(found: Sequence[Result]) -> list[str]:
+def isolation_table(found: Sequence[BnTimings]) -> list[str]:
     """Times a layer, messages and memory, and the ratio to plain BN."""
     base = _total(next(one for one in found if one["variant"] == PLAIN))
     lines = [
@@ -98,7 +98,7 @@ def isolation_table(found: Sequence[Result]) -> list[str]:
     return lines
 
 
-def step_table(found: Sequence[Result]) -> list[str]:
+def step_table(found: Sequence[BnTimings]) -> list[str]:
     """Time of a step, what BN waits in it, and the ratio to plain BN."""
     base = next(one for one in found if one["variant"] == PLAIN)["step_s"]
     lines = [
@@ -120,7 +120,7 @@ def step_table(found: Sequence[Result]) -> list[str]:
     return lines
 
 
-def behind_table(found: Sequence[Result]) -> list[str]:
+def behind_table(found: Sequence[BnTimings]) -> list[str]:
     """Time of a step and of its BN messages, gradients held back or not."""
     lines = [
         "| | gradients | step s | ms a message (worst) | waits in all, ms |",
@@ -135,7 +135,7 @@ def behind_table(found: Sequence[Result]) -> list[str]:
     return lines
 
 
-def busy_table(found: Sequence[Result]) -> list[str]:
+def busy_table(found: Sequence[BnTimings]) -> list[str]:
     """Time of a message, with the other machine at rest and busy."""
     lines = ["| | the other machine | calls | ms a message | worst |", "|---|---|---|---|---|"]
     for one in found:
@@ -147,7 +147,7 @@ def busy_table(found: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _total(one: Result) -> float:
+def _total(one: BnTimings) -> float:
     return float(one["forward_s"] + one["backward_s"])
 
 

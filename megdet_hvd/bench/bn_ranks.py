@@ -21,19 +21,19 @@ from torch import nn
 from megdet_hvd.bench.bn_variants import OURS, OURS_MPI, settle, variants
 from megdet_hvd.bench.collectives import watched_collectives
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.comm.abort import end_job
-from megdet_hvd.comm.exchange import barrier, broadcast_object, gather_objects
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.settings import BLOCKING_CYCLE_MS, HorovodSettings
-from megdet_hvd.comm.world import World
-from megdet_hvd.evaluation.device import pick_device
+from megdet_hvd.job.abort import end_job
+from megdet_hvd.job.exchange import barrier, broadcast_object, gather_objects
+from megdet_hvd.job.horovod_settings import BLOCKING_CYCLE_MS, HorovodSettings
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
+from megdet_hvd.model.device import pick_device
 
 SHAPES = ((64, 128), (256, 64), (1024, 16), (2048, 8))
 """Channels and side, from ResNet-50 at 256 pixels… and the large early layer at 512."""
 BUSY_ELEMENTS = 16 << 20
 """64 MB of float32, the message of the other machine."""
 
-Result = dict[str, Any]
+RankTimings = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,7 +94,7 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-def isolation(world: World, device: torch.device, options: Any) -> list[Result]:
+def isolation(world: World, device: torch.device, options: Any) -> list[RankTimings]:
     """Each layer by itself, forward and backward, all shapes one after the other."""
     made = {
         name: settle(nn.ModuleList(factory(c) for c, _ in SHAPES)).to(device).train()
@@ -138,7 +138,7 @@ def _forward(layers: Iterable[nn.Module], inputs: Sequence[torch.Tensor]) -> lis
     return [layer(x) for layer, x in zip(layers, inputs, strict=True)]
 
 
-def step(world: World, device: torch.device, options: Any) -> list[Result]:
+def step(world: World, device: torch.device, options: Any) -> list[RankTimings]:
     """A whole training step of the detector, gradients averaged by Horovod."""
     sides = []
     for name, factory in variants(world, device).items():
@@ -230,7 +230,7 @@ class BehindLarge(nn.Module):
         return found
 
 
-def behind_large_gradient(world: World, device: torch.device, options: Any) -> list[Result]:
+def behind_large_gradient(world: World, device: torch.device, options: Any) -> list[RankTimings]:
     """BN sums of a backward pass whose 64 MB gradient is ready before them."""
     import horovod.torch as hvd
 
@@ -272,7 +272,7 @@ def behind_large_gradient(world: World, device: torch.device, options: Any) -> l
     ]
 
 
-def beside_busy_machine(world: World, device: torch.device, options: Any) -> list[Result]:
+def beside_busy_machine(world: World, device: torch.device, options: Any) -> list[RankTimings]:
     """BN calls of the second machine while the first reduces 64 MB messages, and while it rests."""
     import horovod.torch as hvd
 

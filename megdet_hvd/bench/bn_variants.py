@@ -10,7 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from megdet_hvd.bench.textbook import TextbookBatchNorm2d, name_textbook_layers
 from megdet_hvd.bn import CrossGPUBatchNorm2d, name_layers
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.world import World
+from megdet_hvd.job.world import World
 
 PLAIN, FROZEN, OURS, OURS_MPI, TEXTBOOK = (
     "plain BN",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass
-class Seen:
+class MeasuredSums:
     """Blocking all-reduces of one block, on this rank."""
 
     seconds: list[float] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Seen:
 
 
 @contextmanager
-def watched_collectives() -> Iterator[Seen]:
+def watched_collectives() -> Iterator[MeasuredSums]:
     """Within it every blocking ``hvd.allreduce`` and every sum of the MPI carrier is noted.
 
     Gradients go through asynchronous calls and are not among them.
@@ -33,7 +33,7 @@ def watched_collectives() -> Iterator[Seen]:
 
     from megdet_hvd.bn.carriers import MpiCarrier
 
-    seen = Seen()
+    seen = MeasuredSums()
 
     def noting(call: Any, tensor_at: int) -> Any:
         def noted(*arguments: Any, **words: Any) -> Any:
@@ -58,7 +58,7 @@ def watched_collectives() -> Iterator[Seen]:
         synchronised()
 
 
-def _note_sync_batch_norm(seen: Seen) -> Any:
+def _note_sync_batch_norm(seen: MeasuredSums) -> Any:
     """Note the calls of hvd.SyncBatchNorm, which submits asynchronously and waits."""
     from horovod.torch import sync_batch_norm
 

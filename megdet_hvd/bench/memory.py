@@ -52,11 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> None:
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.evaluation.device import autocast, pick_device
     from megdet_hvd.memory.measure import LiveBytes, peak_bytes
     from megdet_hvd.memory.probe import made_up
     from megdet_hvd.memory.recompute import recompute_segments
     from megdet_hvd.memory.segments import MODES, Mode
+    from megdet_hvd.model.device import autocast, pick_device
 
     device = pick_device(options.device)
     canvas = (options.size, options.size)

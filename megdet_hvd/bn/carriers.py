@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.bn import traffic
-from megdet_hvd.comm.groups import Group
+from megdet_hvd.comm.groups import BnGroup
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.errors import UserError
@@ -43,7 +43,7 @@ class Carrier(ABC):
     def _sum(self, vector: Tensor, name: str) -> Tensor: ...
 
 
-class Alone(Carrier):
+class SingleProcessCarrier(Carrier):
     """A group of one process: nothing to send."""
 
     name = "none"
@@ -113,18 +113,18 @@ class MpiCarrier(Carrier):
         return message[:-1]
 
 
-def carrier_of(group: Group | None, kind: str = "horovod") -> Carrier:
+def carrier_of(group: BnGroup | None, kind: str = "horovod") -> Carrier:
     """The carrier ``kind`` for a group; None or one rank: nothing to send.
 
     Raises:
         UserError: ``mpi`` where MPI did not start the job.
     """
     if group is None or len(group.ranks) == 1:
-        return Alone()
+        return SingleProcessCarrier()
     if kind == "mpi":
         if group.sums is None:
             raise UserError(
-                "bn.carrier=mpi needs the communicator that megdet_hvd.comm.session.start() makes "
+                "bn.carrier=mpi needs the communicator that megdet_hvd.job.session.start() makes "
                 "for the BN group where MPI started the job (mpirun, horovodrun --mpi, srun "
                 "--mpi=pmix) and gives MPI_THREAD_MULTIPLE; there is none here: set "
                 "bn.carrier=horovod"

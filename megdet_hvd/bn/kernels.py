@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from megdet_hvd.bn.pieces import per_channel, pieces
+from megdet_hvd.bn.cache_blocks import per_channel, pieces
 
 COLLAPSE_LIMIT = 64.0
 """|μ|/√(σ² + ε) up to which the collapsed form errs by less than 10⁻⁵ of the largest output."""

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.bn.carriers import Alone, Carrier, carrier_of
+from megdet_hvd.bn.carriers import Carrier, SingleProcessCarrier, carrier_of
 from megdet_hvd.bn.eager import outside_graphs, unobserved
 from megdet_hvd.bn.function import GroupNormalise
-from megdet_hvd.bn.parts import parts_of
+from megdet_hvd.bn.image_groups import parts_of
 from megdet_hvd.bn.tape import (
     Statistics,
     in_segment,
@@ -81,7 +81,7 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         if self._carrier is None or self._session != groups.session():
             self._session = groups.session()
             if self.images_per_statistic is not None:
-                self._carrier = Alone()
+                self._carrier = SingleProcessCarrier()
             elif self.process_set is not None:
                 self._carrier = carrier_of(groups.group_of(self.process_set), self.carrier_kind)
             else:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.comm.position import waiting
-from megdet_hvd.comm.world import World
 
 
 def running_buffers(model: nn.Module) -> list[Tensor]:
@@ -26,21 +25,21 @@ def running_buffers(model: nn.Module) -> list[Tensor]:
 
 
 @contextmanager
-def averaged_running_statistics(model: nn.Module, world: World, shared: bool) -> Iterator[None]:
-    """Inside, ``model`` holds the average over all processes; afterwards, its own again.
+def averaged_running_statistics(model: nn.Module, processes: int, shared: bool) -> Iterator[None]:
+    """Inside, ``model`` holds the average over all ``processes``; afterwards, its own again.
 
     ``shared`` says that all processes hold the same statistics already (one group), so that
     nothing need be sent. All processes call it together otherwise.
     """
     buffers = running_buffers(model)
-    if shared or world.size == 1 or not buffers:
+    if shared or processes == 1 or not buffers:
         yield
         return
     import horovod.torch as hvd
 
     own = [buffer.clone() for buffer in buffers]
     flat = torch.cat([buffer.double().flatten() for buffer in buffers])
-    with waiting("megdet.running_statistics", range(world.size), flat.numel()):
+    with waiting("megdet.running_statistics", range(processes), flat.numel()):
         mean = hvd.allreduce(flat, name="megdet.running_statistics", op=hvd.Average)
     for buffer, part in zip(buffers, mean.split([b.numel() for b in buffers]), strict=True):
         buffer.copy_(part.view_as(buffer))

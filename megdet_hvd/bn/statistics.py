@@ -18,7 +18,7 @@ BN does; z exists one piece at a time, small enough to stay in the processor's c
 import torch
 from torch import Tensor
 
-from megdet_hvd.bn.pieces import dims_of, per_channel, pieces
+from megdet_hvd.bn.cache_blocks import dims_of, per_channel, pieces
 
 FUSED_VALUES = 1 << 14
 """On a CPU, values a channel in one piece up to which torch's one-pass kernel will do. There it

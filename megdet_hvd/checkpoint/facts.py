@@ -16,7 +16,7 @@ from zipfile import ZipFile
 
 from megdet_hvd.checkpoint.naming import FORMAT, find_checkpoint
 from megdet_hvd.checkpoint.zip_check import NOT_A_ZIP, DamagedFileError
-from megdet_hvd.config.before import Before, before_of
+from megdet_hvd.config.saved_layout import SavedLayout, saved_layout_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.storage import ReadFile, cannot_read, retried
 
@@ -71,11 +71,11 @@ def _pickle_of(path: Path) -> bytes | None:
         return archive.read(parts[0]) if parts else None
 
 
-def read_before(path: Path) -> Before:
+def read_saved_layout(path: Path) -> SavedLayout:
     """On which processes a checkpoint was made. ``path`` and errors as in :func:`read_facts`."""
     facts = read_facts(path)
     try:
-        return before_of(facts)
+        return saved_layout_of(facts)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path}: the checkpoint does not say on which processes it was made ({error!r})"

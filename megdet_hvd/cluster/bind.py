@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from megdet_hvd.cluster.cores import CoreShare, read_cpu_list, share_cores
-from megdet_hvd.cluster.handover import CPUS_PER_TASK
+from megdet_hvd.cluster.driver_variables import CPUS_PER_TASK
 from megdet_hvd.cluster.launch import Launch
 
 SYSTEM = Path("/sys/devices/system")

@@ -1,7 +1,7 @@
 """What the launcher says about this process, read from environment variables.
 
 A pure function of the environment; Horovod's own view is held against it in
-:mod:`megdet_hvd.comm.session`, since the two have been seen to differ where MPI's
+:mod:`megdet_hvd.job.session`, since the two have been seen to differ where MPI's
 "shared" means a NUMA domain.
 """
 

@@ -17,7 +17,7 @@ class Outcome:
     """How a program ended."""
 
     code: int
-    """The exit code, as in :mod:`megdet_hvd.engine.program`."""
+    """The exit code, as in :mod:`megdet_hvd.errors`."""
     message: str = ""
     """The error, or what was done."""
     iteration: int | None = None

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from megdet_hvd.cluster.handover import RANK_LOGS
+from megdet_hvd.cluster.driver_variables import RANK_LOGS
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.errors import UserError
 

@@ -11,7 +11,7 @@ other.
 
 from collections.abc import Iterable, Mapping
 
-from megdet_hvd.cluster.handover import SITE_EXPORTS
+from megdet_hvd.cluster.driver_variables import SITE_EXPORTS
 
 _NAMES = """
 ACCOUNT ARBITRARY_NODELIST BCAST BCAST_EXCLUDE BURST_BUFFER CLUSTERS CLUSTER_CONSTRAINT COMPRESS

@@ -7,7 +7,7 @@ from megdet_hvd.comm.mpi_sums import MpiSums
 
 
 @dataclass(frozen=True)
-class Group:
+class BnGroup:
     """Processes that sum among themselves."""
 
     ranks: tuple[int, ...]
@@ -18,7 +18,7 @@ class Group:
     """Over mpi4py, on the same ranks, for BN alone; None where there are none to be had."""
 
 
-_group: Group | None = None
+_group: BnGroup | None = None
 _session = 0
 
 
@@ -27,7 +27,7 @@ def session() -> int:
     return _session
 
 
-def remember(bn_group: Group) -> None:
+def remember(bn_group: BnGroup) -> None:
     """Keep the group that this process shares BN statistics with."""
     global _group, _session
     _group, _session = bn_group, _session + 1
@@ -41,15 +41,15 @@ def forget() -> None:
     _group, _session = None, _session + 1
 
 
-def bn_group_of_session() -> Group | None:
+def bn_group_of_session() -> BnGroup | None:
     """The group that was remembered; None: no session of ours runs."""
     return _group
 
 
-def bn_group() -> Group | None:
+def bn_group() -> BnGroup | None:
     """The group that this process shares BN statistics with; None: it is alone.
 
-    Without :func:`megdet_hvd.comm.session.start`, in a program that called ``hvd.init()``
+    Without :func:`megdet_hvd.job.session.start`, in a program that called ``hvd.init()``
     itself, the global set serves where one machine is the whole job.
 
     Raises:
@@ -65,13 +65,13 @@ def bn_group() -> Group | None:
         return group_of(hvd.global_process_set)
     raise RuntimeError(
         f"Horovod runs {hvd.size()} processes, {hvd.local_size()} of them on this machine, and "
-        "was started without a process set per machine; call megdet_hvd.comm.session.start() "
+        "was started without a process set per machine; call megdet_hvd.job.session.start() "
         "instead of hvd.init(), or give the layer process_set=…"
     )
 
 
-def group_of(process_set: Any) -> Group:
+def group_of(process_set: Any) -> BnGroup:
     """The group of a Horovod process set that this process belongs to."""
     size = int(process_set.size())
     ranks = process_set.ranks
-    return Group(tuple(range(size)) if ranks is None else tuple(sorted(ranks)), process_set)
+    return BnGroup(tuple(range(size)) if ranks is None else tuple(sorted(ranks)), process_set)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet_hvd.comm.meeting import Interrupted, wait_for
+from megdet_hvd.comm.mpi_wait import Interrupted, wait_for
 from megdet_hvd.serialize import serializable
 
 _SPIN_S, _SLEEP_S = 50e-6, 20e-6
@@ -29,7 +29,7 @@ _abandoned: list[Any] = []
 
 @serializable
 @dataclass(frozen=True)
-class Standing:
+class SumsState:
     """How far a member is with its group's sums."""
 
     begun: int
@@ -71,14 +71,14 @@ class MpiSums:
                     raise Interrupted("another member failed while this one waited for a sum")
                 listen_at = now + _LISTEN_AFTER_S
 
-    def standing(self) -> Standing:
+    def standing(self) -> SumsState:
         """To be told to the other members of the group before :meth:`settle`."""
         if not self._left:
-            return Standing(self._begun)
+            return SumsState(self._begun)
         vector = self._left[0][1]
-        return Standing(self._begun, vector.size, vector.dtype.str)
+        return SumsState(self._begun, vector.size, vector.dtype.str)
 
-    def settle(self, standings: Sequence[Standing]) -> None:
+    def settle(self, standings: Sequence[SumsState]) -> None:
         """Complete the sums that members were taken out of. All of the group call it together.
 
         ``standings`` are those of all members of the group.

@@ -14,7 +14,7 @@ Kind = Literal["waiting", "computing", "outside"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class RankPosition:
     """One place."""
 
     kind: Kind
@@ -33,7 +33,7 @@ class _Position:
     """The one position of this process."""
 
     def __init__(self) -> None:
-        self.place = Place("outside", "starting", (), 0, time.monotonic())
+        self.place = RankPosition("outside", "starting", (), 0, time.monotonic())
         self.step = 0
         self.moves = 0
 
@@ -42,7 +42,7 @@ _position = _Position()
 _numbers: Sequence[int] | None = None
 
 
-def place() -> tuple[Place, int, int]:
+def place() -> tuple[RankPosition, int, int]:
     """The place, the training step (from 1; 0: none yet), and how often the place has changed."""
     return _position.place, _position.step, _position.moves
 
@@ -73,7 +73,7 @@ def go_outside(what: str) -> None:
 
 
 def _move(kind: Kind, name: str, ranks: Sequence[int] = (), elements: int = 0) -> None:
-    _position.place = Place(kind, name, ranks, elements, time.monotonic())
+    _position.place = RankPosition(kind, name, ranks, elements, time.monotonic())
     _position.moves += 1
 
 

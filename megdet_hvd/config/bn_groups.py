@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from megdet_hvd.errors import UserError
 
-Machines = Sequence[Sequence[int]]
+RanksByMachine = Sequence[Sequence[int]]
 """Ranks of each machine."""
 
 
@@ -28,7 +28,7 @@ class BnGroups:
 
 
 def bn_groups(
-    scope: str, size: int | None, images_per_process: int, machines: Machines
+    scope: str, size: int | None, images_per_process: int, machines: RanksByMachine
 ) -> BnGroups:
     """The groups that ``bn.scope`` and ``bn.size`` ask for.
 

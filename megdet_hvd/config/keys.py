@@ -53,7 +53,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Group:
+class SettingGroup:
     """A section of the configuration with its settings; sections inside it are groups too."""
 
     path: str
@@ -63,7 +63,7 @@ class Group:
 
 
 @cache
-def groups() -> tuple[Group, ...]:
+def groups() -> tuple[SettingGroup, ...]:
     """All sections, each after the one that holds it."""
     return tuple(_walk(Config, ""))
 
@@ -74,7 +74,7 @@ def valid_keys() -> tuple[str, ...]:
     return tuple(key.path for group in groups() for key in group.keys)
 
 
-def _walk(section: type[Section], prefix: str) -> Iterator[Group]:
+def _walk(section: type[Section], prefix: str) -> Iterator[SettingGroup]:
     keys, inner = [], []
     for name, field in section.model_fields.items():
         path = f"{prefix}{name}"
@@ -83,7 +83,7 @@ def _walk(section: type[Section], prefix: str) -> Iterator[Group]:
         else:
             default = plain(field.default) if has_default(field) else ...
             keys.append(Key(path, describe(field), default, field.description or ""))
-    yield Group(prefix[:-1], (section.__doc__ or "").strip(), tuple(keys))
+    yield SettingGroup(prefix[:-1], (section.__doc__ or "").strip(), tuple(keys))
     for child, child_prefix in inner:
         yield from _walk(child, child_prefix)
 
@@ -170,7 +170,7 @@ def choices(annotation: Any) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Place:
+class SettingPlace:
     """Where a path of names and list positions leads in the schema."""
 
     path: str
@@ -191,7 +191,7 @@ class Place:
         return plain(field.default) if isinstance(field, FieldInfo) and has_default(field) else ...
 
 
-def locate(parts: tuple[str | int, ...]) -> Place:
+def locate(parts: tuple[str | int, ...]) -> SettingPlace:
     """Follow names and list positions from the top of the schema.
 
     Stops at a setting's own value: pydantic appends the tried branch of a union to its
@@ -204,14 +204,14 @@ def locate(parts: tuple[str | int, ...]) -> Place:
         if section := as_section(kind):
             if part not in section.model_fields:
                 unknown = [*walked, *map(str, parts[position:])]
-                return Place(".".join(unknown), None)
+                return SettingPlace(".".join(unknown), None)
             annotation = section.model_fields[str(part)]
         elif get_origin(kind) is tuple and isinstance(part, int):
             annotation = get_args(kind)[0]
         else:
             break
         walked.append(str(part))
-    return Place(".".join(walked), annotation)
+    return SettingPlace(".".join(walked), annotation)
 
 
 def nearest_keys(path: str, count: int = 3) -> list[str]:

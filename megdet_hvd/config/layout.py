@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
-from megdet_hvd.config.before import Before
-from megdet_hvd.config.bn_groups import Machines
+from megdet_hvd.config.bn_groups import RanksByMachine
+from megdet_hvd.config.saved_layout import SavedLayout
 
 
 @dataclass(frozen=True)
 class Layout:
     """Processes × images × passes, and who shares BN statistics."""
 
-    machines: Machines
+    machines: RanksByMachine
     """Ranks of each machine."""
     accumulation: int
     """Backward passes per step."""
@@ -26,7 +26,7 @@ class Layout:
         """All of them."""
         return sum(map(len, self.machines))
 
-    def is_as(self, before: Before) -> bool:
+    def is_as(self, before: SavedLayout) -> bool:
         """Whether nothing differs from what a checkpoint says."""
         return (
             (self.processes, self.accumulation) == (before.processes, before.accumulation)

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from megdet_hvd.config.keys import Place, as_section, choices, describe, locate, nearest_keys
+from megdet_hvd.config.keys import SettingPlace, as_section, choices, describe, locate, nearest_keys
 from megdet_hvd.config.yaml_text import parse_yaml
 from megdet_hvd.errors import UserError
 
@@ -25,7 +25,7 @@ def as_user_error(error: ValidationError, origin: str) -> UserError:
     return UserError("\n".join([f"{origin}: {head} wrong", *(f"  {x}" for x in lines.values())]))
 
 
-def _line(detail: ErrorDetails, place: Place) -> str:
+def _line(detail: ErrorDetails, place: SettingPlace) -> str:
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
@@ -53,7 +53,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _fix(value: Any, place: Place) -> str:
+def _fix(value: Any, place: SettingPlace) -> str:
     words = choices(place.annotation)
     if isinstance(value, str):
         near = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)

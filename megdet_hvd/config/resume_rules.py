@@ -17,7 +17,7 @@ from megdet_hvd.config.problems import shown
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 
-Answer = Literal["applies", "same pictures", "refused", "no effect"]
+ResumeEffect = Literal["applies", "same pictures", "refused", "no effect"]
 """``same pictures``: applies, and the resume is refused where the training pictures (how many,
 which ids, in which order) or the categories are others than the checkpoint's."""
 
@@ -26,7 +26,7 @@ which ids, in which order) or the categories are others than the checkpoint's.""
 class Rule:
     """What becomes of one setting that is changed."""
 
-    answer: Answer
+    answer: ResumeEffect
     words: str
     """What happens, or why it is refused."""
     measures: bool = False

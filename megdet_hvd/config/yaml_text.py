@@ -24,7 +24,7 @@ _PLAIN_TYPES: tuple[tuple[str, str, str], ...] = (
 )
 
 
-class _Loader(yaml.SafeLoader):
+class _UniqueKeyLoader(yaml.SafeLoader):
     """SafeLoader with the plain types above and no repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -55,14 +55,14 @@ class _Dumper(yaml.SafeDumper):
     """SafeDumper that also quotes text which the loader would take for a number or null."""
 
 
-_Loader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
+_UniqueKeyLoader.yaml_implicit_resolvers = {}  # none of YAML 1.1's
 for _name, _pattern, _first in _PLAIN_TYPES:
-    for _class in (_Loader, _Dumper):
+    for _class in (_UniqueKeyLoader, _Dumper):
         _class.add_implicit_resolver(
             f"tag:yaml.org,2002:{_name}", re.compile(f"^(?:{_pattern})$"), [*_first, ""]
         )
-_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_decimal)
+_UniqueKeyLoader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile("^<<$"), ["<"])
+_UniqueKeyLoader.add_constructor("tag:yaml.org,2002:int", _UniqueKeyLoader.construct_decimal)
 
 
 def parse_yaml(text: str) -> Any:
@@ -71,7 +71,7 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: ``text`` is not YAML, repeats a key, or asks for Python objects.
     """
-    return yaml.load(text, _Loader)
+    return yaml.load(text, _UniqueKeyLoader)
 
 
 def dump_yaml(value: Any) -> str:

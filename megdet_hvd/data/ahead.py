@@ -73,7 +73,7 @@ class _Failure:
         return error(f"{who} failed: {self.kind}: {self.text}\n{self.trace}")
 
 
-class _Loader(ABC, Generic[T]):
+class _LoaderProcess(ABC, Generic[T]):
     """Somebody who loads the steps that it is asked for, one after another."""
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class _Loader(ABC, Generic[T]):
         """It has left, or is ended."""
 
 
-class _Thread(_Loader[T]):
+class _Thread(_LoaderProcess[T]):
     """A thread of this process."""
 
     who = "the loader thread"
@@ -165,7 +165,7 @@ def _load_in_thread(
             done.put(_Failure(error))
 
 
-class _Process(_Loader[T]):
+class _Process(_LoaderProcess[T]):
     """A process of its own, that a thread of this one listens to."""
 
     def __init__(self, steps: Steps[T]) -> None:
@@ -328,7 +328,7 @@ class Ahead(Iterator[T]):
             self._loaders[self._asked % len(self._loaders)].ask(self._numbers[self._asked])
             self._asked += 1
 
-    def _take(self, loader: _Loader[T], number: int) -> T:
+    def _take(self, loader: _LoaderProcess[T], number: int) -> T:
         idle, warned = Idleness(_LOOK_S), False
         while True:
             try:
@@ -359,7 +359,7 @@ class Ahead(Iterator[T]):
             return found
 
     def _stuck(
-        self, loader: _Loader[T], number: int, idle_s: float, stopped: bool
+        self, loader: _LoaderProcess[T], number: int, idle_s: float, stopped: bool
     ) -> RunError | StorageError:
         """What to say of a loader that does nothing."""
         if stopped:
@@ -380,9 +380,9 @@ class Ahead(Iterator[T]):
         return f"{', '.join(files[:_SHOWN])}{more}" if files else "no pictures"
 
 
-def _start(steps: Steps[T], workers: int) -> list[_Loader[T]]:
+def _start(steps: Steps[T], workers: int) -> list[_LoaderProcess[T]]:
     """So many processes, or a thread where there are to be none, or none can be started."""
-    started: list[_Loader[T]] = []
+    started: list[_LoaderProcess[T]] = []
     try:
         if workers:
             with starting_workers():
@@ -396,7 +396,7 @@ def _start(steps: Steps[T], workers: int) -> list[_Loader[T]]:
     return started or [_Thread(steps)]
 
 
-def _close_all(loaders: Sequence[_Loader[Any]]) -> None:
+def _close_all(loaders: Sequence[_LoaderProcess[Any]]) -> None:
     for loader in loaders:
         loader.dismiss()
     for loader in loaders:

@@ -101,7 +101,7 @@ def read_annotation_file(path: Path) -> AnnotationFile:
         StorageError: it can't be read at the moment.
     """
     content = load(path)
-    reader = _Reader(str(path))
+    reader = _AnnotationReader(str(path))
     categories = reader.categories(content["categories"])
     images = reader.images(content["images"])
     entries = content.get("annotations", [])
@@ -185,7 +185,7 @@ class _Boxes:
     boxes: NDArray[np.float64]
 
 
-class _Reader:
+class _AnnotationReader:
     """The entries of one file, and what is to be said of them."""
 
     def __init__(self, path: str) -> None:

@@ -16,7 +16,7 @@ from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.large import refuse_pipe
 from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 
 OTHER_SIZE = "picture of another size than annotated"
@@ -43,7 +43,7 @@ class SourceReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class DataReport:
     """What was found in annotation files and their pictures."""
 
     sources: list[SourceReport]
@@ -55,14 +55,14 @@ class Report:
 
 
 def check_sources(
-    sources: list[Source],
+    sources: list[PictureSource],
     *,
     decode_pictures: bool,
     threads: int,
     purpose: Purpose = "train",
     progress: Callable[[int, int], None] = lambda done, total: None,
     value_range: ValueRange = "auto",
-) -> Report:
+) -> DataReport:
     """Read annotation files as training does and, if asked, decode every picture.
 
     Args:
@@ -99,7 +99,7 @@ def check_sources(
         if purpose == "val":  # in training they are a problem
             notes += invalid_note(one, purpose)
         reports.append(SourceReport(one.file.path, one.folder, index, notes, decoded))
-    return Report(reports, problems, doubts)
+    return DataReport(reports, problems, doubts)
 
 
 def numbers(index: ImageIndex) -> list[str]:

@@ -17,7 +17,7 @@ from megdet_hvd.data.ids import Id, in_order
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import MISSING_PICTURE, Located, read_source
 from megdet_hvd.data.problems import Problem, grouped, report_lines
-from megdet_hvd.data.source import Source, expand_source
+from megdet_hvd.data.source import PictureSource, expand_source
 from megdet_hvd.errors import UserError
 
 INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
@@ -64,7 +64,7 @@ def read_coco(
 
 
 def read_sources(
-    sources: Sequence[Source],
+    sources: Sequence[PictureSource],
     *,
     keep_empty: bool,
     invalid_boxes: Literal["stop", "drop"],
@@ -92,7 +92,7 @@ def read_sources(
 
 
 def examine(
-    sources: Sequence[Source],
+    sources: Sequence[PictureSource],
     *,
     keep_empty: bool,
     invalid_boxes: Literal["stop", "drop"],

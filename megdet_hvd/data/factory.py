@@ -11,7 +11,7 @@ from megdet_hvd.data.coco import lacking, read_sources, require_known_categories
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.scenes.cache import ScenesSet, ensure_scenes
-from megdet_hvd.data.source import Source, expand_source
+from megdet_hvd.data.source import PictureSource, expand_source
 from megdet_hvd.errors import UserError
 
 
@@ -88,7 +88,7 @@ def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], Non
 
 
 def _validation(
-    config: DataConfig, sources: list[Source], categories: Collection[Id] = ()
+    config: DataConfig, sources: list[PictureSource], categories: Collection[Id] = ()
 ) -> ImageIndex:
     # Pictures without boxes always count in evaluation: a detection there is a false one.
     val = read_sources(
@@ -124,7 +124,7 @@ def _looked_at(index: ImageIndex, config: DataConfig) -> ImageIndex:
 
 def _sources(
     config: DataConfig, is_main: bool, wait: Callable[[], None]
-) -> tuple[list[Source], list[Source]]:
+) -> tuple[list[PictureSource], list[PictureSource]]:
     if config.kind == "coco":
         wait()
         return [expand_source(s) for s in config.train], [expand_source(s) for s in config.val]
@@ -132,7 +132,9 @@ def _sources(
     return [scenes.train], [scenes.val]
 
 
-def _val_sources(config: DataConfig, is_main: bool, wait: Callable[[], None]) -> list[Source]:
+def _val_sources(
+    config: DataConfig, is_main: bool, wait: Callable[[], None]
+) -> list[PictureSource]:
     """Those of validation alone: what training was done on needn't be there any more."""
     if config.kind == "coco":
         wait()

@@ -13,7 +13,7 @@ from megdet_hvd.data.ids import Id
 
 
 @dataclass(frozen=True)
-class Record:
+class ImageRecord:
     """One picture, not yet decoded."""
 
     index: int
@@ -34,7 +34,7 @@ class Record:
     """(n,) 1…K."""
 
 
-class _Records(Sequence[Record]):
+class _Records(Sequence[ImageRecord]):
     def __init__(self, index: "ImageIndex") -> None:
         self._index = index
 
@@ -46,7 +46,7 @@ class _Records(Sequence[Record]):
             return [self._index.record(i) for i in range(len(self))[position]]
         return self._index.record(range(len(self))[position])
 
-    def __iter__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[ImageRecord]:
         return (self._index.record(i) for i in range(len(self)))
 
 
@@ -104,7 +104,7 @@ class ImageIndex:
         return len(self.file_names)
 
     @property
-    def records(self) -> Sequence[Record]:
+    def records(self) -> Sequence[ImageRecord]:
         """The pictures one by one, made when asked for."""
         return _Records(self)
 
@@ -123,11 +123,11 @@ class ImageIndex:
             return int(self.image_ids[position])
         return self.original_ids[position]
 
-    def record(self, position: int) -> Record:
+    def record(self, position: int) -> ImageRecord:
         """The picture at a position, with the boxes to learn from."""
         rows = slice(self.offsets[position], self.offsets[position + 1])
         kept = self.learnable[rows]
-        return Record(
+        return ImageRecord(
             index=position,
             file=self.file(position),
             source=int(self.sources[position]),

@@ -7,7 +7,7 @@ from pathlib import Path
 from megdet_hvd.data.annotation_json import is_annotations
 from megdet_hvd.data.first_names import first_names
 from megdet_hvd.data.picture_files import PictureFolder
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
 
 _FIRST = 20
@@ -18,7 +18,7 @@ def find_sources(
     paths: Sequence[Path],
     images: Sequence[Path],
     say: Callable[[str], None] = lambda line: None,
-) -> list[Source]:
+) -> list[PictureSource]:
     """Annotation files and picture folders behind what a user names.
 
     Args:
@@ -46,7 +46,7 @@ def find_sources(
         folders = list(images) * (len(files) if len(images) == 1 else 1)
     else:
         folders = [_picture_folder(file) for file in files]
-    return [Source(a, b) for a, b in zip(files, folders, strict=True)]
+    return [PictureSource(a, b) for a, b in zip(files, folders, strict=True)]
 
 
 def _annotation_files(path: Path, say: Callable[[str], None]) -> list[Path]:

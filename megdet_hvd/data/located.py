@@ -14,7 +14,7 @@ from megdet_hvd.data.box_form import suspicion
 from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.picture_size import picture_size
 from megdet_hvd.data.problems import Problem, printable
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 
 MISSING_PICTURE = "missing picture file"
 NO_SIZE = "image has no width and height, and its picture can't be read"
@@ -49,7 +49,7 @@ class Located:
     """What was read otherwise than it is written."""
 
 
-def read_source(source: Source) -> Located:
+def read_source(source: PictureSource) -> Located:
     """Read an annotation file and look its pictures up.
 
     Raises:

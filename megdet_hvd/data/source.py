@@ -8,19 +8,19 @@ from megdet_hvd.config.schema import AnnotationSource
 
 
 @dataclass(frozen=True)
-class Source:
+class PictureSource:
     """An annotation file and the folder of its pictures."""
 
     annotations: Path
     images: Path
 
 
-def expand_source(source: AnnotationSource) -> Source:
+def expand_source(source: AnnotationSource) -> PictureSource:
     """The paths of a configured source, with ``~`` and ``${VARIABLE}`` replaced.
 
     Raises:
         UserError: a variable is not set, or a path is empty.
     """
-    return Source(
+    return PictureSource(
         expand_path(source.annotations, "annotations"), expand_path(source.images, "images")
     )

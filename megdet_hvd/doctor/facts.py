@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeAnswer:
     """What a question asked in a process of its own brought."""
 
     values: Mapping[str, object] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class DataPath:
 
 
 @dataclass(frozen=True)
-class Facts:
+class DoctorFacts:
     """Everything the verdict is made of."""
 
     python: tuple[int, int, int]
@@ -60,14 +60,14 @@ class Facts:
     """Version of megdet_hvd."""
     versions: Mapping[str, str]
     """Installed packages by name; one that is missing is not in it."""
-    torch: Probe
+    torch: ProbeAnswer
     """cuda, architectures (of the wheel), nccl, available, devices."""
-    torchvision: Probe
-    horovod: Probe
+    torchvision: ProbeAnswer
+    horovod: ProbeAnswer
     """version, mpi, gloo, nccl, libmpi (path)."""
-    mpi4py: Probe
+    mpi4py: ProbeAnswer
     """library (its own version line), libmpi (path)."""
-    launch: Probe | None
+    launch: ProbeAnswer | None
     """sum, seconds: two processes started by horovodrun; None: not tried."""
     mpirun: str
     """Path; empty: none."""

@@ -14,7 +14,7 @@ import megdet_hvd
 from megdet_hvd.cluster.wheels import built_kernels
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.doctor import probes
-from megdet_hvd.doctor.facts import DataPath, Facts, Gpu, Probe
+from megdet_hvd.doctor.facts import DataPath, DoctorFacts, Gpu, ProbeAnswer
 from megdet_hvd.errors import UserError
 
 PACKAGES = (
@@ -23,7 +23,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
-def gather(config: Path | None, overrides: Sequence[str], *, launch: bool) -> Facts:
+def gather(config: Path | None, overrides: Sequence[str], *, launch: bool) -> DoctorFacts:
     """Look at this machine. ``launch``: also start two processes with horovodrun."""
     versions = installed(PACKAGES)
     horovodrun, mpirun = probes.find_program("horovodrun"), probes.find_program("mpirun")
@@ -32,13 +32,13 @@ def gather(config: Path | None, overrides: Sequence[str], *, launch: bool) -> Fa
         torchvision = pool.submit(probes.ask, probes.TORCHVISION)
         horovod = pool.submit(probes.ask, probes.HOROVOD)
         mpi4py = pool.submit(probes.ask, probes.MPI4PY)
-    tried: Probe | None = None
+    tried: ProbeAnswer | None = None
     if launch and horovodrun and horovod.result().works:
         tried = probes.ask_launch(horovodrun)
     gpus, gpu_tool_error = look_for_gpus()
     cache, cache_problem = look_at_cache()
     config_name, config_problem, data = look_at_config(config, overrides)
-    return Facts(
+    return DoctorFacts(
         python=sys.version_info[:3],
         executable=sys.executable,
         package=megdet_hvd.__version__,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from megdet_hvd.doctor.facts import Probe
+from megdet_hvd.doctor.facts import ProbeAnswer
 
 _LIBMPI = """
 def libmpi():
@@ -105,20 +105,20 @@ def run(command: Sequence[str], time_limit_s: float) -> tuple[int, str, str]:
     return process.returncode, output, errors
 
 
-def ask(code: str, time_limit_s: float = 120) -> Probe:
+def ask(code: str, time_limit_s: float = 120) -> ProbeAnswer:
     """Run a piece of Python that leaves a dict in ``answer``."""
     mark = "MEGDET_ANSWER "
     program = f"{code}\nimport json\nprint('{mark}' + json.dumps(answer), flush=True)\n"
     status, output, errors = run([sys.executable, "-c", program], time_limit_s)
     for line in output.splitlines():
         if line.startswith(mark):
-            return Probe(json.loads(line.removeprefix(mark)))
+            return ProbeAnswer(json.loads(line.removeprefix(mark)))
     if status < -1:
-        return Probe(error=f"ended by {signal.Signals(-status).name} while loading")
-    return Probe(error=last_words(errors or output))
+        return ProbeAnswer(error=f"ended by {signal.Signals(-status).name} while loading")
+    return ProbeAnswer(error=last_words(errors or output))
 
 
-def ask_launch(horovodrun: str, processes: int = 2, time_limit_s: float = 120) -> Probe:
+def ask_launch(horovodrun: str, processes: int = 2, time_limit_s: float = 120) -> ProbeAnswer:
     """Let horovodrun start processes that add 1 + 1 through Horovod."""
     start = time.monotonic()
     command = [horovodrun, "-np", str(processes), sys.executable, "-c", SUM]
@@ -126,10 +126,10 @@ def ask_launch(horovodrun: str, processes: int = 2, time_limit_s: float = 120) -
     seconds = time.monotonic() - start
     told = sum_told(output)
     if told is None:
-        return Probe(error=last_words(errors + "\n" + output))
+        return ProbeAnswer(error=last_words(errors + "\n" + output))
     if told == (processes, processes) and status == 0:
-        return Probe({"processes": processes, "seconds": round(seconds, 1)})
-    return Probe(error=f"{processes} processes gave the sum {told[0]} over {told[1]}")
+        return ProbeAnswer({"processes": processes, "seconds": round(seconds, 1)})
+    return ProbeAnswer(error=f"{processes} processes gave the sum {told[0]} over {told[1]}")
 
 
 def sum_told(output: str) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from megdet_hvd.cluster.wheels import misfit
-from megdet_hvd.doctor.facts import Facts, Gpu
+from megdet_hvd.doctor.facts import DoctorFacts, Gpu
 
 WIDTH = 100
 SCREEN_LINES = 40
@@ -28,9 +28,9 @@ class Finding:
     """The command that mends it."""
 
 
-def judge(facts: Facts) -> list[Finding]:
+def judge(facts: DoctorFacts) -> list[Finding]:
     """All findings, in the order in which they depend on each other."""
-    parts: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    parts: tuple[Callable[[DoctorFacts], Iterator[Finding]], ...] = (
         _python,
         _torch,
         _horovod,
@@ -93,7 +93,7 @@ def _block(finding: Finding) -> list[str]:
     return lines
 
 
-def _python(facts: Facts) -> Iterator[Finding]:
+def _python(facts: DoctorFacts) -> Iterator[Finding]:
     version = ".".join(map(str, facts.python))
     text = f"{version} ({facts.executable}), megdet_hvd {facts.package}"
     if facts.python < (3, 11):
@@ -102,7 +102,7 @@ def _python(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "Python", text)
 
 
-def _torch(facts: Facts) -> Iterator[Finding]:
+def _torch(facts: DoctorFacts) -> Iterator[Finding]:
     torch, vision = facts.versions.get("torch"), facts.versions.get("torchvision")
     if torch is None:
         yield Finding("NO", "torch", "not installed", SET_UP)
@@ -135,7 +135,7 @@ def fitting_torchvision(torch: str) -> str:
     return f"0.{int(parts[1]) + 15}"
 
 
-def _horovod(facts: Facts) -> Iterator[Finding]:
+def _horovod(facts: DoctorFacts) -> Iterator[Finding]:
     version = facts.versions.get("horovod")
     if version is None:
         yield Finding("NO", "Horovod", "not installed", SET_UP)
@@ -160,7 +160,7 @@ def _horovod(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "Horovod", text)
 
 
-def _mpi(facts: Facts) -> Iterator[Finding]:
+def _mpi(facts: DoctorFacts) -> Iterator[Finding]:
     if "mpi4py" not in facts.versions:
         yield Finding("NO", "MPI", "mpi4py is not installed", SET_UP)
         return
@@ -181,7 +181,7 @@ def _mpi(facts: Facts) -> Iterator[Finding]:
     yield from _launchers(facts, library)
 
 
-def _launchers(facts: Facts, library: str) -> Iterator[Finding]:
+def _launchers(facts: DoctorFacts, library: str) -> Iterator[Finding]:
     if not facts.horovodrun and not facts.mpirun:
         text = "neither horovodrun nor mpirun on PATH: only one process can be started"
         yield Finding("note", "launcher", text, ON_PATH)
@@ -214,7 +214,7 @@ def _version_number(text: str) -> str:
     return ""
 
 
-def _launch(facts: Facts) -> Iterator[Finding]:
+def _launch(facts: DoctorFacts) -> Iterator[Finding]:
     if facts.launch is None:
         return
     if facts.launch.works:
@@ -228,7 +228,7 @@ def _launch(facts: Facts) -> Iterator[Finding]:
         yield Finding("NO", "a real sum", text, fix)
 
 
-def _gpus(facts: Facts) -> Iterator[Finding]:
+def _gpus(facts: DoctorFacts) -> Iterator[Finding]:
     cuda = facts.torch.text("cuda")
     if facts.gpu_tool_error:
         text = f"nvidia-smi is there and fails: {facts.gpu_tool_error}"
@@ -253,7 +253,7 @@ def _gpus(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "NCCL", f"{nccl}, brought by torch")
 
 
-def _gpu(facts: Facts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
+def _gpu(facts: DoctorFacts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
     if facts.torch.works and not cuda:
         text = f"{name}: this torch was built without CUDA and leaves it idle"
         yield Finding("note", "GPU", text, "make setup MEGDET_TORCH=default")
@@ -265,7 +265,7 @@ def _gpu(facts: Facts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
     yield Finding("ok", "GPU", f"{name}: served by these wheels")
 
 
-def _packages(facts: Facts) -> Iterator[Finding]:
+def _packages(facts: DoctorFacts) -> Iterator[Finding]:
     needed = (
         "numpy",
         "pycocotools",
@@ -287,7 +287,7 @@ def _packages(facts: Facts) -> Iterator[Finding]:
         yield Finding("note", "packages", text, SET_UP)
 
 
-def _machine(facts: Facts) -> Iterator[Finding]:
+def _machine(facts: DoctorFacts) -> Iterator[Finding]:
     text = f"{facts.cores} cores for this process, {facts.memory_gib:.0f} GiB of memory"
     yield Finding("ok", "machine", text)
     if facts.cache_problem:
@@ -297,7 +297,7 @@ def _machine(facts: Facts) -> Iterator[Finding]:
         yield Finding("ok", "cache", f"{facts.cache} can be written")
 
 
-def _data(facts: Facts) -> Iterator[Finding]:
+def _data(facts: DoctorFacts) -> Iterator[Finding]:
     if facts.config_problem:
         fix = "mend the configuration: python -m megdet_hvd.train --help lists the settings"
         yield Finding("NO", "settings", f"{facts.config_name}: {facts.config_problem}", fix)

@@ -1,7 +1,7 @@
 """Pictures that come out all but black, told of once a run."""
 
 from megdet_hvd.data.depth import MANY, dark_words
-from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.job.log import LOGGER
 
 
 class DarkPictures:

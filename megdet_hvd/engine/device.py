@@ -7,10 +7,10 @@ from contextlib import contextmanager
 import torch
 
 from megdet_hvd.cluster.threads import threads_per_process
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
-from megdet_hvd.evaluation.device import pick_device
+from megdet_hvd.job.world import World
+from megdet_hvd.model.device import pick_device
 
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 """Without it cuBLAS is not repeatable."""

@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection
 from pathlib import Path
 
-from megdet_hvd.comm import stopping
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.validation import Validation
+from megdet_hvd.job import stopping
 
 
 def evaluation_due(run: Run, iteration: int, end: int) -> bool:

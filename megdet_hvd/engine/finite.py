@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.comm.agree import mark_agreed
 from megdet_hvd.errors import RunError
+from megdet_hvd.job.agree import mark_agreed
 
 
 def check_finite(

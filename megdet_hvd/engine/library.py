@@ -7,38 +7,35 @@ program, since nobody could be told.
 
 import hashlib
 import os
-import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from megdet_hvd.checkpoint.naming import no_run_words
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.agree import Told, as_told, mark_agreed, raise_first
-from megdet_hvd.comm.ending import end_together, exception_of
-from megdet_hvd.comm.meeting import Alone, Meeting, MpiMeeting, StoreMeeting
-from megdet_hvd.comm.position import count_steps_anew, go_outside
-from megdet_hvd.comm.session import start
-from megdet_hvd.comm.settings import refusal, spare_cycle
-from megdet_hvd.comm.watchdog import Watchdog, start_watchdog
-from megdet_hvd.comm.world import Machines
+from megdet_hvd.config.elastic_resume import ElasticResume
 from megdet_hvd.config.load import load_config, to_yaml
-from megdet_hvd.config.refit import Refit
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
-from megdet_hvd.engine.job import Job, training_job
 from megdet_hvd.engine.lock import holding
-from megdet_hvd.engine.log import borrowed_log, log_refit, log_urgent
+from megdet_hvd.engine.needs import training_needs
 from megdet_hvd.engine.prepare import announce, prepare_run
-from megdet_hvd.engine.program import HANG
 from megdet_hvd.engine.result import TrainResult, result_of
 from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
 from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.job.agree import Told, as_told, mark_agreed, raise_first
+from megdet_hvd.job.horovod_settings import light_cycle, refusal
+from megdet_hvd.job.life import run_member
+from megdet_hvd.job.log import borrowed_log, log_elastic_resume
+from megdet_hvd.job.meeting import Meeting, MpiMeeting, SingleMemberMeeting, StoreMeeting
+from megdet_hvd.job.needs import SessionNeeds
+from megdet_hvd.job.world import Machines, World
 from megdet_hvd.storage import as_storage_error, exists
+
+_Agreed = tuple[Path, Resumption | None]
+"""The run folder, and how its run is carried on."""
 
 
 def train_as_member(
@@ -51,54 +48,31 @@ def train_as_member(
 ) -> TrainResult:
     """See :func:`megdet_hvd.train.train`."""
     meeting = meeting_over(comm)
-    watchdog = Watchdog(None)
-    result: TrainResult | None = None
-    error: BaseException | None = None
-    with ExitStack() as borrowed:
-        borrowed.enter_context(borrowed_torch())
-        borrowed.enter_context(borrowed_log(meeting.rank))
-        try:
-            count_steps_anew()
-            go_outside("starting")
-            path, resumption = _agree_on_run(meeting, config, run_folder, resume)
-            job = _job(config, resumption)
-            world = start(
-                communicator=comm,
-                interrupted=meeting.heard_of_failure,
-                machine_of_rank=machine_of_rank,
-                settings=job.horovod,
-                bn_groups=job.bn_groups,
-            )
-            watchdog = start_watchdog(
-                world,
-                job.watchdog_s,
-                write=log_urgent,
-                exit_code=HANG,
-                # Its secret travels along.
-                gather=partial(meeting.gather, name="watchdog") if meeting.private else None,
-            )
-            refit = _refit(config, resumption, world.machines)
-            with holding(path, world) as lock:
-                run = prepare_run(refit.config, world, path, resume=resume, lock=lock)
-                announce(run)
-                log_refit(refit, world)
-                execute(run)
-            result = result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
-        except BaseException as raised:
-            error = as_storage_error(raised)
-        endings = end_together(meeting, result, error)
-        watchdog.stop()
-    go_outside("outside of training")
-    meeting.close()
-    told = exception_of(endings, meeting.rank, error)
-    if error is not None:
-        # The frames of the run would keep its model, and its loader processes, as long as the
-        # caller keeps the exception.
-        traceback.clear_frames(error.__traceback__)
-    if told is not None:
-        raise told from (error if told is not error else error.__cause__ if error else None)
-    found: TrainResult = endings[0].result
-    return found
+
+    def configure(meeting: Meeting) -> _Agreed:
+        return _agree_on_run(meeting, config, run_folder, resume)
+
+    def work(agreed: _Agreed, world: World) -> TrainResult | None:
+        path, resumption = agreed
+        elastic = _elastic_resume(config, resumption, world.machines)
+        with holding(path, world) as lock:
+            run = prepare_run(elastic.config, world, path, resume=resume, lock=lock)
+            announce(run)
+            log_elastic_resume(elastic, world)
+            execute(run)
+        return result_of(run.folder, run.iteration, run.epoch) if world.is_main else None
+
+    result = run_member(
+        meeting,
+        configure,
+        work,
+        needs=lambda agreed: _needs(config, agreed[1]),
+        communicator=comm,
+        machine_of_rank=machine_of_rank,
+        borrowed=(borrowed_torch(), borrowed_log(meeting.rank)),
+    )
+    assert result is not None, "rank 0 has one"
+    return result
 
 
 def meeting_over(comm: Any) -> Meeting:
@@ -110,7 +84,7 @@ def meeting_over(comm: Any) -> Meeting:
     if comm is None:
         launch = read_launch(os.environ)
         if launch.controller == "single":
-            return Alone()
+            return SingleMemberMeeting()
         if launch.controller == "gloo":
             return StoreMeeting(launch.rank or 0, launch.size or 1, os.environ)
     from mpi4py import MPI
@@ -134,25 +108,27 @@ def meeting_over(comm: Any) -> Meeting:
     return MpiMeeting(comm)
 
 
-def _refit(config: Config, resumption: Resumption | None, machines: Machines) -> Refit:
+def _elastic_resume(
+    config: Config, resumption: Resumption | None, machines: Machines
+) -> ElasticResume:
     """The same on all members, or the same error."""
     if resumption is None:
-        return Refit(config)
+        return ElasticResume(config)
     try:
         return resumption.refit(machines)
     except UserError as error:
         raise mark_agreed(error) from None
 
 
-def _job(config: Config, resumption: Resumption | None) -> Job:
-    job = training_job(config, resumption)
-    settings = None if job.horovod is None else spare_cycle(job.horovod, config)
-    return Job(settings, job.bn_groups, job.watchdog_s)
+def _needs(config: Config, resumption: Resumption | None) -> SessionNeeds:
+    needs = training_needs(config, resumption)
+    settings = None if needs.horovod is None else light_cycle(needs.horovod, config)
+    return SessionNeeds(settings, needs.bn_groups, needs.watchdog_s)
 
 
 def _agree_on_run(
     meeting: Meeting, config: Config, run_folder: Path | None, resume: bool
-) -> tuple[Path, Resumption | None]:
+) -> _Agreed:
     """The run folder, and how its run is carried on, as rank 0 sees them.
 
     All members call it together, before Horovod runs.
@@ -185,7 +161,7 @@ def _agree_on_run(
                 "members must give the same: broadcast the config from one of them"
             )
         )
-    agreed: tuple[Path, Resumption | None] = found[0][3]
+    agreed: _Agreed = found[0][3]
     return agreed
 
 

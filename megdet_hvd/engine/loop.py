@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.comm.position import compute, go_outside, waiting
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.engine.finite import check_finite
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.engine.status import StatusMessage, StepStatus
-from megdet_hvd.evaluation.device import autocast
+from megdet_hvd.job.world import World
 from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.device import autocast
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from functools import partial
 
 import torch
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.evaluation.device import autocast
+from megdet_hvd.job.world import World
 from megdet_hvd.memory import recompute_segments
 from megdet_hvd.memory.auto import choose_mode, largest_work
 from megdet_hvd.memory.segments import Mode
 from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.device import autocast
 
 
 def set_recomputation(

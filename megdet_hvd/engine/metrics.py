@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from megdet_hvd.engine.spare import Spare
+from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.report.metrics_file import MetricsFile, read_metrics
 
 
@@ -22,7 +22,7 @@ def _plain(value: Any) -> Any:
 def lines_so_far(file: Path) -> MetricsFile:
     """What a run has written; nothing, with a warning, where it can't be read. Rank 0 only."""
     found = MetricsFile([], [])
-    with Spare(str(file), "read").writing():
+    with BestEffort(str(file), "read").writing():
         found = read_metrics(file)
     return found
 
@@ -43,12 +43,12 @@ class Metrics:
         """``before`` is called before each line; what it raises passes, and nothing is written."""
         self._before = before
         self._file = file
-        self._spare = Spare(str(file))
+        self._spare = BestEffort(str(file))
         self._torn = False
         """The last line may have been cut off."""
         self._writer: Any = None
         if tensorboard is not None:
-            self._spare_events = Spare(str(tensorboard))
+            self._spare_events = BestEffort(str(tensorboard))
             with self._spare_events.writing():
                 from torch.utils.tensorboard import SummaryWriter
 

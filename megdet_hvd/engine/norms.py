@@ -8,17 +8,17 @@ from torch import nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.world import Machines, World, describe_ranks
 from megdet_hvd.config.bn_groups import BnGroups, bn_groups
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.world import Machines, World, describe_ranks
 from megdet_hvd.model.norm import batch_norm, frozen_norm, no_norm
 
 _CPU = torch.device("cpu")
 
 
 def sharing_of(config: Config) -> Callable[[Machines], Machines]:
-    """Who shares BN statistics, for :func:`megdet_hvd.comm.session.start`."""
+    """Who shares BN statistics, for :func:`megdet_hvd.job.session.start`."""
 
     def sharing(machines: Machines) -> Machines:
         found = statistic_groups(config, machines)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.data.factory import DataSets
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.engine.spare import Spare
 from megdet_hvd.evaluation.evaluate import Evaluation
+from megdet_hvd.job.world import World
 
 
 @dataclass
@@ -18,8 +18,8 @@ class RunPictures:
     folder: RunFolder
     data: DataSets
     world: World
-    _curves: Spare = field(default_factory=lambda: Spare("the picture of the curves"))
-    _detections: Spare = field(default_factory=lambda: Spare("the picture of detections"))
+    _curves: BestEffort = field(default_factory=lambda: BestEffort("the picture of the curves"))
+    _detections: BestEffort = field(default_factory=lambda: BestEffort("the picture of detections"))
 
     def draw(self, found: Evaluation) -> None:
         """Refresh both after an evaluation."""
@@ -38,7 +38,7 @@ class RunPictures:
                 draw_curves(self.folder.metrics, self.folder.curves)
 
 
-def draw_found(index: ImageIndex, found: Evaluation, file: Path, spare: Spare) -> None:
+def draw_found(index: ImageIndex, found: Evaluation, file: Path, spare: BestEffort) -> None:
     """Detections on pictures of ``index`` beside their ground truth, into ``file``."""
     with spare.writing():
         from megdet_hvd.report.detections import draw_detections

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.job.log import LOGGER
+from megdet_hvd.job.world import World
 from megdet_hvd.preflight.run import run_preflight, wanted
 
 

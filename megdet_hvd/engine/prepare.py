@@ -10,10 +10,7 @@ from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import find_checkpoint, list_checkpoints
 from megdet_hvd.checkpoint.recovery import set_damaged_aside
-from megdet_hvd.comm.agree import together
-from megdet_hvd.comm.exchange import barrier, broadcast_object
 from megdet_hvd.comm.position import go_outside, waiting
-from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config, to_yaml
@@ -25,7 +22,6 @@ from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.fingerprints import measure, taught
-from megdet_hvd.engine.log import LOGGER, log_to_file
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
     describe_norm,
@@ -43,6 +39,10 @@ from megdet_hvd.engine.run_folder import (
 )
 from megdet_hvd.engine.state import restore_state
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.agree import together
+from megdet_hvd.job.exchange import barrier, broadcast_object
+from megdet_hvd.job.log import LOGGER, log_to_file
+from megdet_hvd.job.world import World, describe_ranks, machine_names
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from

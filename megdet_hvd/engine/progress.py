@@ -8,9 +8,9 @@ from typing import Any
 from tqdm import tqdm
 
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.log import LOGGER
-from megdet_hvd.engine.spare import Spare
+from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.engine.status import LOSS_PARTS, StepStatus
+from megdet_hvd.job.log import LOGGER
 
 
 def wants_bar(choice: str, launcher: str, is_terminal: bool) -> bool:
@@ -36,7 +36,7 @@ class Interval:
     """Time spent outside training steps: evaluation, checkpoints."""
 
 
-class Progress:
+class TrainingProgress:
     """Averages over ``log.every_iterations`` steps, and shows them."""
 
     def __init__(self, config: Config, launcher: str, start: int, end: int, shown: bool) -> None:
@@ -51,7 +51,7 @@ class Progress:
         self._trained_steps = 0
         self._bar: Any = None
         self._shown = shown
-        self._spare = Spare("the progress bar", "shown")
+        self._spare = BestEffort("the progress bar", "shown")
         if shown and wants_bar(config.log.progress, launcher, sys.stdout.isatty()):
             with self._spare.writing():
                 self._bar = tqdm(
@@ -113,7 +113,7 @@ class Progress:
             LOGGER.info(
                 f"iteration {iteration}/{self._end}  loss {metrics['loss']:.3f} ({parts})  "
                 f"rate {metrics['rate']:.4g}  {metrics['images_per_s']:.1f} images/s  "
-                f"{waiting:.0f} % waiting for data  {clock(left_s)} left"
+                f"{waiting:.0f} % waiting for data  {hours_minutes_seconds(left_s)} left"
             )
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class Progress:
                 self._bar.close()
 
 
-def clock(seconds: float) -> str:
+def hours_minutes_seconds(seconds: float) -> str:
     """``3725.4`` as ``1:02:05``."""
     whole = round(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -1,20 +1,20 @@
 """Carrying a run on: one view of its checkpoint, and a configuration that fits the processes.
 
 Every rank may see another newest checkpoint on a network file system. So rank 0 alone looks, before
-Horovod starts (:func:`megdet_hvd.comm.beforehand.rank_0_decides`), since the groups that share BN
+Horovod starts (:func:`megdet_hvd.job.beforehand.rank_0_decides`), since the groups that share BN
 statistics follow from it. From there on it is arithmetic, the same on every rank.
 """
 
 from collections.abc import Collection
 from pathlib import Path
 
-from megdet_hvd.checkpoint.facts import read_before
+from megdet_hvd.checkpoint.facts import read_saved_layout
 from megdet_hvd.checkpoint.recovery import checkpoint_to_carry_on
-from megdet_hvd.config.before import Before
-from megdet_hvd.config.bn_groups import Machines
+from megdet_hvd.config.bn_groups import RanksByMachine
+from megdet_hvd.config.elastic_resume import MAY_STAND, ElasticResume, elastic_resume
 from megdet_hvd.config.load import config_to_dict, sets
-from megdet_hvd.config.refit import MAY_STAND, Refit, refit
 from megdet_hvd.config.resume_rules import at_path, refuse_changes
+from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.serialize import serializable
@@ -24,22 +24,24 @@ from megdet_hvd.serialize import serializable
 class Resumption:
     """What is known of a run that is carried on."""
 
-    def __init__(self, config: Config, given: Collection[str], before: Before | None) -> None:
+    def __init__(self, config: Config, given: Collection[str], before: SavedLayout | None) -> None:
         """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
         self._config, self._given, self.before = config, frozenset(given), before
 
-    def refit(self, machines: Machines) -> Refit:
+    def refit(self, machines: RanksByMachine) -> ElasticResume:
         """How the run goes on, given the ranks of each machine.
 
         Raises:
-            UserError: on all ranks alike; see :func:`megdet_hvd.config.refit.refit`.
+            UserError: on all ranks alike; see :mod:`megdet_hvd.config.elastic_resume`.
         """
         if self.before is None:
-            return Refit(self._config)  # the full reader says what is wrong with the checkpoint
-        return refit(self._config, self.before, machines, self._given)
+            return ElasticResume(
+                self._config
+            )  # the full reader says what is wrong with the checkpoint
+        return elastic_resume(self._config, self.before, machines, self._given)
 
     def sharing(self, machines: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-        """Who shares BN statistics, for :func:`megdet_hvd.comm.session.start`.
+        """Who shares BN statistics, for :func:`megdet_hvd.job.session.start`.
 
         A run that can't go on shares none: :meth:`refit` refuses it once the ranks can talk.
         """
@@ -70,7 +72,7 @@ def resumption_of(
     """
     try:
         # A damaged one is set aside once the folder is held.
-        before = read_before(checkpoint_to_carry_on(folder) or folder)
+        before = read_saved_layout(checkpoint_to_carry_on(folder) or folder)
     except UserError:
         before = None
     if before is not None and before.config:

@@ -5,23 +5,22 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from megdet_hvd.checkpoint.naming import checkpoint_name
-from megdet_hvd.cluster import ending
-from megdet_hvd.comm import stopping
-from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
+from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.engine.dark import DarkPictures
 from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
-from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.loop import Step, train_steps
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
-from megdet_hvd.engine.progress import Progress
+from megdet_hvd.engine.progress import TrainingProgress
 from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
-from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.summary import summary
+from megdet_hvd.job import outcome_notes, stopping
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.log import LOGGER
 
 Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
 """Makes a run's evaluations."""
@@ -31,7 +30,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     """Train to the end, evaluating and saving on the way. Every process calls it together.
 
     ``measure`` says who evaluates; metrics are None on ranks other than 0. Where a rank wants the
-    job to stop (:mod:`megdet_hvd.comm.stopping`), all end after the same step, with a checkpoint;
+    job to stop (:mod:`megdet_hvd.job.stopping`), all end after the same step, with a checkpoint;
     ``stopped`` of the run then says why.
 
     Raises:
@@ -39,12 +38,12 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     """
     config, world, folder = run.config, run.world, run.folder
     end = run.derived.end_iteration
-    ending.note(run_folder=folder.path, iteration=run.iteration)
+    outcome_notes.note(run_folder=folder.path, iteration=run.iteration)
     metrics = None
     if world.is_main:
         events = folder.tensorboard if config.log.tensorboard else None
         metrics = Metrics(folder.metrics, events, run.iteration, run.still_ours)
-    progress = Progress(config, world.launcher, run.iteration, end, world.is_main)
+    progress = TrainingProgress(config, world.launcher, run.iteration, end, world.is_main)
     pictures = RunPictures(folder, run.data, world)
     catch_up(run)
     evaluations = None if run.data.val is None else measure(run, metrics, pictures)
@@ -74,7 +73,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
             go_outside("between steps")
             run.still_ours()
             run.iteration = step.iteration
-            ending.note(iteration=run.iteration)
+            outcome_notes.note(iteration=run.iteration)
             skipped += step.status.skipped
             _count(run, step, progress, metrics, skipped)
             if world.is_main:
@@ -111,7 +110,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     if metrics is not None:
         metrics.close()
     if run.world.is_main and run.stopped is None:
-        with Spare("the summary").writing():
+        with BestEffort("the summary").writing():
             for words in summary(folder, run.iteration):
                 LOGGER.info(words)
     return run
@@ -164,7 +163,9 @@ def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:
     )
 
 
-def _count(run: Run, step: Step, progress: Progress, metrics: Metrics | None, skipped: int) -> None:
+def _count(
+    run: Run, step: Step, progress: TrainingProgress, metrics: Metrics | None, skipped: int
+) -> None:
     status = step.status
     line = progress.step(step.iteration, status, step.rate, step.wait_s)
     if line is not None and metrics is not None:

@@ -7,17 +7,17 @@ from pathlib import Path
 from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
 from megdet_hvd.checkpoint.naming import BEST, checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
-from megdet_hvd.comm.agree import Told, as_told, mark_agreed
-from megdet_hvd.comm.exchange import broadcast_object
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.engine.best import is_better
+from megdet_hvd.engine.best_effort import reason_of
 from megdet_hvd.engine.fingerprints import measure
-from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
-from megdet_hvd.engine.spare import reason_of
 from megdet_hvd.engine.state import capture_state
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.job.agree import Told, as_told, mark_agreed
+from megdet_hvd.job.exchange import broadcast_object
+from megdet_hvd.job.log import LOGGER
 from megdet_hvd.storage import as_storage_error
 
 

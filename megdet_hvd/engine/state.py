@@ -6,8 +6,6 @@ import torch
 from torch import nn
 
 from megdet_hvd.bn.running import averaged_running_statistics, running_buffers
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import config_to_dict
 from megdet_hvd.config.resume_rules import refuse_changes
 from megdet_hvd.config.schema import Config
@@ -16,6 +14,8 @@ from megdet_hvd.engine.fingerprints import order_of_pictures
 from megdet_hvd.engine.norms import sharing_of
 from megdet_hvd.engine.optimizer import load_optimizer
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.world import World
 from megdet_hvd.model.initialise import load_exactly
 
 
@@ -42,7 +42,7 @@ def capture_state(
     own = [buffer.detach().cpu().clone() for buffer in running_buffers(detector)]
     statistics = None if shared_statistics else gather_objects(own, world, "running_statistics")
     random = gather_objects(random_state(), world, "random")
-    with averaged_running_statistics(detector, world, shared_statistics):
+    with averaged_running_statistics(detector, world.size, shared_statistics):
         model = {
             name: value.detach().cpu().clone() for name, value in detector.state_dict().items()
         }

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megdet_hvd.comm import stopping
-from megdet_hvd.comm.agree import mark_agreed
-from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import waiting
-from megdet_hvd.comm.world import World
 from megdet_hvd.errors import RunError, StorageError
+from megdet_hvd.job import stopping
+from megdet_hvd.job.agree import mark_agreed
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.world import World
 from megdet_hvd.model.balance import SampleBalance
 
 LOSS_PARTS = ("rpn_class", "rpn_box", "class", "box")

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from torch import nn
 
 from megdet_hvd.bn.running import averaged_running_statistics
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.engine.log import LOGGER
 from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.run_folder import RunFolder
 from megdet_hvd.evaluation.coco_ap import in_short
 from megdet_hvd.evaluation.evaluate import Evaluation, evaluate_detector
+from megdet_hvd.job.log import LOGGER
+from megdet_hvd.job.world import World
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Validation:
 
     def run(self, detector: nn.Module, iteration: int, epoch: float) -> Evaluation:
         """Evaluate after ``iteration`` steps. Every process calls it together."""
-        with averaged_running_statistics(detector, self.world, self.shared_statistics):
+        with averaged_running_statistics(detector, self.world.size, self.shared_statistics):
             found = evaluate_detector(detector, self.index, self.config, self.world)
         if self.metrics is not None:
             result = found.result

@@ -6,10 +6,6 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from megdet_hvd.comm import stopping
-from megdet_hvd.comm.agree import mark_agreed, together
-from megdet_hvd.comm.exchange import broadcast_object, gather_objects
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.depth import MANY, dark_words
@@ -20,6 +16,10 @@ from megdet_hvd.evaluation.coco_ap import CocoResult, score
 from megdet_hvd.evaluation.gather import gather_detections
 from megdet_hvd.evaluation.inference import detect, share_out
 from megdet_hvd.evaluation.numbering import Numbering
+from megdet_hvd.job import stopping
+from megdet_hvd.job.agree import mark_agreed, together
+from megdet_hvd.job.exchange import broadcast_object, gather_objects
+from megdet_hvd.job.world import World
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.world import World
 from megdet_hvd.data.batch import Detections
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.world import World
 from megdet_hvd.serialize import serializable
 
 

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from megdet_hvd.comm import stopping
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections, Unreadable
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.loader import eval_batches
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.evaluation.device import autocast
+from megdet_hvd.job import stopping
+from megdet_hvd.model.device import autocast
 
 
 def share_out(

@@ -18,10 +18,10 @@ from megdet_hvd.data.loader import eval_transform
 from megdet_hvd.data.orientation import upright
 from megdet_hvd.data.transforms import UnreadablePicture, decode, resize, resized_size, to_rgb
 from megdet_hvd.errors import UserError
-from megdet_hvd.evaluation.device import autocast, pick_device
 from megdet_hvd.evaluation.inference import evaluating
 from megdet_hvd.evaluation.trained import read_trained
 from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.device import autocast, pick_device
 
 Picture = str | os.PathLike[str] | Image.Image | Tensor
 

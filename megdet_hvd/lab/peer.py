@@ -89,7 +89,6 @@ def train_peer(config: Config) -> None:
 
     import torch
 
-    from megdet_hvd.comm.world import World
     from megdet_hvd.config.derive import derive
     from megdet_hvd.data.factory import open_datasets
     from megdet_hvd.data.loader import TrainLoader
@@ -98,6 +97,7 @@ def train_peer(config: Config) -> None:
     from megdet_hvd.engine.periods import due_by_epochs
     from megdet_hvd.evaluation.coco_ap import in_short
     from megdet_hvd.evaluation.evaluate import evaluate_detector
+    from megdet_hvd.job.world import World
     from megdet_hvd.model.build import build_detector, local_norm
 
     world = World(rank=0, size=1, machines=((0,),), cores=os.cpu_count() or 1)

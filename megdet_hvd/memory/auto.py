@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from megdet_hvd.comm.agree import together
-from megdet_hvd.comm.exchange import broadcast_object, gather_objects
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import DataConfig, ModelConfig
 from megdet_hvd.data.collate import STRIDE
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import resized_size
+from megdet_hvd.job.agree import together
+from megdet_hvd.job.exchange import broadcast_object, gather_objects
+from megdet_hvd.job.world import World
 from megdet_hvd.memory.available import activation_budget
 from megdet_hvd.memory.probe import Workload, estimate_peaks
 from megdet_hvd.memory.segments import Mode

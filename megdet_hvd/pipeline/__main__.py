@@ -19,10 +19,11 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         "while the ninth evaluates.",
     )
     from megdet_hvd.pipeline.program import run_pipeline
-    from megdet_hvd.train import make_plan
+    from megdet_hvd.train import make_training_plan
 
     return run_pipeline(
-        lambda: replace(make_plan(arguments), program="megdet_hvd.pipeline"), machine_of_rank
+        lambda: replace(make_training_plan(arguments), program="megdet_hvd.pipeline"),
+        machine_of_rank,
     )
 
 

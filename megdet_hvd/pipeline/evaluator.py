@@ -9,26 +9,26 @@ from pathlib import Path
 import torch
 
 from megdet_hvd.cluster.threads import threads_per_process
-from megdet_hvd.comm.agree import is_agreed, together
-from megdet_hvd.comm.exchange import barrier
 from megdet_hvd.comm.position import go_outside
-from megdet_hvd.comm.stopping import StopRequested
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_validation
-from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.engine.best_effort import BestEffort, reason_of
 from megdet_hvd.engine.pictures import draw_found
 from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.engine.spare import Spare, reason_of
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.evaluation.device import pick_device
 from megdet_hvd.evaluation.evaluate import contained, evaluate_detector
 from megdet_hvd.evaluation.labels import Relabelled, labels_in
 from megdet_hvd.evaluation.trained import read_trained
-from megdet_hvd.pipeline.desk import EvaluatorsDesk, NoResult, Order, Result
+from megdet_hvd.job.agree import is_agreed, together
+from megdet_hvd.job.exchange import barrier
+from megdet_hvd.job.log import LOGGER
+from megdet_hvd.job.stopping import StopRequested
+from megdet_hvd.job.world import World
+from megdet_hvd.model.device import pick_device
+from megdet_hvd.pipeline.mailbox import EvaluationReply, EvaluatorsMailbox, NoResult, Order
 
 
-def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, everyone: World) -> None:
+def evaluate_orders(config: Config, world: World, desk: EvaluatorsMailbox, everyone: World) -> None:
     """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
 
     Where the job shall stop, the evaluation is broken off, and what is still ordered is left to the
@@ -42,7 +42,7 @@ def evaluate_orders(config: Config, world: World, desk: EvaluatorsDesk, everyone
     evaluate = None
     stopped = False
     while (order := desk.next_order()) is not None:
-        result: Result | NoResult | None = None
+        result: EvaluationReply | NoResult | None = None
         try:
             if evaluate is None and not stopped:  # late: no second reading beside the trainers'
                 evaluate = _evaluation(config, world, everyone)
@@ -67,7 +67,9 @@ def _reason(error: Exception, first: int) -> str:
     return text if named is None else f"rank {first + int(named[1])}: {text[named.end() :]}"
 
 
-def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Order], Result]:
+def _evaluation(
+    config: Config, world: World, everyone: World
+) -> Callable[[Order], EvaluationReply]:
     with together(world, "evaluators.index"), contained():
         index = open_validation(
             config.data,
@@ -79,9 +81,9 @@ def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Orde
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
-    spare = Spare("the picture of detections")
+    spare = BestEffort("the picture of detections")
 
-    def evaluate(order: Order) -> Result:
+    def evaluate(order: Order) -> EvaluationReply:
         go_outside("evaluation")
         with together(world, "evaluators.detector"), contained():
             trained = read_trained(order.path)
@@ -90,7 +92,7 @@ def _evaluation(config: Config, world: World, everyone: World) -> Callable[[Orde
         if world.is_main:
             draw_found(index, found, folder_of(order.path).detections, spare)
         result = found.result
-        return Result(order, result.ap, result.ap50, result.images, result.as_metrics())
+        return EvaluationReply(order, result.ap, result.ap50, result.images, result.as_metrics())
 
     return evaluate
 

@@ -19,7 +19,7 @@ from megdet_hvd.storage import cannot_read, is_transient, retried
 _JPEG_QUALITY = 95
 _JPEG = (".jpg", ".jpeg")
 
-Seen = tuple[int, int]
+FileStamp = tuple[int, int]
 """Size in bytes and modification time in ns of a file."""
 
 
@@ -39,7 +39,7 @@ def copy_name(position: int, file: Path) -> str:
     return f"{position:08d}.jpg" if file.suffix.lower() in _JPEG else f"{position:08d}.png"
 
 
-def see(file: Path) -> Seen | None:
+def see(file: Path) -> FileStamp | None:
     """What tells that a file is another than before; None: there is no such file.
 
     Raises:
@@ -55,7 +55,7 @@ def see(file: Path) -> Seen | None:
 
 
 def expected(
-    seen: Seen,
+    seen: FileStamp,
     size: tuple[int, int],
     max_side: int | None,
     position: int,

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from megdet_hvd.comm.session import machine_key
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
+from megdet_hvd.job.session import machine_key
 from megdet_hvd.pipeline.index import INDEX, VERSION, source_of
-from megdet_hvd.pipeline.picture import Seen
+from megdet_hvd.pipeline.picture import FileStamp
 
 COPIES = "images"
 """The folder of smaller copies in a set."""
@@ -32,7 +32,7 @@ _ABANDONED_S = 7 * 24 * 3600.0
 """An unfinished set in which nothing has been written for so long is nobody's."""
 
 
-def content_digest(source: Source, index: ImageIndex) -> str:
+def content_digest(source: PictureSource, index: ImageIndex) -> str:
     """Of an annotation file: its bytes, and what was read of them."""
     digest = hashlib.sha256()
     with source.annotations.open("rb") as file:
@@ -46,7 +46,9 @@ def content_digest(source: Source, index: ImageIndex) -> str:
     return digest.hexdigest()
 
 
-def set_name(content: str, images: Path, seen: Sequence[Seen | None], max_side: int | None) -> str:
+def set_name(
+    content: str, images: Path, seen: Sequence[FileStamp | None], max_side: int | None
+) -> str:
     """The folder name of the set that these pictures and annotations make.
 
     Args:
@@ -59,16 +61,16 @@ def set_name(content: str, images: Path, seen: Sequence[Seen | None], max_side: 
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:40]
 
 
-def original(source: Source) -> Source:
+def original(source: PictureSource) -> PictureSource:
     """The source that a prepared set was made from, as far as it is still there; else itself."""
     folder = source.annotations.parent
     if source.annotations.name != ANNOTATIONS or source.images != folder / COPIES:
         return source
     found = source_of(folder)
-    return source if found is None or not found[0].exists() else Source(*found)
+    return source if found is None or not found[0].exists() else PictureSource(*found)
 
 
-def similar_set(root: Path, source: Source) -> Path | None:
+def similar_set(root: Path, source: PictureSource) -> Path | None:
     """A set of the same picture folder, of which much may be taken over: the newest.
 
     One of the same annotation file comes before others.

@@ -17,22 +17,22 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from megdet_hvd.checkpoint.atomic import write_bytes
-from megdet_hvd.comm.agree import mark_agreed
-from megdet_hvd.comm.meeting import Meeting
 from megdet_hvd.comm.position import go_outside
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import AnnotationSource, Config
 from megdet_hvd.data.coco import Purpose, read_sources
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.scenes.cache import ensure_scenes
-from megdet_hvd.data.source import Source, expand_source
-from megdet_hvd.engine.log import LOGGER
+from megdet_hvd.data.source import PictureSource, expand_source
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.job.agree import mark_agreed
+from megdet_hvd.job.log import LOGGER
+from megdet_hvd.job.meeting import Meeting
+from megdet_hvd.job.world import World
 from megdet_hvd.pipeline.index import Entry, Index, read_index, write_index
 from megdet_hvd.pipeline.picture import (
-    Seen,
+    FileStamp,
     expected,
     is_there,
     prepare_picture,
@@ -109,7 +109,7 @@ def prepare_data(config: Config, meeting: Meeting, world: World) -> Config:
         clear_abandoned(root)
     given = [expand_source(source) for source in config.data.train]
     problems: list[Problem] = []
-    sources: list[Source] = []
+    sources: list[PictureSource] = []
     pictures = worked = scaled = 0
     for number, source in enumerate([*train, *val]):
         purpose: Purpose = "train" if number < len(train) else "val"
@@ -140,7 +140,9 @@ def prepared_folder(config: Config) -> Path:
     return expand_path(config.output, "output") / "prepared"
 
 
-def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Source], list[Source]]:
+def _sources(
+    config: Config, meeting: Meeting, world: World
+) -> tuple[list[PictureSource], list[PictureSource]]:
     data = config.data
     if data.kind == "coco":
         train = [original(expand_source(source)) for source in data.train]
@@ -152,7 +154,7 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
             ensure_scenes(data.scenes)
 
     _together(render, meeting, "scenes")
-    sources: list[Source] = []
+    sources: list[PictureSource] = []
 
     def look() -> None:  # each machine has its own
         scenes = ensure_scenes(data.scenes, render=False)
@@ -163,13 +165,13 @@ def _sources(config: Config, meeting: Meeting, world: World) -> tuple[list[Sourc
 
 
 def _prepare_source(
-    source: Source,
+    source: PictureSource,
     purpose: Purpose,
     config: Config,
     root: Path,
     meeting: Meeting,
     world: World,
-) -> tuple[_Found, Source]:
+) -> tuple[_Found, PictureSource]:
     """What is known of one source's pictures now, and the source to train on."""
     index, content = _read(source, purpose, config, meeting)
     max_side = config.pipeline.max_side if purpose == "train" else None
@@ -193,7 +195,7 @@ def _prepare_source(
 
 
 def _read(
-    source: Source, purpose: Purpose, config: Config, meeting: Meeting
+    source: PictureSource, purpose: Purpose, config: Config, meeting: Meeting
 ) -> tuple[ImageIndex, str]:
     """The annotation file, by the rules of training or evaluation, and a digest of it."""
 
@@ -230,21 +232,21 @@ def _read(
     return own
 
 
-def _see_all(index: ImageIndex, meeting: Meeting, world: World) -> list[Seen | None]:
+def _see_all(index: ImageIndex, meeting: Meeting, world: World) -> list[FileStamp | None]:
     """Size and time of each picture's file, each rank looking at its share."""
     share = range(world.rank, len(index), world.size)
 
-    def look() -> list[Seen | None]:
+    def look() -> list[FileStamp | None]:
         return _in_threads(lambda position: see(index.file(position)), share, world)
 
     found = _together(look, meeting, "pictures")
-    seen: list[Seen | None] = [None] * len(index)
+    seen: list[FileStamp | None] = [None] * len(index)
     for rank, part in enumerate(found):
         seen[rank :: world.size] = part
     return seen
 
 
-def _look(source: Source, final: Path, root: Path, open_set: ExitStack) -> _Known:
+def _look(source: PictureSource, final: Path, root: Path, open_set: ExitStack) -> _Known:
     """What there is on disk. Rank 0 only."""
     try:
         if final.is_dir():  # whole, or robbed of files by a clean-up: what is missing is put back
@@ -352,7 +354,12 @@ def _stop_on(problems: dict[int, Problem], config: Config) -> None:
 
 
 def _finish(
-    source: Source, index: ImageIndex, found: _Found, known: _Known, final: Path, world: World
+    source: PictureSource,
+    index: ImageIndex,
+    found: _Found,
+    known: _Known,
+    final: Path,
+    world: World,
 ) -> None:
     """Write what was found, and give a new set its name. Rank 0 only."""
     if not world.is_main:
@@ -371,7 +378,9 @@ def _finish(
         _cannot_write(final, error)
 
 
-def _use(source: Source, final: Path, found: _Found, meeting: Meeting, world: World) -> Source:
+def _use(
+    source: PictureSource, final: Path, found: _Found, meeting: Meeting, world: World
+) -> PictureSource:
     """The source to train on."""
     if not found.scaled:
         return source
@@ -384,7 +393,7 @@ def _use(source: Source, final: Path, found: _Found, meeting: Meeting, world: Wo
             )
 
     _together(look, meeting, "seen")
-    return Source(final / ANNOTATIONS, final / COPIES)
+    return PictureSource(final / ANNOTATIONS, final / COPIES)
 
 
 def _cannot_write(folder: Path, error: OSError) -> NoReturn:
@@ -431,8 +440,10 @@ def _together(work: Callable[[], _T], meeting: Meeting, name: str) -> list[_T]:
     return [value for value, _ in found]
 
 
-def _with_sources(config: Config, train: Sequence[Source], val: Sequence[Source]) -> Config:
-    def entries(sources: Sequence[Source]) -> tuple[AnnotationSource, ...]:
+def _with_sources(
+    config: Config, train: Sequence[PictureSource], val: Sequence[PictureSource]
+) -> Config:
+    def entries(sources: Sequence[PictureSource]) -> tuple[AnnotationSource, ...]:
         return tuple(
             AnnotationSource(
                 annotations=str(s.annotations.absolute()), images=str(s.images.absolute())

@@ -1,4 +1,4 @@
-"""The program from its start to its end, in every rank: prepare, then train or evaluate.
+"""One run of the pipeline: meet over MPI, prepare, then train or evaluate.
 
 An exception ends all ranks, since the others wait for the one that failed; but training goes on
 without its evaluators, whose work is not what it is for.
@@ -16,20 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from megdet_hvd.cluster import ending
 from megdet_hvd.cluster.launch import Launch, read_launch
-from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.config.paths import expand_path
-from megdet_hvd.engine.program import (
-    HANG,
-    attempted,
-    code_of,
-    end_on_fault,
-    listen,
-    refused,
-    tell_of_hang,
-)
-from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.errors import UserError
+from megdet_hvd.job import outcome_notes
+from megdet_hvd.job.life import Life, Program, Refusal, run_program
 from megdet_hvd.pipeline.keeper import (
     Deaths,
     dismiss,
@@ -38,39 +29,39 @@ from megdet_hvd.pipeline.keeper import (
     leaves_in_order,
     may_die,
 )
-from megdet_hvd.storage import as_storage_error
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.meeting import Meeting
-    from megdet_hvd.comm.watchdog import Watchdog
-    from megdet_hvd.comm.world import World
+    from megdet_hvd.job.meeting import MpiMeeting
+    from megdet_hvd.job.needs import SessionNeeds
+    from megdet_hvd.job.world import World
     from megdet_hvd.pipeline.roles import Roles
-    from megdet_hvd.train import Plan
+    from megdet_hvd.train import TrainingPlan
 
 _LET_OTHERS_SPEAK_S = 2.0
 _FINALIZE_S = 15.0
 
 
 def run_pipeline(
-    configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None = None
+    configure: "Callable[[], TrainingPlan]", machine_of_rank: Sequence[int] | None = None
 ) -> int:
     """Run the pipeline in every process of the job; returns this process's exit code."""
-    ending.begin()
     _keep_evaluators_place(configure)
-    try:
-        launch = _mpi_launch()
-    except UserError as error:
-        return refused(error)
-    from megdet_hvd.comm import stopping
+    pipeline = _Pipeline(machine_of_rank)
+    return run_program(
+        Program(
+            configure,
+            pipeline.work,
+            needs=_needs,
+            machine_of_rank=machine_of_rank,
+            stoppable=True,
+            rank_0_configures=True,
+            refuse=_refuse_other_launchers,
+            meet=pipeline.meet,
+        )
+    )
 
-    listen(launch)
-    try:
-        return _run(launch, configure, machine_of_rank)
-    finally:
-        stopping.forget()
 
-
-def _keep_evaluators_place(configure: "Callable[[], Plan]") -> None:
+def _keep_evaluators_place(configure: "Callable[[], TrainingPlan]") -> None:
     """Where this process will be an evaluator, have its place kept; see :mod:`.keeper`.
 
     By this process's own view of the configuration: where it has another one than rank 0, the
@@ -87,112 +78,99 @@ def _keep_evaluators_place(configure: "Callable[[], Plan]") -> None:
         keep_place(launch.rank)
 
 
-def _run(
-    launch: Launch, configure: "Callable[[], Plan]", machine_of_rank: Sequence[int] | None
-) -> int:
-    from megdet_hvd.comm.abort import end_job
-    from megdet_hvd.comm.agree import is_agreed
-    from megdet_hvd.engine.log import log_error
-
-    program = Program(launch, machine_of_rank)
-    try:
-        code = program.run(configure)
-        if not launch.rank:
-            ending.tell(code)
-        return code
-    except BaseException as raised:
-        error = as_storage_error(raised)
-        if not isinstance(error, UserError | RunError | StorageError):
-            end_on_fault(launch.rank or 0, raised, program.watchdog)
-        code = code_of(error)
-        if not program.speaks:
-            time.sleep(_LET_OTHERS_SPEAK_S)  # where all have it, the first ends the job
-        if program.speaks or not is_agreed(error):
-            log_error(str(error))
-            ending.tell(code, str(error))
-        if program.together and is_agreed(error):
-            return code
-        if program.watchdog is not None and (program.speaks or not is_agreed(error)):
-            program.watchdog.fail(str(error))
-        end_job(code)
-    raise AssertionError("end_job does not return")
-
-
-def _mpi_launch() -> Launch:
-    launch = read_launch(os.environ)
-    meet_once(launch, os.environ)
+def _refuse_other_launchers(launch: Launch) -> None:
     if launch.controller != "mpi":
         raise UserError(
             f"python -m megdet_hvd.pipeline is an MPI program, and {launch.launcher} started it; "
             "start it with mpirun -np N python -m megdet_hvd.pipeline …, horovodrun --mpi or "
             "srun --mpi=pmix"
         )
-    return launch
 
 
-class Program:
-    """One run of the pipeline, as one rank sees it."""
+def _needs(plan: "TrainingPlan") -> "SessionNeeds":
+    """Of all ranks: trainers and evaluators share machines, and read what the others write."""
+    from megdet_hvd.engine.needs import training_needs
 
-    def __init__(self, launch: Launch, machine_of_rank: Sequence[int] | None) -> None:
-        self.launch = launch
+    return replace(
+        training_needs(plan.config), dispensable=lambda world: _roles(plan, world).evaluators
+    )
+
+
+def _roles(plan: "TrainingPlan", world: "World") -> "Roles":
+    """Raises UserError, on all ranks alike: there are too few, or nothing to evaluate."""
+    from megdet_hvd.job.agree import mark_agreed
+    from megdet_hvd.pipeline.roles import share_roles
+
+    try:
+        return share_roles(world.size, _evaluators(plan))
+    except UserError as error:
+        raise mark_agreed(error) from None
+
+
+class _Pipeline:
+    """What one rank keeps over the stages."""
+
+    meeting: "MpiMeeting"
+    """Of all ranks."""
+
+    def __init__(self, machine_of_rank: Sequence[int] | None) -> None:
         self.machine_of_rank = machine_of_rank
-        self.speaks = launch.rank in (0, None)
-        """Whether this rank tells the user of an error that several have."""
-        self.together = True
-        """Whether an error that is agreed on is that of all ranks, so that all leave in order."""
-        self.watchdog: Watchdog | None = None
         self.lost = False
         """Whether evaluators' processes have ended; the trainers agree on it."""
         self._nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
         self.places: dict[int, Path] = {}
         """By evaluator's rank: the file that gives its place in the job up."""
 
-    def run(self, configure: "Callable[[], Plan]") -> int:
-        """All stages; returns the exit code. All ranks call it together."""
+    def meet(self, life: Life[Any], needs: "SessionNeeds", problem: Refusal) -> "World":
+        """Who takes part, told before Horovod runs.
+
+        Raises:
+            UserError, StorageError: a rank could not be configured, or the ranks don't fit
+                together.
+        """
         from mpi4py import MPI
 
-        from megdet_hvd.comm.agree import mark_agreed
-        from megdet_hvd.comm.beforehand import rank_0_decides
-        from megdet_hvd.comm.meeting import MpiMeeting
-        from megdet_hvd.comm.watchdog import start_watchdog
-        from megdet_hvd.engine.log import LOGGER, log_urgent, start_log
-        from megdet_hvd.pipeline.prepare import prepare_data
-        from megdet_hvd.pipeline.roles import describe_roles, share_roles
+        from megdet_hvd.cluster.threads import cores_per_process
+        from megdet_hvd.job.meeting import MpiMeeting
+        from megdet_hvd.job.session import meet_all
+        from megdet_hvd.job.world import World
 
-        def attempt() -> "tuple[Plan | None, UserError | StorageError | None]":
-            return attempted(configure)
-
-        # Files may look different from other machines, a run to carry on above all.
-        plan, problem = rank_0_decides(attempt, self.launch)
-        meeting = MpiMeeting(MPI.COMM_WORLD)
-        world = self._world(meeting, plan, problem)
-        assert plan is not None, "without a plan there is a problem"
-        start_log(world)
-        try:
-            roles = share_roles(world.size, _evaluators(plan))
-        except UserError as error:
-            raise mark_agreed(error) from None
-        LOGGER.info(describe_roles(roles, world))
-        self.watchdog = start_watchdog(
-            world,
-            plan.config.watchdog.seconds,
-            write=log_urgent,
-            exit_code=HANG,
-            gather=partial(meeting.gather, name="watchdog"),
-            at_end=tell_of_hang,
-            dispensable=roles.evaluators,
+        met = meet_all(
+            life.launch,
+            machine_of_rank=self.machine_of_rank,
+            facts=needs.facts,
+            check=needs.check,
+            problem=problem,
         )
+        self.meeting = MpiMeeting(MPI.COMM_WORLD)
+        life.gather = partial(self.meeting.gather, name="watchdog")
+        local = next(ranks for ranks in met.machines if self.meeting.rank in ranks)
+        shared = cores_per_process([met.cores[rank] for rank in local])
+        return World(
+            self.meeting.rank, self.meeting.size, met.machines, shared, life.launch.launcher
+        )
+
+    def work(self, plan: "TrainingPlan", life: "Life[TrainingPlan]") -> int:
+        """All stages; returns the exit code. All ranks call it together."""
+        from megdet_hvd.job.log import LOGGER
+        from megdet_hvd.pipeline.prepare import prepare_data
+        from megdet_hvd.pipeline.roles import describe_roles
+
+        world, meeting = life.world, self.meeting
+        assert life.watchdog is not None, "it was started before"
+        roles = _roles(plan, world)
+        LOGGER.info(describe_roles(roles, world))
         nonce = meeting.gather(secrets.token_hex(8) if world.is_main else "", "places")[0]
         output = expand_path(plan.config.output, "output")
         self.places = {rank: output / f".evaluator-{nonce}-{rank}" for rank in roles.evaluators}
         plan = replace(plan, prepared=prepare_data(plan.config, meeting, world).data)
-        code = self._train_and_evaluate(plan, roles, world, MPI.COMM_WORLD)
+        code = self._train_and_evaluate(plan, roles, life)
         if self.lost:  # nobody can meet the dead
-            self.watchdog.stop()
+            life.watchdog.stop()
             self._leave_the_dead(world, code)
             return code
         code = int(meeting.gather(code, "end")[0])
-        self.watchdog.stop()
+        life.watchdog.stop()
         meeting.close()
         leaves_in_order()
         return code
@@ -205,7 +183,7 @@ class Program:
             with suppress(OSError):
                 dismiss(place)
         if world.is_main:
-            ending.tell(code)
+            outcome_notes.tell(code)
         # Where it waits all the same, it holds Python's lock: no thread of Python's would come.
         faulthandler.dump_traceback_later(_FINALIZE_S, exit=True, file=self._nowhere)
         MPI.Finalize()  # which the dead are not needed for, in Open MPI
@@ -215,61 +193,33 @@ class Program:
                 with suppress(OSError):
                     give_up(place)
 
-    def _world(
-        self,
-        meeting: "Meeting",
-        plan: "Plan | None",
-        problem: UserError | StorageError | None,
-    ) -> "World":
-        """Who takes part, told before Horovod runs.
-
-        Raises:
-            UserError: a rank could not be configured, or the ranks don't fit together.
-        """
-        from megdet_hvd.cluster.threads import cores_per_process
-        from megdet_hvd.comm.agree import as_told, mark_agreed, raise_first
-        from megdet_hvd.comm.session import machine_key
-        from megdet_hvd.comm.world import World, machines_of
-        from megdet_hvd.engine.job import Job, training_job
-
-        cores = frozenset(os.sched_getaffinity(0))
-        job = Job() if plan is None else training_job(plan.config)
-        facts = None if job.facts is None else job.facts()
-        found = meeting.gather((machine_key(), cores, as_told(problem), facts), "start")
-        raise_first([one[2] for one in found])
-        all_facts = [one[3] for one in found]
-        keys = self.machine_of_rank or [one[0] for one in found]
-        machines = machines_of(keys)
-        # Of all ranks: trainers and evaluators share machines, and read what the others write.
-        if job.check is not None and (misfit := job.check(all_facts, machines)) is not None:
-            raise mark_agreed(UserError(misfit))
-        local = next(ranks for ranks in machines if meeting.rank in ranks)
-        shared = cores_per_process([found[rank][1] for rank in local])
-        return World(meeting.rank, meeting.size, machines, shared, self.launch.launcher)
-
     def _train_and_evaluate(
-        self, plan: "Plan", roles: "Roles", world: "World", everyone: Any
+        self, plan: "TrainingPlan", roles: "Roles", life: "Life[TrainingPlan]"
     ) -> int:
         """The second stage: each group on a communicator and in a Horovod session of its own.
 
         Returns training's exit code, on the trainers.
         """
-        from megdet_hvd.comm.exchange import broadcast_object
+        from mpi4py import MPI
+
         from megdet_hvd.comm.position import number_ranks
-        from megdet_hvd.comm.session import start, stop, stop_horovod
-        from megdet_hvd.engine.job import evaluation_job, training_job
-        from megdet_hvd.engine.log import LOGGER
-        from megdet_hvd.engine.spare import reason_of
-        from megdet_hvd.pipeline.alongside import alongside
-        from megdet_hvd.pipeline.desk import EvaluatorsDesk, TrainersDesk
+        from megdet_hvd.engine.best_effort import reason_of
+        from megdet_hvd.engine.needs import evaluation_needs, training_needs
+        from megdet_hvd.job.exchange import broadcast_object
+        from megdet_hvd.job.log import LOGGER
+        from megdet_hvd.job.session import start, stop, stop_horovod
+        from megdet_hvd.pipeline.concurrent_evaluation import evaluate_concurrently
         from megdet_hvd.pipeline.evaluator import evaluate_orders
+        from megdet_hvd.pipeline.mailbox import EvaluatorsMailbox, TrainersMailbox
         from megdet_hvd.train import train_in_world
 
-        self.together = False
+        life.together = False
+        world, everyone = life.world, MPI.COMM_WORLD
         trains = world.rank in roles.trainers
         members = roles.trainers if trains else roles.evaluators
-        self.speaks = world.rank == members[0]
-        job = training_job(plan.config, plan.resumption) if trains else evaluation_job(plan.config)
+        life.speaks = world.rank == members[0]
+        config = plan.config
+        needs = training_needs(config, plan.resumption) if trains else evaluation_needs(config)
         code = 0
         communicator = everyone.Split(int(trains), world.rank)
         messages = everyone.Dup()
@@ -278,42 +228,41 @@ class Program:
         session = start(
             communicator=communicator,
             machine_of_rank=None if pretended is None else [pretended[r] for r in members],
-            settings=job.horovod,
-            bn_groups=job.bn_groups,
+            settings=needs.horovod,
+            bn_groups=needs.bn_groups,
         )
         # Cores are shared with the other group's processes on the same machine.
         session = replace(session, cores=world.cores, launcher=world.launcher)
         if not roles.evaluators:
             code = train_in_world(plan, session)
         elif trains:
-            assert self.watchdog is not None, "it was started before"
-            watchdog = self.watchdog
-            deaths = Deaths(self.places)
+            assert life.watchdog is not None, "it was started before"
+            watchdog, deaths = life.watchdog, Deaths(self.places)
 
             def died() -> tuple[int, ...]:
                 return watchdog.lost() or deaths()
 
-            desk = TrainersDesk(messages, roles.evaluators, died) if world.is_main else None
-            code = train_in_world(plan, session, alongside(desk))
-            if desk is not None:
-                desk.close()
+            mailbox = TrainersMailbox(messages, roles.evaluators, died) if world.is_main else None
+            code = train_in_world(plan, session, evaluate_concurrently(mailbox))
+            if mailbox is not None:
+                mailbox.close()
                 watchdog.need_all()
-                desk.look_for_loss()
-            dead = desk is not None and desk.dead
+                mailbox.look_for_loss()
+            dead = mailbox is not None and mailbox.dead
             self.lost = bool(broadcast_object(dead, session, "pipeline.lost"))
         else:
             may_die(self.places[world.rank])
-            evaluate = EvaluatorsDesk(messages)
+            orders = EvaluatorsMailbox(messages)
             try:
-                evaluate_orders(plan.config, session, evaluate, world)
+                evaluate_orders(plan.config, session, orders, world)
             except Exception as fault:  # the other evaluators may wait for this one for ever
                 if type(fault).__name__ == "HorovodInternalError":
                     time.sleep(_LET_OTHERS_SPEAK_S)  # freed by one that has more to say
                 else:
                     LOGGER.error("".join(traceback.format_exception(fault)).rstrip())
-                evaluate.give_up(f"rank {world.rank}: {reason_of(fault)}")
+                orders.give_up(f"rank {world.rank}: {reason_of(fault)}")
                 stop_horovod()  # which frees them
-                evaluate.drop_orders()
+                orders.drop_orders()
         stop()
         number_ranks(None)
         if not self.lost:
@@ -322,7 +271,7 @@ class Program:
         return code
 
 
-def _evaluators(plan: "Plan") -> int:
+def _evaluators(plan: "TrainingPlan") -> int:
     """How many ranks evaluate.
 
     Raises:

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.world import World
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from megdet_hvd.cli import parse_train_arguments
 from megdet_hvd.command import leave
 
 if TYPE_CHECKING:
-    from megdet_hvd.comm.world import World
-    from megdet_hvd.train import Plan
+    from megdet_hvd.job.world import World
+    from megdet_hvd.train import TrainingPlan
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:
@@ -24,28 +24,30 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         "Check, under the launcher that training will be started by, that all ranks fit together, "
         "read the data, and are linked well; then end.",
     )
-    from megdet_hvd.engine.job import training_job
-    from megdet_hvd.engine.program import run_program
-    from megdet_hvd.train import make_plan
+    from megdet_hvd.engine.needs import training_needs
+    from megdet_hvd.job.life import Program, run_program
+    from megdet_hvd.train import make_training_plan
 
-    def configure() -> "Plan":
-        plan = make_plan(arguments)
+    def configure() -> "TrainingPlan":
+        plan = make_training_plan(arguments)
         config = plan.config.model_copy(update={"preflight": "always"})
         return dataclasses.replace(plan, config=config)
 
     return run_program(
-        configure,
-        preflight_in_world,
-        job=lambda plan: training_job(plan.config, plan.resumption),
-        machine_of_rank=machine_of_rank,
-        rank_0_configures=arguments.resume or arguments.run is not None,
+        Program(
+            configure,
+            lambda plan, life: preflight_in_world(plan, life.world),
+            needs=lambda plan: training_needs(plan.config, plan.resumption),
+            machine_of_rank=machine_of_rank,
+            rank_0_configures=arguments.resume or arguments.run is not None,
+        )
     )
 
 
-def preflight_in_world(plan: "Plan", world: "World") -> int:
+def preflight_in_world(plan: "TrainingPlan", world: "World") -> int:
     """Check with all processes of the job, and print what was found."""
-    from megdet_hvd.comm.agree import together
     from megdet_hvd.engine.preflight import log_report
+    from megdet_hvd.job.agree import together
     from megdet_hvd.preflight.annotations import read_annotations
     from megdet_hvd.preflight.run import machine_lines, run_preflight
 

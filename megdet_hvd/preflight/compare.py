@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from megdet_hvd.comm.world import Machines, describe_ranks, machine_names
-from megdet_hvd.preflight.facts import Facts
+from megdet_hvd.job.world import Machines, describe_ranks, machine_names
+from megdet_hvd.preflight.facts import RankFacts
 
 _MOST = 8
 """So many problems are listed."""
 
 
-def check_facts(facts: Sequence[Facts], machines: Machines) -> str | None:
+def check_facts(facts: Sequence[RankFacts], machines: Machines) -> str | None:
     """Why the job can't run as it stands; None: it can.
 
     Args:
@@ -88,7 +88,7 @@ def _digests(what: str, digests: Sequence[Mapping[str, str]], fix: str, where: _
     return [f"{what} differs in {names}: {text}; {fix}"]
 
 
-def _versions(facts: Sequence[Facts], where: _Where) -> list[str]:
+def _versions(facts: Sequence[RankFacts], where: _Where) -> list[str]:
     names = dict.fromkeys(name for fact in facts for name in fact.versions)
     found = []
     for name in names:
@@ -98,7 +98,7 @@ def _versions(facts: Sequence[Facts], where: _Where) -> list[str]:
     return found
 
 
-def _sizes(facts: Sequence[Facts], where: _Where) -> list[str]:
+def _sizes(facts: Sequence[RankFacts], where: _Where) -> list[str]:
     found = []
     asked = next((fact.nodes for fact in facts if fact.nodes), None)
     if asked is not None and asked != len(where.machines):
@@ -116,7 +116,7 @@ def _sizes(facts: Sequence[Facts], where: _Where) -> list[str]:
     return found
 
 
-def _devices(facts: Sequence[Facts], where: _Where) -> list[str]:
+def _devices(facts: Sequence[RankFacts], where: _Where) -> list[str]:
     found = []
     ranks_of: dict[str, list[int]] = {}
     for rank, fact in enumerate(facts):

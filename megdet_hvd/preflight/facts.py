@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import megdet_hvd
-from megdet_hvd.cluster.handover import NODES, TASKS_PER_NODE
+from megdet_hvd.cluster.driver_variables import NODES, TASKS_PER_NODE
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.wheels import built_kernels, driver_problem, misfit
 from megdet_hvd.config.load import to_yaml
@@ -25,7 +25,7 @@ PACKAGES = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pillow")
 
 @serializable
 @dataclass(frozen=True)
-class Facts:
+class RankFacts:
     """One rank, as plain values; they travel to all others."""
 
     host: str
@@ -48,12 +48,12 @@ class Facts:
     """Processes on each that were asked for; None: nobody says."""
 
 
-def gather_facts(config: Config) -> Facts:
+def gather_facts(config: Config) -> RankFacts:
     """Look at this process. Never raises UserError: what is wrong is one of the facts."""
     launch = read_launch(os.environ)
     driver = driver_version()
     gpu, uuid, problem = _gpu(config, launch, driver)
-    return Facts(
+    return RankFacts(
         host=platform.node(),
         code=code_digests(Path(megdet_hvd.__file__).parent),
         settings=setting_digests(config),
@@ -121,7 +121,7 @@ def _gpu(config: Config, launch: Launch, driver: str) -> tuple[str, str, str | N
         return "", "", None
     import torch
 
-    from megdet_hvd.evaluation.device import pick_device
+    from megdet_hvd.model.device import pick_device
 
     cuda = torch.version.cuda or ""
     if driver and (problem := driver_problem(driver, cuda)):

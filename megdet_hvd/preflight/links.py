@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from megdet_hvd.comm.world import Machines
+from megdet_hvd.job.world import Machines
 
 FAR_BELOW = 0.5
 """A machine is far below the others where its links have less than this of the median's rate."""
@@ -32,7 +32,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Link:
+class NetworkLink:
     """Two machines, or two ranks within one."""
 
     machines: tuple[int, int]
@@ -44,7 +44,7 @@ class Link:
     """Of a small message, the slowest pair's."""
 
 
-def links_of(exchanges: Sequence[Exchange], machines: Machines) -> list[Link]:
+def links_of(exchanges: Sequence[Exchange], machines: Machines) -> list[NetworkLink]:
     """Exchanges of the same two machines are one link, their rates added; others stand alone."""
     machine = {rank: i for i, ranks in enumerate(machines) for rank in ranks}
     between: dict[tuple[int, int], list[Exchange]] = {}
@@ -52,17 +52,17 @@ def links_of(exchanges: Sequence[Exchange], machines: Machines) -> list[Link]:
     for each in exchanges:
         a, b = sorted((machine[each.a], machine[each.b]))
         if a == b:
-            links.append(Link((a, a), (each.a, each.b), each.rate, each.small_s))
+            links.append(NetworkLink((a, a), (each.a, each.b), each.rate, each.small_s))
         else:
             between.setdefault((a, b), []).append(each)
     for pair, those in between.items():
         rate = sum(each.rate for each in those)
         latency = max(each.small_s for each in those)
-        links.append(Link(pair, (those[0].a, those[0].b), rate, latency))
+        links.append(NetworkLink(pair, (those[0].a, those[0].b), rate, latency))
     return links
 
 
-def far_below(links: Sequence[Link]) -> dict[int, tuple[float, float]]:
+def far_below(links: Sequence[NetworkLink]) -> dict[int, tuple[float, float]]:
     """Machines whose links are far slower than those of the others, with both rates.
 
     A machine counts by the median of its links (of two, the faster), since the link to a slow
@@ -83,7 +83,7 @@ def far_below(links: Sequence[Link]) -> dict[int, tuple[float, float]]:
     }
 
 
-def describe_links(links: Sequence[Link], names: Sequence[str]) -> list[str]:
+def describe_links(links: Sequence[NetworkLink], names: Sequence[str]) -> list[str]:
     """A line for the links between machines, and one for those within."""
     lines = []
     outer = [link for link in links if link.machines[0] != link.machines[1]]
@@ -99,7 +99,7 @@ def describe_links(links: Sequence[Link], names: Sequence[str]) -> list[str]:
     return lines
 
 
-def _slowest(place: str, slow: Link, links: Sequence[Link]) -> str:
+def _slowest(place: str, slow: NetworkLink, links: Sequence[NetworkLink]) -> str:
     text = f"slowest link {place}: {write_rate(slow.rate)}, {slow.latency_s * 1e6:.0f} µs"
     if len(links) == 1:
         return text
@@ -108,7 +108,7 @@ def _slowest(place: str, slow: Link, links: Sequence[Link]) -> str:
     return f"{text} (median of {len(links)}: {write_rate(rate)}, {latency * 1e6:.0f} µs)"
 
 
-def warn_of_slow(links: Sequence[Link], names: Sequence[str]) -> list[str]:
+def warn_of_slow(links: Sequence[NetworkLink], names: Sequence[str]) -> list[str]:
     """A warning for each machine far below the others."""
     warnings = []
     outer = [link for link in links if link.machines[0] != link.machines[1]]

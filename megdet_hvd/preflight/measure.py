@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 
-from megdet_hvd.comm.exchange import gather_objects
 from megdet_hvd.comm.position import waiting
-from megdet_hvd.comm.world import World
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.world import World
 from megdet_hvd.preflight.links import Exchange
 from megdet_hvd.preflight.rounds import between_machines, within_machines
 

@@ -4,7 +4,7 @@ from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.first_names import first_names
 from megdet_hvd.data.picture_files import PictureFolder
-from megdet_hvd.data.source import Source, expand_source
+from megdet_hvd.data.source import PictureSource, expand_source
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.errors import UserError
 from megdet_hvd.storage import cannot_read, is_transient, retried
@@ -36,7 +36,9 @@ def read_share(config: DataConfig, rank: int, size: int) -> tuple[int, str | Non
     return read, None
 
 
-def _read(source: Source, rank: int, size: int, value_range: ValueRange) -> tuple[int, str | None]:
+def _read(
+    source: PictureSource, rank: int, size: int, value_range: ValueRange
+) -> tuple[int, str | None]:
     try:
         names = retried(lambda: first_names(source.annotations, _FIRST))
     except OSError as error:

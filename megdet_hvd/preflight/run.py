@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 import torch
 
-from megdet_hvd.cluster.handover import NODES
-from megdet_hvd.comm.agree import mark_agreed, together
-from megdet_hvd.comm.exchange import gather_objects
+from megdet_hvd.cluster.driver_variables import NODES
 from megdet_hvd.comm.position import go_outside
-from megdet_hvd.comm.world import World, describe_ranks, machine_names
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
-from megdet_hvd.evaluation.device import pick_device
+from megdet_hvd.job.agree import mark_agreed, together
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.world import World, describe_ranks, machine_names
+from megdet_hvd.model.device import pick_device
 from megdet_hvd.preflight.links import describe_links, links_of, warn_of_slow
 from megdet_hvd.preflight.measure import measure
 from megdet_hvd.preflight.readable import describe_unreadable, read_share
 
 
 @dataclass(frozen=True)
-class Report:
+class PreflightReport:
     """What a preflight found; equal on all ranks."""
 
     lines: tuple[str, ...]
@@ -36,7 +36,7 @@ def wanted(config: Config, world: World) -> bool:
     return any(gather_objects(NODES in os.environ, world, "preflight.wanted"))
 
 
-def run_preflight(config: Config, world: World) -> Report:
+def run_preflight(config: Config, world: World) -> PreflightReport:
     """Read some data and measure the links. Every process calls it together.
 
     That code, settings, versions and GPUs fit was found before Horovod started, by
@@ -65,7 +65,7 @@ def run_preflight(config: Config, world: World) -> Report:
         f"code, settings, versions and devices agree on {_plural(world.size, 'rank')} of "
         f"{_plural(machines, 'machine')}; {read}; {time.monotonic() - began:.1f} s"
     )
-    return Report((first, *lines), tuple(warnings))
+    return PreflightReport((first, *lines), tuple(warnings))
 
 
 def _read_data(config: Config, world: World, names: tuple[str, ...]) -> str:

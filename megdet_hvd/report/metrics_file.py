@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-Record = dict[str, Any]
+MetricsRecord = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class MetricsFile:
     """The lines of a run, each kind by iteration."""
 
-    train: list[Record]
+    train: list[MetricsRecord]
     """Losses, rate and speed every few iterations."""
-    eval: list[Record]
+    eval: list[MetricsRecord]
     """One for each evaluation."""
 
 
@@ -27,7 +27,7 @@ def read_metrics(path: Path) -> MetricsFile:
     Raises:
         OSError: the file can't be read.
     """
-    by_kind: dict[str, dict[int, Record]] = {"train": {}, "eval": {}}
+    by_kind: dict[str, dict[int, MetricsRecord]] = {"train": {}, "eval": {}}
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
         try:
@@ -44,7 +44,7 @@ def read_metrics(path: Path) -> MetricsFile:
     )
 
 
-def series(records: list[Record], x: str, y: str) -> tuple[list[float], list[float]]:
+def series(records: list[MetricsRecord], x: str, y: str) -> tuple[list[float], list[float]]:
     """Two columns of the records that have both; null is left out."""
     pairs = [
         (float(record[x]), float(record[y]))

@@ -31,7 +31,7 @@ from megdet_hvd.run_lock import slurm
 from megdet_hvd.run_lock.owner import (
     BEAT_BYTES,
     Owner,
-    Record,
+    OwnerRecord,
     beat_line,
     on_this_machine,
     own_identity,
@@ -230,7 +230,7 @@ class _Taking:
                 )
             self._pause(_LOOK_S)
 
-    def _worth_trying(self, found: Record) -> bool:
+    def _worth_trying(self, found: OwnerRecord) -> bool:
         """Whether the owner is gone, or that is to be seen by an attempt.
 
         Raises:
@@ -259,7 +259,7 @@ class _Taking:
             return True
         return owner is not None and on_this_machine(owner, self.own)
 
-    def _ask_slurm(self, found: Record, owner: Owner) -> bool:
+    def _ask_slurm(self, found: OwnerRecord, owner: Owner) -> bool:
         """Note it where Slurm knows that the owner is gone; False: it ought to know, and is silent.
 
         Raises:
@@ -289,7 +289,7 @@ class _Taking:
             self._refuse(found)
         return True
 
-    def _refuse(self, found: Record) -> NoReturn:
+    def _refuse(self, found: OwnerRecord) -> NoReturn:
         owner = found.owner
         if owner is None:
             how = "stop it"
@@ -322,7 +322,7 @@ class _Taking:
                     native.release()
                 raise
 
-    def _has_ended_here(self, found: Record | None, locked: bool) -> bool:
+    def _has_ended_here(self, found: OwnerRecord | None, locked: bool) -> bool:
         """Whether an owner on this machine has ended: its process, or else the lock it had.
 
         ``locked``: that lock is ours now.

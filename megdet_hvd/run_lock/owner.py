@@ -54,7 +54,7 @@ class Owner:
 
 
 @dataclass(frozen=True)
-class Record:
+class OwnerRecord:
     """What was read of a record."""
 
     text: str
@@ -101,7 +101,7 @@ def beat_line(number: int) -> str:
     return _BEAT.format(number)
 
 
-def read_record(file: Path) -> Record | None:
+def read_record(file: Path) -> OwnerRecord | None:
     """The record; None: nobody holds the folder.
 
     Raises:
@@ -117,8 +117,8 @@ def read_record(file: Path) -> Record | None:
         sound = isinstance(owner.pid, int) and isinstance(owner.since, int | float)
         sound &= isinstance(owner.restart, int) and isinstance(owner.job, int | None)
     except (ValueError, TypeError, RecursionError):
-        return Record(text, None)
-    return Record(text, owner if sound else None)
+        return OwnerRecord(text, None)
+    return OwnerRecord(text, owner if sound else None)
 
 
 def on_this_machine(owner: Owner, own: Owner) -> bool:

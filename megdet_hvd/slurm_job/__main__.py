@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.allocation import read_allocation
-from megdet_hvd.cluster.handover import NOTE, SITE_EXPORTS
+from megdet_hvd.cluster.driver_variables import NOTE, SITE_EXPORTS
 from megdet_hvd.cluster.site import site_from_variables
-from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.errors import STORAGE_ERROR, USER_ERROR, StorageError, UserError
 from megdet_hvd.slurm_job import presets
 from megdet_hvd.slurm_job.after import requeue_before_start
-from megdet_hvd.slurm_job.decide import STORAGE_ERROR, USER_ERROR
 from megdet_hvd.slurm_job.driver import run_job
-from megdet_hvd.slurm_job.job import Job, say
-from megdet_hvd.slurm_job.words import read_wish
+from megdet_hvd.slurm_job.job import BatchJob, say
+from megdet_hvd.slurm_job.job_arguments import read_job_arguments
 from megdet_hvd.storage import as_storage_error
 
 
@@ -34,9 +33,9 @@ def main(words: Sequence[str] | None = None) -> int:
             os.environ.setdefault("COCO_ROOT", str(site.data_root))
         given = list(sys.argv[1:] if words is None else words)
         name = allocation.name.replace("/", "_")  # it becomes one folder's
-        wish = read_wish(given, f"{name}-{allocation.job}")
+        wish = read_job_arguments(given, f"{name}-{allocation.job}")
         os.environ.setdefault("MEGDET_ROOT", str(Path.cwd()))
-        return run_job(Job(allocation, site, wish), os.environ)
+        return run_job(BatchJob(allocation, site, wish), os.environ)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR

@@ -13,18 +13,10 @@ from megdet_hvd.cluster.allocation import read_allocation
 from megdet_hvd.cluster.outcome import Outcome
 from megdet_hvd.cluster.site import site_from_variables
 from megdet_hvd.config.load import to_yaml
+from megdet_hvd.errors import FINISHED, RUN_ERROR, STOPPED, STORAGE_ERROR, USER_ERROR
 from megdet_hvd.slurm_job import lost_nodes, node_check, record, slurm, successor
-from megdet_hvd.slurm_job.decide import (
-    FINISHED,
-    NO_REQUEUE,
-    RUN_ERROR,
-    STOPPED,
-    STORAGE_ERROR,
-    USER_ERROR,
-    Decision,
-    decide,
-)
-from megdet_hvd.slurm_job.job import Job, newest, note, say
+from megdet_hvd.slurm_job.decide import NO_REQUEUE, Decision, decide
+from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
 from megdet_hvd.slurm_job.node_facts import NOTHING, can_do_without
 from megdet_hvd.slurm_job.notes import read_note
 from megdet_hvd.slurm_job.rank_logs import last_words
@@ -35,7 +27,7 @@ _REQUEUED_S = 300
 
 
 def end_job(
-    job: Job, outcome: Outcome | None, code: int, notes: tuple[Path, ...], before: int | None
+    job: BatchJob, outcome: Outcome | None, code: int, notes: tuple[Path, ...], before: int | None
 ) -> int:
     """Decide, say so, and requeue the job or return its exit code.
 
@@ -88,7 +80,7 @@ def _comes_again(facts: Mapping[str, str], restarts: int) -> bool:
     return facts.get("JobState") == "COMPLETING" and again.isdigit() and int(again) > restarts
 
 
-def _keep_config(job: Job) -> None:
+def _keep_config(job: BatchJob) -> None:
     """A run whose folder was moved away in mid-run goes on under its name: with a configuration."""
     file = job.wish.folder / "config.yaml"
     try:
@@ -100,7 +92,7 @@ def _keep_config(job: Job) -> None:
         say(f"{file} is gone, and can't be written ({error.strerror}): no resume without it")
 
 
-def _requeue(job: Job, decision: Decision, notes: tuple[Path, ...]) -> str | None:
+def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str | None:
     """Put the job back into the queue; words for the log where that failed.
 
     Mostly does not return where it went well: Slurm ends this process.
@@ -138,7 +130,7 @@ def _requeue(job: Job, decision: Decision, notes: tuple[Path, ...]) -> str | Non
     )
 
 
-def _bad_nodes(job: Job, enough: Callable[[], bool]) -> dict[str, str]:
+def _bad_nodes(job: BatchJob, enough: Callable[[], bool]) -> dict[str, str]:
     """Nodes that the next start shall do without; none where it could not."""
     hosts = job.allocation.hosts
     words = node_check.words(job.wish.folder.absolute(), sys.executable)
@@ -156,7 +148,7 @@ def _bad_nodes(job: Job, enough: Callable[[], bool]) -> dict[str, str]:
     return {}
 
 
-def _succeed(job: Job, bad: Mapping[str, str]) -> tuple[int | None, str]:
+def _succeed(job: BatchJob, bad: Mapping[str, str]) -> tuple[int | None, str]:
     """Submit a job that follows this one; its number, or None and why not."""
     allocation = job.allocation
     queue = slurm.own_queue(successor.QUEUE_FORMAT)

@@ -3,9 +3,14 @@
 from dataclasses import dataclass
 
 from megdet_hvd.cluster.outcome import Outcome
-
-FINISHED, FAULT, USER_ERROR, RUN_ERROR, HANG, STOPPED, STORAGE_ERROR = range(7)
-"""The exit codes of :mod:`megdet_hvd.engine.program`."""
+from megdet_hvd.errors import (
+    FAULT,
+    FINISHED,
+    RUN_ERROR,
+    STOPPED,
+    STORAGE_ERROR,
+    USER_ERROR,
+)
 
 NO_REQUEUE = "USR2"
 """How the batch script's note begins where the user wants the job to end."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.checkpoint.recovery import set_damaged_aside
-from megdet_hvd.cluster import handover
+from megdet_hvd.cluster import driver_variables
 from megdet_hvd.cluster.launchers import (
     Launcher,
     choose_launcher,
@@ -22,21 +22,28 @@ from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
-from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.errors import (
+    FAULT,
+    STOPPED,
+    STORAGE_ERROR,
+    USER_ERROR,
+    RunError,
+    StorageError,
+    UserError,
+)
 from megdet_hvd.run_lock.lock import take
 from megdet_hvd.slurm_job import presets, record, slurm, waiting
 from megdet_hvd.slurm_job.after import end_job
-from megdet_hvd.slurm_job.decide import FAULT, STOPPED, STORAGE_ERROR, USER_ERROR
-from megdet_hvd.slurm_job.job import Job, newest, note, say
+from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
+from megdet_hvd.slurm_job.job_arguments import rank_words
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.notes import places, read_note
-from megdet_hvd.slurm_job.words import rank_words
 from megdet_hvd.storage import as_storage_error, is_transient
 
 _HOSTS_SHOWN = 4
 
 
-def run_job(job: Job, environ: Mapping[str, str]) -> int:
+def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
     """Run the job's program on all its nodes; returns the job's exit code.
 
     Does not return where the job is requeued: Slurm ends it.
@@ -91,7 +98,9 @@ def run_job(job: Job, environ: Mapping[str, str]) -> int:
     return end_job(job, read_outcome(job.outcome), code, notes, before)
 
 
-def _command(job: Job, environ: Mapping[str, str]) -> tuple[Launcher, list[str], dict[str, str]]:
+def _command(
+    job: BatchJob, environ: Mapping[str, str]
+) -> tuple[Launcher, list[str], dict[str, str]]:
     """Prepare the nodes; the launcher, its words, and what its environment is."""
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
@@ -99,13 +108,17 @@ def _command(job: Job, environ: Mapping[str, str]) -> tuple[Launcher, list[str],
         python = str(prepared.environment / "bin" / "python")
     interpreter = in_container(job.site.container, python)
     full = step_environ({**environ, **_variables(job, environ, prepared.data_root)})
-    for name in (handover.NOTE, handover.SCRIPT, handover.WORDS):  # the driver's own
+    for name in (
+        driver_variables.NOTE,
+        driver_variables.SCRIPT,
+        driver_variables.WORDS,
+    ):  # the driver's own
         full.pop(name, None)
     launcher, words = _launcher(job, interpreter, full)
     return launcher, [*words, *interpreter, *rank_words(job.wish)], full
 
 
-def introduce(job: Job, environ: Mapping[str, str]) -> None:
+def introduce(job: BatchJob, environ: Mapping[str, str]) -> None:
     """The first lines of the log: where everything is, and what the job was given with it.
 
     Raises:
@@ -124,7 +137,7 @@ def introduce(job: Job, environ: Mapping[str, str]) -> None:
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
     say(f"run folder: {folder}")
-    asked = environ.get(handover.SITE_EXPORTS, "").split()
+    asked = environ.get(driver_variables.SITE_EXPORTS, "").split()
     if found := presets.named(environ, asked):
         say(
             f"set before the job, and so for all ranks: {presets.shown(environ, found)} (from "
@@ -134,7 +147,7 @@ def introduce(job: Job, environ: Mapping[str, str]) -> None:
         say(f"limited by the system: {line}")
 
 
-def refuse_company(job: Job) -> None:
+def refuse_company(job: BatchJob) -> None:
     """Two jobs that write one run would spoil it; one of them may be a requeue of long ago.
 
     Raises:
@@ -170,7 +183,7 @@ def _said(state: str) -> str:
     return state if state == slurm.SILENT else state.lower()
 
 
-def _make_folders(job: Job) -> None:
+def _make_folders(job: BatchJob) -> None:
     try:
         job.logs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -184,20 +197,20 @@ def _make_folders(job: Job) -> None:
         left.unlink(missing_ok=True)
 
 
-def _variables(job: Job, environ: Mapping[str, str], data_root: Path | None) -> dict[str, str]:
+def _variables(job: BatchJob, environ: Mapping[str, str], data_root: Path | None) -> dict[str, str]:
     """What the ranks are told; what the user's environment says of start limits stands."""
     allocation = job.allocation
     found = {
-        handover.STOP_FILE: str(job.stop_file.absolute()),
-        handover.OUTCOME: str(job.outcome.absolute()),
-        handover.RANK_LOGS: str(job.logs.absolute()),
-        handover.NODES: str(len(allocation.hosts)),
-        handover.TASKS_PER_NODE: str(allocation.tasks_per_node),
+        driver_variables.STOP_FILE: str(job.stop_file.absolute()),
+        driver_variables.OUTCOME: str(job.outcome.absolute()),
+        driver_variables.RANK_LOGS: str(job.logs.absolute()),
+        driver_variables.NODES: str(len(allocation.hosts)),
+        driver_variables.TASKS_PER_NODE: str(allocation.tasks_per_node),
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
     }
     if allocation.cpus_per_task is not None and job.site.bind == "cores":
-        found[handover.CPUS_PER_TASK] = str(allocation.cpus_per_task)
+        found[driver_variables.CPUS_PER_TASK] = str(allocation.cpus_per_task)
     if data_root is not None:
         found["COCO_ROOT"] = str(data_root)
     limits = start_variables(allocation.tasks)
@@ -205,7 +218,7 @@ def _variables(job: Job, environ: Mapping[str, str], data_root: Path | None) -> 
 
 
 def _launcher(
-    job: Job, interpreter: Sequence[str], environ: dict[str, str]
+    job: BatchJob, interpreter: Sequence[str], environ: dict[str, str]
 ) -> tuple[Launcher, list[str]]:
     """The launcher that the site has, or that is set, and its words.
 
@@ -242,7 +255,7 @@ def _launcher(
             allocation, mpi=plugin or site.srun_mpi, bind=site.bind == "cores"
         )
     if chosen == "mpirun":
-        exports = environ.get(handover.SITE_EXPORTS, "").split()
+        exports = environ.get(driver_variables.SITE_EXPORTS, "").split()
         return chosen, mpirun_words(allocation, passed_on(environ, exports))
     return chosen, horovodrun_words(allocation)
 

@@ -7,16 +7,16 @@ from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.slurm_job import record
-from megdet_hvd.slurm_job.words import Wish
+from megdet_hvd.slurm_job.job_arguments import JobArguments
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """What a job knows once its words are read."""
 
     allocation: Allocation
     site: Site
-    wish: Wish
+    wish: JobArguments
 
     @property
     def logs(self) -> Path:
@@ -40,14 +40,14 @@ def say(text: str) -> None:
     print(f"job: {text}", flush=True)
 
 
-def newest(job: Job) -> int:
+def newest(job: BatchJob) -> int:
     """Steps that the run's newest checkpoint holds; -1: there is none."""
     found = list_checkpoints(job.wish.folder / "checkpoints")
     steps = iteration_of(found[-1]) if found else None
     return -1 if steps is None else steps
 
 
-def note(job: Job, event: str, **values: object) -> None:
+def note(job: BatchJob, event: str, **values: object) -> None:
     """A line in the run's ``jobs.jsonl``; that it can't be written is a line of the log."""
     own = {"job": job.allocation.job, "restart": job.allocation.restarts}
     try:

@@ -35,7 +35,7 @@ def hears_s(node_timeout_s: float) -> float:
 
 def find_bad(
     hosts: Sequence[str],
-    probe: Callable[[], slurm.Probe],
+    probe: Callable[[], slurm.NodeProbe],
     say: Callable[[str], None],
     *,
     enough: Callable[[], bool],
@@ -61,7 +61,7 @@ def find_bad(
     }
 
 
-def blamed(hosts: Sequence[str], found: slurm.Probe) -> list[str]:
+def blamed(hosts: Sequence[str], found: slurm.NodeProbe) -> list[str]:
     """Which of the job's nodes does not answer: where none of several others does, the first."""
     silent = [node for node in hosts if node in found.silent_nodes]
     if not silent and found.said:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from megdet_hvd.cluster.handover import NOTE
+from megdet_hvd.cluster.driver_variables import NOTE
 
 WHY = {
     "USR2": "USR2: stop without a requeue",

@@ -28,7 +28,7 @@ _PROBE = (
 
 
 @dataclass(frozen=True)
-class Probe:
+class NodeProbe:
     """What came of a small program that was started on each node of the job."""
 
     silent: str | None = None
@@ -98,7 +98,7 @@ def exclude(job: int, nodes: Sequence[str]) -> str | None:
     return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
 
 
-def probe_nodes(nodes: int, words: Sequence[str], environ: Mapping[str, str]) -> Probe:
+def probe_nodes(nodes: int, words: Sequence[str], environ: Mapping[str, str]) -> NodeProbe:
     """Start a program once on each node of the job, beside whatever still runs there."""
     command = [*once_a_node(nodes), "--overlap", *words]
     try:
@@ -113,21 +113,21 @@ def probe_nodes(nodes: int, words: Sequence[str], environ: Mapping[str, str]) ->
     except subprocess.TimeoutExpired as late:
         told = _text(late.stderr)
         if "step creation temporarily disabled" in told:  # srun waits for its turn
-            return Probe(unclear="Slurm starts no further step of the job so far")
-        return Probe(
+            return NodeProbe(unclear="Slurm starts no further step of the job so far")
+        return NodeProbe(
             srun_words.silent(told) or f"no answer within {ASK_S} s",
             tuple(srun_words.silent_nodes(told)),
             said=node_check.answers(_text(late.stdout)),
         )
     except OSError as error:
-        return Probe(unclear=str(error))
+        return NodeProbe(unclear=str(error))
     said, silent = node_check.answers(done.stdout), srun_words.silent(done.stderr)
     if done.returncode == 0:
-        return Probe(said=said)
+        return NodeProbe(said=said)
     if silent is not None:
-        return Probe(silent, tuple(srun_words.silent_nodes(done.stderr)), said=said)
+        return NodeProbe(silent, tuple(srun_words.silent_nodes(done.stderr)), said=said)
     errors = srun_words.errors_of(done.stderr) or [f"srun: exit code {done.returncode}"]
-    return Probe(unclear=errors[0], said=said)
+    return NodeProbe(unclear=errors[0], said=said)
 
 
 def _text(found: str | bytes | None) -> str:

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from megdet_hvd.cluster.handover import SCRIPT, WORDS, WORDS_JOINED_BY
+from megdet_hvd.cluster.driver_variables import SCRIPT, WORDS, WORDS_JOINED_BY
 from megdet_hvd.slurm_job.node_facts import NOTHING
 
 _SBATCH_S = 300

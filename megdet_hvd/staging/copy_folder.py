@@ -9,14 +9,14 @@ from pathlib import Path
 
 from megdet_hvd.errors import RunError
 from megdet_hvd.staging.place import missing
-from megdet_hvd.staging.source import THREADS, Source
+from megdet_hvd.staging.source import THREADS, StagingSource
 from megdet_hvd.storage import retried
 
 PARTIAL = ".megdet_partial"
 """Ends the name of a file while it is copied, so that no half file has its real name."""
 
 
-def copy_folder(source: Source, place: Path) -> int:
+def copy_folder(source: StagingSource, place: Path) -> int:
     """Make ``place`` hold the source's files.
 
     Sizes are checked afterwards, checksums are not: shared file systems hold none to compare

@@ -24,7 +24,7 @@ THREADS = 16
 
 
 @dataclass(frozen=True)
-class Source:
+class StagingSource:
     """A folder or an archive, looked at."""
 
     path: Path
@@ -45,7 +45,7 @@ class Source:
         return sum(self.files.values())
 
 
-def look_at(path: Path) -> Source:
+def look_at(path: Path) -> StagingSource:
     """List a folder, or look at an archive.
 
     Raises:
@@ -58,7 +58,9 @@ def look_at(path: Path) -> Source:
         raise cannot_read(error.filename or path, error) from None
     if not facts:
         raise UserError(f"{path}: this folder is empty; what should be copied?")
-    return Source(path, _name(path), identity_of(facts), {name: size for name, size, _ in facts})
+    return StagingSource(
+        path, _name(path), identity_of(facts), {name: size for name, size, _ in facts}
+    )
 
 
 def _facts(path: Path) -> list[tuple[str, int, int]]:

@@ -20,7 +20,7 @@ from megdet_hvd.staging.place import (
     unmark,
     write_mark,
 )
-from megdet_hvd.staging.source import Source, look_at
+from megdet_hvd.staging.source import StagingSource, look_at
 from megdet_hvd.staging.unpack import only_folder, unpack
 from megdet_hvd.storage import FULL, cannot_keep
 
@@ -100,7 +100,7 @@ def _stage(
         return Staged(root, source.identity, copied, time.monotonic() - start, tuple(older))
 
 
-def _copy(source: Source, place: Path, older: list[Path]) -> int:
+def _copy(source: StagingSource, place: Path, older: list[Path]) -> int:
     if source.is_archive:
         shutil.rmtree(place, ignore_errors=True)
         check_room(place, source.size, len(source.files), older)

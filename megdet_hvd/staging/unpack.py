@@ -10,10 +10,10 @@ from pathlib import Path
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.staging.place import missing
-from megdet_hvd.staging.source import Source
+from megdet_hvd.staging.source import StagingSource
 
 
-def unpack(source: Source, place: Path) -> dict[str, int]:
+def unpack(source: StagingSource, place: Path) -> dict[str, int]:
     """Unpack into ``place``, from nothing.
 
     gzip's checksum is compared on the way; of a plain archive every size is, which finds one

@@ -13,9 +13,9 @@ from megdet_hvd.job_folder import find_job_folder
 from megdet_hvd.storage import as_storage_error
 from megdet_hvd.submit.check import Request, check, follow_words, job_environment
 from megdet_hvd.submit.commands import ask
-from megdet_hvd.submit.job import JOB_ID, Job
+from megdet_hvd.submit.job import JOB_ID, JobRequest
 from megdet_hvd.submit.refusals import explained
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.version import version_line
 
 USAGE = """\
@@ -82,7 +82,7 @@ def _run(words: list[str]) -> int:
     return 0 if only_check else _submit(report, job, root)
 
 
-def _submit(report: Report, job: Job, root: Path) -> int:
+def _submit(report: CheckReport, job: JobRequest, root: Path) -> int:
     environ = job_environment(root, os.environ)
     answer = ask(job.sbatch("--parsable"), environ=environ, cwd=root, time_s=None)
     job_id = answer.out.strip().splitlines()[-1].partition(";")[0] if answer.out.strip() else ""

@@ -4,9 +4,9 @@ import re
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import no_run_words
-from megdet_hvd.submit.job import Job
+from megdet_hvd.submit.job import JobRequest
 from megdet_hvd.submit.queue import ask_queue
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 
 
 def jobs_waited_for(dependency: str) -> list[str]:
@@ -14,7 +14,7 @@ def jobs_waited_for(dependency: str) -> list[str]:
     return re.findall(r":(\d+)", dependency)
 
 
-def will_be_there(report: Report, job: Job, folder: Path) -> bool:
+def will_be_there(report: CheckReport, job: JobRequest, folder: Path) -> bool:
     """Whether a run folder that is not there yet will be once the job starts.
 
     It is named after the job that makes it. What speaks against it is a problem of the report.

@@ -14,9 +14,9 @@ from megdet_hvd.cluster.template import read_template, shape
 from megdet_hvd.command import name_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.slurm_job import presets
-from megdet_hvd.submit.job import Job, make_job, quoted, whole_paths
+from megdet_hvd.submit.job import JobRequest, make_job, quoted, whole_paths
 from megdet_hvd.submit.places import check_data_root, check_environment, check_script
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.submit.slurm import check_launcher, check_requeue, check_slurm
 from megdet_hvd.submit.time_limit import check_time
 from megdet_hvd.submit.writing import check_log
@@ -36,7 +36,7 @@ class Request:
     """Behind the template."""
 
 
-def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]:
+def check(request: Request, root: Path, here: Path) -> tuple[CheckReport, JobRequest | None]:
     """Look at everything.
 
     Args:
@@ -47,7 +47,7 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
     Returns:
         What was found, and the job; None: there is no readable template.
     """
-    report = Report()
+    report = CheckReport()
     site = _site(report, root)
     job = _job(report, request, site, root, here)
     check_environment(report, root, site, os.environ)
@@ -73,7 +73,9 @@ def check(request: Request, root: Path, here: Path) -> tuple[Report, Job | None]
     return report, job
 
 
-def check_options(report: Report, job: Job, site: Site, environ: Mapping[str, str]) -> None:
+def check_options(
+    report: CheckReport, job: JobRequest, site: Site, environ: Mapping[str, str]
+) -> None:
     """Options of sbatch that would make another job of it than the one that is checked."""
     if "array" in job.all_options or environ.get("SBATCH_ARRAY_INX"):
         report.problem(
@@ -92,7 +94,7 @@ def check_options(report: Report, job: Job, site: Site, environ: Mapping[str, st
         )
 
 
-def check_surroundings(report: Report, job: Job, environ: Mapping[str, str]) -> None:
+def check_surroundings(report: CheckReport, job: JobRequest, environ: Mapping[str, str]) -> None:
     """What the job takes over from this shell: variables and limits."""
     export = job.all_options.get("export", environ.get("SBATCH_EXPORT")) or "ALL"
     found = presets.named(environ, ())
@@ -123,7 +125,7 @@ def job_environment(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     return {**found, "MEGDET_ROOT": str(root)}
 
 
-def _site(report: Report, root: Path) -> Site:
+def _site(report: CheckReport, root: Path) -> Site:
     named = os.environ.get("MEGDET_SITE")
     file = (root / named) if named else find_site_file(root)
     if file is None:
@@ -142,7 +144,9 @@ def _site(report: Report, root: Path) -> Site:
         return Site()
 
 
-def _job(report: Report, request: Request, site: Site, root: Path, here: Path) -> Job | None:
+def _job(
+    report: CheckReport, request: Request, site: Site, root: Path, here: Path
+) -> JobRequest | None:
     file = here / request.template
     if not file.is_file() and (root / request.template).is_file():
         file = root / request.template
@@ -163,7 +167,9 @@ def _job(report: Report, request: Request, site: Site, root: Path, here: Path) -
     return None
 
 
-def _training(report: Report, job: Job, site: Site, root: Path, nodes: int, tasks: int) -> None:
+def _training(
+    report: CheckReport, job: JobRequest, site: Site, root: Path, nodes: int, tasks: int
+) -> None:
     try:
         from megdet_hvd.submit.training import check_training
     except ModuleNotFoundError as error:
@@ -184,7 +190,7 @@ def _training(report: Report, job: Job, site: Site, root: Path, nodes: int, task
         check_training(report, job, nodes, tasks, data_is_packed=packed)
 
 
-def follow_words(job: Job, job_id: str, root: Path, folder: str | None) -> Sequence[str]:
+def follow_words(job: JobRequest, job_id: str, root: Path, folder: str | None) -> Sequence[str]:
     """What to do with a job that was submitted."""
     log = root / job.log(job_id)
     lines = [f"log: {log}"]

@@ -9,7 +9,7 @@ _TIME_S = 60
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """What a program said."""
 
     code: int | None
@@ -35,7 +35,7 @@ def ask(
     environ: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     time_s: float | None = _TIME_S,
-) -> Answer:
+) -> CommandResult:
     """Run a program to its end; never raises for what it does.
 
     ``time_s``: when it is given up; None: never, where it may have done its work all the same.
@@ -52,9 +52,9 @@ def ask(
             cwd=cwd,
         )
     except FileNotFoundError:
-        return Answer(None, err=f"{words[0]} is not on PATH")
+        return CommandResult(None, err=f"{words[0]} is not on PATH")
     except subprocess.TimeoutExpired:
-        return Answer(None, err=f"{words[0]} did not answer in {time_s} s")
+        return CommandResult(None, err=f"{words[0]} did not answer in {time_s} s")
     except OSError as error:
-        return Answer(None, err=f"{words[0]} can't be run ({error.strerror})")
-    return Answer(done.returncode, done.stdout, done.stderr)
+        return CommandResult(None, err=f"{words[0]} can't be run ({error.strerror})")
+    return CommandResult(done.returncode, done.stdout, done.stderr)

@@ -18,7 +18,7 @@ _PATHS = ("--config", "--resume", "--run")
 
 
 @dataclass(frozen=True)
-class Job:
+class JobRequest:
     """What is submitted."""
 
     options: Mapping[str, str]
@@ -67,7 +67,7 @@ def make_job(
     given: Mapping[str, str],
     words: Sequence[str],
     environ: Mapping[str, str],
-) -> Job:
+) -> JobRequest:
     """Put together what the command line, the site file and the template say.
 
     Where they differ, the one named first counts.
@@ -82,7 +82,7 @@ def make_job(
     options = {name: value for name, value in named.items() if value}
     options = {**options, **site_options, **given}
     default = environ.get("SBATCH_JOB_NAME") or template.options.get("job-name") or file.name
-    return Job(
+    return JobRequest(
         options=options,
         template=file,
         template_options=template.options,

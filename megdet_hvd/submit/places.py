@@ -12,7 +12,7 @@ from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.site_values import ARCHIVES
 from megdet_hvd.job_folder import MARK, carried
 from megdet_hvd.submit.commands import ask
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 
 _IMAGES = (".sif", ".simg", ".img", ".sqsh", ".squashfs")
 _MANIFEST = "megdet_hvd_environment.json"
@@ -44,7 +44,9 @@ print(", ".join(lacks))
 """What an environment that somebody made by hand holds, and what it lacks; imports none of it."""
 
 
-def check_environment(report: Report, root: Path, site: Site, environ: Mapping[str, str]) -> None:
+def check_environment(
+    report: CheckReport, root: Path, site: Site, environ: Mapping[str, str]
+) -> None:
     """The environment, or the container in its place; its archive, where there is one."""
     venv = root / Path(environ.get("MEGDET_VENV") or ".venv").expanduser()
     if site.container:
@@ -87,7 +89,7 @@ def check_environment(report: Report, root: Path, site: Site, environ: Mapping[s
         report.facts.append(f"staged on each node: environment {archive} to {site.staging}")
 
 
-def check_script(report: Report, root: Path) -> None:
+def check_script(report: CheckReport, root: Path) -> None:
     """Whether slurm/job.sh is this package's own: the two talk to each other."""
     own = carried() / MARK
     if own.is_file() and (root / MARK).read_bytes() != own.read_bytes():
@@ -109,7 +111,7 @@ def _remedy(root: Path, venv: Path) -> str:
 
 
 def _made_by_hand(
-    report: Report, root: Path, venv: Path, environ: Mapping[str, str]
+    report: CheckReport, root: Path, venv: Path, environ: Mapping[str, str]
 ) -> dict[str, Any] | None:
     """The same of an environment that ``make setup`` did not make; None: a problem is named."""
     own = {name: value for name, value in environ.items() if name not in _OTHER_PYTHONS}
@@ -129,7 +131,7 @@ def _made_by_hand(
     return None
 
 
-def _container(report: Report, site: Site) -> None:
+def _container(report: CheckReport, site: Site) -> None:
     program, *more = site.container
     if shutil.which(program) is None:
         report.notes.append(
@@ -142,7 +144,7 @@ def _container(report: Report, site: Site) -> None:
     report.facts.append(f"environment: the container of {' '.join(site.container)}")
 
 
-def _driver(report: Report, venv: Path, environ: Mapping[str, str]) -> None:
+def _driver(report: CheckReport, venv: Path, environ: Mapping[str, str]) -> None:
     """The Python beside the container: what starts the ranks and requeues the job runs on it."""
     own = venv / "bin" / "python"
     python = str(own) if os.access(own, os.X_OK) else shutil.which("python3")
@@ -162,7 +164,7 @@ def _driver(report: Report, venv: Path, environ: Mapping[str, str]) -> None:
         report.facts.append(f"the job is driven by: {python}")
 
 
-def check_data_root(report: Report, site: Site) -> None:
+def check_data_root(report: CheckReport, site: Site) -> None:
     """SITE_DATA_ROOT, and what becomes of it."""
     root = site.data_root
     if root is None:

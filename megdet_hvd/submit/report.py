@@ -6,7 +6,7 @@ from megdet_hvd.errors import UserError
 
 
 @dataclass
-class Report:
+class CheckReport:
     """Filled check by check, so that everything wrong is named at once."""
 
     problems: list[str] = field(default_factory=list)

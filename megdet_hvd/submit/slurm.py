@@ -9,12 +9,14 @@ from megdet_hvd.cluster.launchers import pmix_of
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.submit.commands import ask
-from megdet_hvd.submit.job import Job
+from megdet_hvd.submit.job import JobRequest
 from megdet_hvd.submit.refusals import explained
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 
 
-def check_slurm(report: Report, job: Job, root: Path, environ: Mapping[str, str]) -> bool:
+def check_slurm(
+    report: CheckReport, job: JobRequest, root: Path, environ: Mapping[str, str]
+) -> bool:
     """``sbatch --test-only``; False: there is no Slurm to ask."""
     answer = ask(job.sbatch("--test-only"), environ=environ, cwd=root)
     if answer.no_cluster:
@@ -32,7 +34,7 @@ def check_slurm(report: Report, job: Job, root: Path, environ: Mapping[str, str]
     return True
 
 
-def check_requeue(report: Report, job: Job) -> None:
+def check_requeue(report: CheckReport, job: JobRequest) -> None:
     """Whether Slurm requeues the job; where it does not, the job submits one that follows it."""
     asked = [word for word in ("requeue", "no-requeue") if word in job.options]
     asked = asked or [word for word in ("requeue", "no-requeue") if word in job.template_options]
@@ -49,7 +51,7 @@ def check_requeue(report: Report, job: Job) -> None:
         )
 
 
-def check_launcher(report: Report, site: Site, nodes: int) -> None:
+def check_launcher(report: CheckReport, site: Site, nodes: int) -> None:
     """Whether ``srun`` has what starts MPI programs; the nodes themselves are tried in the job."""
     if site.launcher in ("auto", "srun"):
         answer = ask(["srun", "--mpi=list"], environ=step_environ(os.environ))

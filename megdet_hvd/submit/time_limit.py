@@ -9,8 +9,8 @@ import re
 from collections.abc import Mapping
 
 from megdet_hvd.cluster.time_limits import start_limit_s
-from megdet_hvd.submit.job import Job
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.job import JobRequest
+from megdet_hvd.submit.report import CheckReport
 
 _EARLY_S = 60
 """Slurm may send the signal so much earlier than asked (its manual, at ``--signal``)."""
@@ -24,7 +24,9 @@ _TIME = re.compile(
 _SIGNAL = re.compile(r"(?:[RrBb]+:)?\w+(?:@(?P<offset>\d+))?")
 
 
-def check_time(report: Report, job: Job, tasks: int, environ: Mapping[str, str]) -> None:
+def check_time(
+    report: CheckReport, job: JobRequest, tasks: int, environ: Mapping[str, str]
+) -> None:
     """Compare ``--time`` with ``--signal`` and the start of ``tasks`` processes in all."""
     time = _option(job, "time", environ.get("SBATCH_TIMELIMIT"))
     signal = _option(job, "signal", environ.get("SBATCH_SIGNAL"))
@@ -66,6 +68,6 @@ def signal_offset_s(signal: str) -> int | None:
     return _DEFAULT_OFFSET_S if match["offset"] is None else int(match["offset"])
 
 
-def _option(job: Job, name: str, environment: str | None) -> str | None:
+def _option(job: JobRequest, name: str, environment: str | None) -> str | None:
     """What counts: sbatch's command line, then its environment, then the template."""
     return job.options.get(name) or environment or job.template_options.get(name)

@@ -18,18 +18,18 @@ from megdet_hvd.data.fetch.run import torch_hub_folder
 from megdet_hvd.engine.resumption import resumption_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.slurm_job import record
-from megdet_hvd.slurm_job.words import INSTEAD, Wish, read_wish
+from megdet_hvd.slurm_job.job_arguments import INSTEAD, JobArguments, read_job_arguments
 from megdet_hvd.submit.chain import jobs_waited_for, will_be_there
-from megdet_hvd.submit.job import JOB_ID, Job
+from megdet_hvd.submit.job import JOB_ID, JobRequest
 from megdet_hvd.submit.queue import ask_queue
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.submit.writing import check_folder, check_names
 
 _CHUNK = 1 << 24
 
 
 def check_training(
-    report: Report, job: Job, nodes: int, tasks: int, *, data_is_packed: bool
+    report: CheckReport, job: JobRequest, nodes: int, tasks: int, *, data_is_packed: bool
 ) -> None:
     """The configuration, on ``nodes`` of ``tasks`` processes each; its data, unless packed.
 
@@ -64,7 +64,7 @@ def check_training(
         report.problem(error)
 
 
-def _wish(report: Report, job: Job) -> Wish | None:
+def _wish(report: CheckReport, job: JobRequest) -> JobArguments | None:
     """What the job will read out of its words; an unknown option is an error like others.
 
     None: the run that it names will not be there, as the report says.
@@ -73,7 +73,7 @@ def _wish(report: Report, job: Job) -> Wish | None:
     name = f"{job.name.replace('/', '_')}-{JOB_ID}"
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            wish = read_wish(job.train_words, name, will_be_there=True)
+            wish = read_job_arguments(job.train_words, name, will_be_there=True)
             own = os.path.isfile(wish.folder / "config.yaml")
             if own or wish.folder != parse_train_arguments(_own(job.train_words)).run_folder:
                 return wish
@@ -92,7 +92,7 @@ def _own(words: Sequence[str]) -> list[str]:
     return [word for word in words if word not in INSTEAD]
 
 
-def _refitted(report: Report, wish: Wish, machines: Sequence[Sequence[int]]) -> Config:
+def _refitted(report: CheckReport, wish: JobArguments, machines: Sequence[Sequence[int]]) -> Config:
     """The configuration as a resume on these processes changes it; as it is for a new run."""
     checkpoint = latest_checkpoint(wish.folder / "checkpoints")
     if checkpoint is None:
@@ -139,7 +139,7 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun if number == 1 else plural}"
 
 
-def check_data(report: Report, config: Config) -> None:
+def check_data(report: CheckReport, config: Config) -> None:
     """The files that the configuration names."""
     if config.data.kind != "coco":
         return
@@ -165,7 +165,7 @@ def check_data(report: Report, config: Config) -> None:
                     report.problem(f"{where}={text}: no such {kind}: {path}")
 
 
-def check_company(report: Report, folder: Path, waited_for: str = "") -> None:
+def check_company(report: CheckReport, folder: Path, waited_for: str = "") -> None:
     """Whether another job works in the run folder: one that starts meanwhile ends at once.
 
     ``waited_for``: the job's ``--dependency``.
@@ -182,7 +182,7 @@ def check_company(report: Report, folder: Path, waited_for: str = "") -> None:
         )
 
 
-def check_weights(report: Report, config: Config) -> None:
+def check_weights(report: CheckReport, config: Config) -> None:
     """The weights that a new run begins with."""
     model = config.model
     for key, wanted in (
@@ -205,7 +205,7 @@ def check_weights(report: Report, config: Config) -> None:
             report.problem(f"{setting}={wanted}: no such file: {path}")
 
 
-def _check_named(report: Report, backbone: str, wanted: str) -> None:
+def _check_named(report: CheckReport, backbone: str, wanted: str) -> None:
     """Weights of torchvision, which nodes without a way to the internet can't fetch."""
     try:
         file = torch_hub_folder() / backbone_download(backbone, wanted).name

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from megdet_hvd.errors import UserError
-from megdet_hvd.submit.job import Job
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.job import JobRequest
+from megdet_hvd.submit.report import CheckReport
 
 _NAME_BYTES = 255
 """Of a file or folder, on all file systems in use."""
@@ -19,7 +19,7 @@ _EACH_TIME = re.compile(r"%\d*[jJAaNnst]")
 """Patterns whose value is known only once the job is."""
 
 
-def check_log(report: Report, job: Job, root: Path, environ: Mapping[str, str]) -> None:
+def check_log(report: CheckReport, job: JobRequest, root: Path, environ: Mapping[str, str]) -> None:
     """Slurm makes no folder for a log, and ends a job that it can't open one for without a word."""
     if "/" in job.name:
         report.problem(
@@ -51,7 +51,7 @@ def check_log(report: Report, job: Job, root: Path, environ: Mapping[str, str]) 
         check_names(report, file, where)
 
 
-def check_names(report: Report, path: Path, where: str) -> bool:
+def check_names(report: CheckReport, path: Path, where: str) -> bool:
     """Whether the file system takes each name of a path, and all of it."""
     longest = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
     size, whole = len(os.fsencode(longest)), len(os.fsencode(path))

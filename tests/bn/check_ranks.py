@@ -9,10 +9,10 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of, convert_cross_gpu_bn,
 from megdet_hvd.bn.running import averaged_running_statistics
 from megdet_hvd.bn.tape import Tape
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.world import Machines, World, machines_of
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import Machines, World, machines_of
 
 CHANNELS = 5
 carrier = "horovod"
@@ -316,7 +316,7 @@ def check_running_average(world: World) -> None:
     assert layer.running_mean is not None
     layer.running_mean.fill_(float(world.machine))
     machines = [m for m, ranks in enumerate(world.machines) for _ in ranks]
-    with averaged_running_statistics(layer, world, shared=len(world.machines) == 1):
+    with averaged_running_statistics(layer, world.size, shared=len(world.machines) == 1):
         assert torch.allclose(layer.running_mean, torch.full((2,), sum(machines) / world.size))
     assert torch.equal(layer.running_mean, torch.full((2,), float(world.machine)))
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
-from megdet_hvd.comm.session import start, stop
+from megdet_hvd.job.session import start, stop
 
 STEPS = 4
 

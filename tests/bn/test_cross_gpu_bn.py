@@ -93,7 +93,7 @@ def test_a_carrier_is_found_anew_in_another_session() -> None:
     layer = CrossGPUBatchNorm2d(3)
     first = layer.carrier
     assert layer.carrier is first and first.size == 1
-    groups.remember(groups.Group((0,), None))
+    groups.remember(groups.BnGroup((0,), None))
     try:
         assert layer.carrier is not first
     finally:

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from megdet_hvd.checkpoint.facts import Absent, read_before, read_facts
+from megdet_hvd.checkpoint.facts import Absent, read_facts, read_saved_layout
 from megdet_hvd.checkpoint.file import load_checkpoint, save_checkpoint
-from megdet_hvd.config.before import Before
 from megdet_hvd.config.load import config_to_dict, load_config
+from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.errors import UserError
 from tests.checkpoint.test_file import flip_a_bit, state, write
 from tests.ranks import ROOT
@@ -42,18 +42,18 @@ def test_processes_are_read_where_there_is_no_torch(tmp_path: Path) -> None:
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
         "from megdet_hvd.checkpoint.facts import read_before\n"
-        "print(read_before(Path(sys.argv[1])))"
+        "print(read_saved_layout(Path(sys.argv[1])))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
-    assert done.stdout.strip() == str(Before(16, 4, 2, "cgbn", (4,))), done.stderr
+    assert done.stdout.strip() == str(SavedLayout(16, 4, 2, "cgbn", (4,))), done.stderr
 
 
 def test_a_checkpoint_that_does_not_say_is_refused(tmp_path: Path) -> None:
     write(tmp_path, 3)
     with pytest.raises(UserError, match="does not say on which processes"):
-        read_before(tmp_path)
+        read_saved_layout(tmp_path)
 
 
 def test_damage_in_a_tensor_is_not_this_readers_business(tmp_path: Path) -> None:

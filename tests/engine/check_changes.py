@@ -25,10 +25,6 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.cli import TrainArguments
-from megdet_hvd.comm.abort import end_job
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.settings import HorovodSettings
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.keys import valid_keys
 from megdet_hvd.config.load import load_config, override, to_yaml
 from megdet_hvd.config.resume_rules import RULES
@@ -38,13 +34,17 @@ from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.engine import run as engine_run
 from megdet_hvd.engine import saving
 from megdet_hvd.engine.evaluations import evaluation_due
-from megdet_hvd.engine.job import training_job
-from megdet_hvd.engine.log import start_log
+from megdet_hvd.engine.needs import training_needs
 from megdet_hvd.engine.prepare import Run, announce, prepare_run
-from megdet_hvd.engine.progress import Progress
+from megdet_hvd.engine.progress import TrainingProgress
 from megdet_hvd.engine.saving import checkpoint_due
 from megdet_hvd.engine.state import restore_state
 from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.job.abort import end_job
+from megdet_hvd.job.horovod_settings import HorovodSettings
+from megdet_hvd.job.log import start_log
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
 from megdet_hvd.memory.recompute import Recomputed
 from megdet_hvd.model.detector import Detector
 from tests.engine.small import nothing_drawn, small_config
@@ -70,9 +70,9 @@ class Seen:
     """A resumed run, and what was seen while it took its steps."""
 
     run: Run
-    plan: train.Plan
+    plan: train.TrainingPlan
     loaders: list[TrainLoader] = field(default_factory=list)
-    progress: list[Progress] = field(default_factory=list)
+    progress: list[TrainingProgress] = field(default_factory=list)
     clipped: list[float] = field(default_factory=list)
     dtypes: set[torch.dtype] = field(default_factory=set)
     """Of the first convolution's output in training."""
@@ -135,7 +135,7 @@ def kept(seen: Seen) -> int:
 
 
 def job(seen: Seen) -> Any:
-    return training_job(seen.plan.config, seen.plan.resumption)
+    return training_needs(seen.plan.config, seen.plan.resumption)
 
 
 def refuses_other_bn_sizes(seen: Seen) -> bool:
@@ -372,7 +372,9 @@ class Check:
         with (
             nothing_drawn(),
             mock.patch.object(engine_run, "TrainLoader", noted(TrainLoader, seen.loaders)),
-            mock.patch.object(engine_run, "Progress", noted(Progress, seen.progress)),
+            mock.patch.object(
+                engine_run, "TrainingProgress", noted(TrainingProgress, seen.progress)
+            ),
             mock.patch.object(torch.nn.utils, "clip_grads_with_norm_", clipped),
         ):
             yield
@@ -381,7 +383,7 @@ class Check:
 
     def carry_on(self, path: Path, words: list[str], **more: Any) -> Seen:
         """As ``python -m megdet_hvd.train`` does it."""
-        plan = train.make_plan(TrainArguments(**{
+        plan = train.make_training_plan(TrainArguments(**{
             "config": None, "overrides": tuple(words), "resume": True, "run_folder": path, **more
         }))  # fmt: skip
         assert plan.resumption is not None

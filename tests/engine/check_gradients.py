@@ -15,14 +15,14 @@ from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
 from megdet_hvd.comm import groups
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch, ImageInfo, Target
 from megdet_hvd.engine.loop import share_of_mean
 from megdet_hvd.engine.optimizer import build_optimizer
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.small import SETTINGS, thin_backbones
 

@@ -192,7 +192,7 @@ if __name__ == "__main__":
     except BaseException:
         import traceback
 
-        from megdet_hvd.comm.abort import end_job
+        from megdet_hvd.job.abort import end_job
 
         print(traceback.format_exc(), flush=True)
         end_job(1)

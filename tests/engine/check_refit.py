@@ -18,9 +18,9 @@ from typing import Any
 from unittest import mock
 
 from megdet_hvd import train
-from megdet_hvd.checkpoint.facts import read_before
+from megdet_hvd.checkpoint.facts import read_saved_layout
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.config.before import Before
+from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine import prepare, resumption, run
@@ -53,10 +53,10 @@ def in_float64(*arguments: Any, **words: Any) -> Any:
     return build_detector(*arguments, **words).double()
 
 
-def blind(path: Path) -> Before:
+def blind(path: Path) -> SavedLayout:
     if RANK:
         raise UserError(f"{path}: not there yet")
-    return read_before(path)
+    return read_saved_layout(path)
 
 
 def run_lines(path: str, lines: Sequence[str]) -> None:
@@ -64,7 +64,7 @@ def run_lines(path: str, lines: Sequence[str]) -> None:
     folder = Path(path)
     NotingLoader.folder = folder / "seen"
     NotingLoader.folder.mkdir(exist_ok=True)
-    seen_as = blind if os.environ.get("MEGDET_BLIND") else read_before
+    seen_as = blind if os.environ.get("MEGDET_BLIND") else read_saved_layout
     with (
         mock.patch.object(prepare, "build_detector", in_float64),
         mock.patch.object(run, "TrainLoader", NotingLoader),

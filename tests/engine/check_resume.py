@@ -6,15 +6,15 @@ from pathlib import Path
 import torch
 
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.comm.exchange import barrier
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.settings import HorovodSettings
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.log import start_log
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.run import execute
+from megdet_hvd.job.exchange import barrier
+from megdet_hvd.job.horovod_settings import HorovodSettings
+from megdet_hvd.job.log import start_log
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.small import small_and_quiet, small_config
 

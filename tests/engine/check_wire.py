@@ -12,11 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.comm.agree import is_agreed
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.settings import HorovodSettings
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.compression import Wire, wire_for
@@ -24,6 +19,11 @@ from megdet_hvd.engine.loop import apply_gradients
 from megdet_hvd.engine.optimizer import build_optimizer
 from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage
 from megdet_hvd.errors import RunError
+from megdet_hvd.job.agree import is_agreed
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.horovod_settings import HorovodSettings
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
 from megdet_hvd.model.balance import SampleBalance, drawn
 
 REPEATS = 25

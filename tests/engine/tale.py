@@ -14,8 +14,6 @@ from unittest import mock
 from megdet_hvd.checkpoint.atomic import write_atomically
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import BEST, iteration_of, list_checkpoints
-from megdet_hvd.comm import stopping
-from megdet_hvd.comm.world import World
 from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.loop import Step
 from megdet_hvd.engine.pictures import RunPictures
@@ -23,6 +21,8 @@ from megdet_hvd.engine.prepare import Run, _take_up
 from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder import RunFolder
 from megdet_hvd.engine.status import LOSS_PARTS, StepStatus
+from megdet_hvd.job import stopping
+from megdet_hvd.job.world import World
 from tests.engine.small import small_config
 
 ALONE = World(0, 1, ((0,),), 1, "plain python")

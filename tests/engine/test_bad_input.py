@@ -5,9 +5,8 @@ from unittest import mock
 
 import pytest
 
-from megdet_hvd.comm.world import World
-from megdet_hvd.engine.program import run_program
 from megdet_hvd.errors import RunError
+from megdet_hvd.job.life import Life, Program, run_program
 from tests.engine.tale import ALONE
 from tests.pool import on_ranks
 from tests.ranks import Launcher, run_ranks
@@ -51,14 +50,15 @@ def test_bad_input_ends_every_rank_with_one_message(tmp_path: Path) -> None:
 
 RAISES = """
 import os, sys
-from megdet_hvd.engine.program import run_program
-def work(value, world):
+from megdet_hvd.job.life import Program, run_program
+def work(value, life):
+    world = life.world
     if world.rank == world.size - 1:
         raise ZeroDivisionError("a fault of one rank")
-    from megdet_hvd.comm.exchange import gather_objects
+    from megdet_hvd.job.exchange import gather_objects
     gather_objects(None, world, "never")
     return 0
-sys.exit(run_program(lambda: 1, work))
+sys.exit(run_program(Program(lambda: 1, work)))
 """
 
 
@@ -67,7 +67,7 @@ sys.exit(run_program(lambda: 1, work))
     [
         "mpirun",
         pytest.param("horovodrun", marks=pytest.mark.tail),
-        pytest.param("gloo", marks=pytest.mark.tail),  # with a watchdog: tests/comm/watchdog
+        pytest.param("gloo", marks=pytest.mark.tail),  # with a watchdog: tests/job/watch
     ],
 )
 def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_one_rank_that_raises_ends_the_job(launcher: Launcher, tmp_path: Path) -
 def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixture[str]) -> None:
     watchdog = mock.Mock(watches=True)
 
-    def work(value: int, world: World) -> int:
+    def work(value: int, life: Life[int]) -> int:
         raise RunError("another process has taken over this run")
 
     def end(code: int) -> NoReturn:
@@ -90,19 +90,19 @@ def test_an_error_of_one_rank_alone_is_its_last_word(capsys: pytest.CaptureFixtu
         raise SystemExit(code)
 
     with (
-        mock.patch("megdet_hvd.comm.session.start", return_value=ALONE),
-        mock.patch("megdet_hvd.comm.watchdog.start_watchdog", return_value=watchdog),
-        mock.patch("megdet_hvd.comm.abort.end_job", end),
+        mock.patch("megdet_hvd.job.session.start", return_value=ALONE),
+        mock.patch("megdet_hvd.job.watch.start_watchdog", return_value=watchdog),
+        mock.patch("megdet_hvd.job.abort.end_job", end),
         pytest.raises(SystemExit, match="3"),
     ):
-        run_program(lambda: 1, work)
+        run_program(Program(lambda: 1, work))
 
 
 CONTRADICTS = """
 import os, sys
 os.environ["OMPI_COMM_WORLD_LOCAL_SIZE"] = "8"
-from megdet_hvd.engine.program import run_program
-sys.exit(run_program(lambda: 1, lambda value, world: 0))
+from megdet_hvd.job.life import Program, run_program
+sys.exit(run_program(Program(lambda: 1, lambda value, life: 0)))
 """
 
 

@@ -10,7 +10,7 @@ from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.resume_rules import RULES
 from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.engine.fingerprints import measure, order_of_pictures, taught
 
 CONFIG = load_config(None)
@@ -43,7 +43,9 @@ def index(folder: Path, images: list[int], box: list[float], name: str = "cat") 
     for picture in images:
         (folder / f"{picture}.png").touch()
     (folder / "a.json").write_text(json.dumps(tree))
-    return read_sources([Source(folder / "a.json", folder)], keep_empty=True, invalid_boxes="stop")
+    return read_sources(
+        [PictureSource(folder / "a.json", folder)], keep_empty=True, invalid_boxes="stop"
+    )
 
 
 @pytest.fixture

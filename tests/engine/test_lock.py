@@ -14,8 +14,7 @@ import pytest
 from megdet_hvd.checkpoint.file import is_sound
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.engine.lock import holding
-from megdet_hvd.engine.program import RUN_ERROR, USER_ERROR
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import RUN_ERROR, USER_ERROR, UserError
 from tests.engine.small import small_settings
 from tests.engine.tale import ALONE
 from tests.ranks import ROOT, run_ranks

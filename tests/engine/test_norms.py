@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.norms import (
@@ -16,6 +15,7 @@ from megdet_hvd.engine.norms import (
 )
 from megdet_hvd.engine.state import own_statistics
 from megdet_hvd.errors import UserError
+from megdet_hvd.job.world import World
 from tests.engine.small import SETTINGS
 
 MACHINES = ((0, 1, 2, 3), (4, 5, 6, 7))

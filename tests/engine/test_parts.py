@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.data.batch import Batch, ImageInfo, Unreadable
 from megdet_hvd.engine.loop import describe_images, share_of_mean, unreadable_problem
@@ -16,10 +15,11 @@ from megdet_hvd.engine.metrics import Metrics
 from megdet_hvd.engine.optimizer import parameter_groups
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import weights_file
-from megdet_hvd.engine.progress import Progress, clock, wants_bar
+from megdet_hvd.engine.progress import TrainingProgress, hours_minutes_seconds, wants_bar
 from megdet_hvd.engine.run_folder import RunFolder, create_run_folder, find_run, forget_after
 from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage, StepStatus
 from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.job.world import World
 from megdet_hvd.model.balance import SampleBalance, drawn
 from megdet_hvd.model.detector import LOSSES
 
@@ -170,7 +170,7 @@ def status_of(loss: float) -> StepStatus:
 
 def test_progress_averages_over_the_interval() -> None:
     config = load_config(None, ["log.every_iterations=2", "log.progress=lines"])
-    progress = Progress(config, "python", 0, 3, shown=False)
+    progress = TrainingProgress(config, "python", 0, 3, shown=False)
     assert progress.step(1, status_of(1.0), 0.1, 0.0) is None
     line = progress.step(2, status_of(3.0), 0.2, 0.0)
     assert line is not None and line["class"] == 2.0 and line["loss"] == 8.0
@@ -183,14 +183,18 @@ def test_progress_averages_over_the_interval() -> None:
 
 def test_time_outside_training_does_not_count_in_its_speed() -> None:
     config = load_config(None, ["log.every_iterations=1", "log.progress=lines"])
-    progress = Progress(config, "python", 0, 1, shown=False)
+    progress = TrainingProgress(config, "python", 0, 1, shown=False)
     progress.outside(1e6)  # an evaluation before the first step, longer than all that passed
     line = progress.step(1, status_of(1.0), 0.1, 0.0)
     assert line is not None and line["step_s"] == pytest.approx(1e-9)
 
 
 def test_time_left() -> None:
-    assert [clock(s) for s in (0, 59.6, 3725.4)] == ["0:00:00", "0:01:00", "1:02:05"]
+    assert [hours_minutes_seconds(s) for s in (0, 59.6, 3725.4)] == [
+        "0:00:00",
+        "0:01:00",
+        "1:02:05",
+    ]
 
 
 def test_init_from_takes_a_run_folder(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from megdet_hvd.checkpoint.facts import read_before
+from megdet_hvd.checkpoint.facts import read_saved_layout
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import checkpoint_name
-from megdet_hvd.config.before import Before, before_of
+from megdet_hvd.config.saved_layout import SavedLayout, saved_layout_of
 from tests.engine.small import SETTINGS
 from tests.pool import on_ranks
 from tests.ranks import Launcher
@@ -157,7 +157,7 @@ def test_four_go_on_as_two_with_more_passes(runs: tuple[Path, dict[str, str]]) -
         "(was 4 × 2 × 1)" in said["2"]
     )
     assert "BN size kept: 4 = 2 processes × 2 images" in said["2"]
-    assert read_before(folder / "runs" / "4to2") == Before(8, 2, 2, "cgbn", (4,))
+    assert read_saved_layout(folder / "runs" / "4to2") == SavedLayout(8, 2, 2, "cgbn", (4,))
     # Running statistics are updated in each pass, and so are twice as quick to follow.
     check_same(folder, "4to2", 2, "two-machines", 4, statistics=False)
 
@@ -176,7 +176,7 @@ def test_two_go_on_as_four(runs: tuple[Path, dict[str, str]], run: str) -> None:
     assert "resumed on 4 processes instead of 2" in said["4"]
     kept = "BN size kept: 4 = 2 processes × 2 images"
     assert f"{kept}\n" in said["4"] and f"{kept} (bn.size=4)" in said["4"]
-    assert read_before(folder / "runs" / run) == Before(8, 4, 1, "cgbn", (4,))
+    assert read_saved_layout(folder / "runs" / run) == SavedLayout(8, 4, 1, "cgbn", (4,))
     check_same(folder, run, 4, "passes", 2, statistics=False)
 
 
@@ -201,7 +201,7 @@ def test_another_bn_size_goes_on_where_it_may(runs: tuple[Path, dict[str, str]])
     assert said["2"].count(warning) == 1
     assert warning in (folder / "runs" / "4to2-apart" / "log.txt").read_text()
     content = load_checkpoint(folder / "runs" / "4to2-apart")
-    assert content["iteration"] == 4 and before_of(content).bn_images == (2,)
+    assert content["iteration"] == 4 and saved_layout_of(content).bn_images == (2,)
 
 
 def test_the_comparison_would_notice_another_bn_size(runs: tuple[Path, dict[str, str]]) -> None:

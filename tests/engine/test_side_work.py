@@ -7,9 +7,9 @@ from unittest import mock
 import pytest
 
 from megdet_hvd.checkpoint.naming import list_checkpoints
+from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.engine.result import result_of
 from megdet_hvd.engine.run_folder import RunFolder, forget_after
-from megdet_hvd.engine.spare import Spare
 from megdet_hvd.engine.summary import summary
 from megdet_hvd.report.metrics_file import read_metrics
 from tests.engine.tale import Tale
@@ -74,7 +74,7 @@ def test_side_work_that_fails_costs_one_warning(
 
 @pytest.mark.parametrize("wish", [KeyboardInterrupt, SystemExit])
 def test_whoever_wants_to_end_the_run_may(wish: type[BaseException]) -> None:
-    with pytest.raises(wish), Spare("a picture").writing():
+    with pytest.raises(wish), BestEffort("a picture").writing():
         raise wish
 
 

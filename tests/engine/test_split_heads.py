@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d
-from megdet_hvd.bn.parts import parts_of
-from megdet_hvd.comm.world import World
+from megdet_hvd.bn.image_groups import parts_of
 from megdet_hvd.config.load import load_config
 from megdet_hvd.engine.norms import detector_norm
 from megdet_hvd.image_rows import current_rows
+from megdet_hvd.job.world import World
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.build import build_detector
 from tests.engine.check_gradients import part, pictures

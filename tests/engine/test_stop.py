@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
-from megdet_hvd.engine.program import FAULT, RUN_ERROR, STOPPED, USER_ERROR
+from megdet_hvd.errors import FAULT, RUN_ERROR, STOPPED, USER_ERROR
 from tests.pool import on_ranks
 from tests.ranks import ROOT, Launcher, run_ranks
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.cluster.outcome import read_outcome
-from megdet_hvd.engine.program import STORAGE_ERROR
+from megdet_hvd.errors import STORAGE_ERROR
 from megdet_hvd.slurm_job.decide import decide
 from tests.ranks import ROOT
 

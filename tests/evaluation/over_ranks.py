@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import AnnotationSource, Config
 from megdet_hvd.data.batch import Batch, Detections
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.evaluate import evaluate_detector
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.evaluation.sets import imperfect, open_set
 

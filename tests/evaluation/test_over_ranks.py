@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.evaluation.inference import evaluating, share_out
+from megdet_hvd.job.world import World
 from tests.evaluation.over_ranks import SMALL, Known, all_outcomes, source_of
 from tests.evaluation.sets import imperfect, open_set, perfect, write_set
 from tests.evaluation.test_coco_ap import evaluate

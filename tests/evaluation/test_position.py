@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.comm.position import place
-from megdet_hvd.comm.world import World
 from megdet_hvd.data.factory import open_datasets
 from megdet_hvd.evaluation import inference
 from megdet_hvd.evaluation.evaluate import evaluate_detector
+from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.small import small_config
 

@@ -20,7 +20,7 @@ from megdet_hvd.data.__main__ import main
 from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.coco_ap import STATS, score
 from megdet_hvd.evaluation.numbering import Numbering
@@ -139,7 +139,7 @@ def by_us(index: ImageIndex) -> tuple[list[float], list[list[dict[str, Any]]]]:
 def read(file: Path, images: Path, purpose: Any) -> ImageIndex | str:
     try:
         return read_sources(
-            [Source(file, images)],
+            [PictureSource(file, images)],
             keep_empty=purpose == "val",
             invalid_boxes="stop",
             purpose=purpose,

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d, traffic
-from megdet_hvd.comm.abort import end_job
-from megdet_hvd.comm.exchange import gather_objects
-from megdet_hvd.comm.session import start, stop
+from megdet_hvd.job.abort import end_job
+from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.session import start, stop
 
 
 def main() -> None:

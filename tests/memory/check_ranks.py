@@ -17,16 +17,16 @@ import torch.utils.checkpoint
 from torch import nn
 
 from megdet_hvd.bn import convert_cross_gpu_bn
-from megdet_hvd.comm.exchange import barrier
-from megdet_hvd.comm.session import start, stop
-from megdet_hvd.comm.settings import HorovodSettings
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.loader import TrainLoader
-from megdet_hvd.engine.log import start_log
 from megdet_hvd.engine.loop import share_of_mean, train_steps
 from megdet_hvd.engine.prepare import announce, prepare_run
+from megdet_hvd.job.exchange import barrier
+from megdet_hvd.job.horovod_settings import HorovodSettings
+from megdet_hvd.job.log import start_log
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.job.world import World
 from megdet_hvd.memory import Mode, checkpoint, recompute_segments
 from megdet_hvd.model.build import build_detector, local_norm
 from tests.engine.check_gradients import CLASSES, IMAGES, part, pictures

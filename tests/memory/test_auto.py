@@ -3,11 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.factory import open_datasets
-from megdet_hvd.evaluation.device import autocast
+from megdet_hvd.job.world import World
 from megdet_hvd.memory import recompute_segments
 from megdet_hvd.memory.auto import Choice, cheapest, choose_mode, largest_work
 from megdet_hvd.memory.available import MARGIN, activation_budget, own_cgroup, room_in_cgroup
@@ -15,6 +14,7 @@ from megdet_hvd.memory.measure import peak_bytes
 from megdet_hvd.memory.probe import Workload, estimate_peaks, made_up, probe_canvas
 from megdet_hvd.memory.segments import MODES, Mode
 from megdet_hvd.model.build import build_detector, local_norm
+from megdet_hvd.model.device import autocast
 from tests.engine.small import SETTINGS, small_config
 
 CPU = torch.device("cpu")

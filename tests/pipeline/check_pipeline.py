@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from megdet_hvd.cluster.handover import STOP_FILE
-from megdet_hvd.comm import stopping
+from megdet_hvd.cluster.driver_variables import STOP_FILE
 from megdet_hvd.engine.loop import apply_gradients
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.evaluation.gather import gather_detections
 from megdet_hvd.evaluation.inference import detect
 from megdet_hvd.evaluation.trained import read_trained
+from megdet_hvd.job import stopping
 from megdet_hvd.pipeline.__main__ import main
 from megdet_hvd.pipeline.picture import prepare_picture
 from tests.engine.small import thin_backbones

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from megdet_hvd.comm.agree import is_agreed
-from megdet_hvd.comm.meeting import Alone
-from megdet_hvd.comm.session import machine_key
-from megdet_hvd.comm.world import World
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_datasets
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.job.agree import is_agreed
+from megdet_hvd.job.meeting import SingleMemberMeeting
+from megdet_hvd.job.session import machine_key
+from megdet_hvd.job.world import World
 from megdet_hvd.pipeline.picture import copy_name, kept_size
 from megdet_hvd.pipeline.place import unfinished_set
 from megdet_hvd.pipeline.prepare import prepare_data
@@ -75,7 +75,7 @@ def config_of(folder: Path, images: list[dict[str, Any]], boxes: list[dict[str, 
 def prepare(config: Config, caplog: pytest.LogCaptureFixture) -> tuple[Config, str]:
     caplog.clear()
     with caplog.at_level("INFO", "megdet_hvd"):
-        changed = prepare_data(config, Alone(), WORLD)
+        changed = prepare_data(config, SingleMemberMeeting(), WORLD)
     return changed, caplog.text
 
 
@@ -284,7 +284,9 @@ def test_what_a_killed_preparation_left_goes_and_nothing_else(
 def test_two_at_once_both_end_right(config: Config, caplog: pytest.LogCaptureFixture) -> None:
     other = override(config, ["pipeline.max_side=90"])
     with ThreadPoolExecutor(8) as pool:
-        work = [pool.submit(prepare_data, c, Alone(), WORLD) for c in [config, other] * 4]
+        work = [
+            pool.submit(prepare_data, c, SingleMemberMeeting(), WORLD) for c in [config, other] * 4
+        ]
         found = [one.result(timeout=60) for one in work]
     assert found == [found[0], found[1]] * 4 and found[0] != found[1]
     for one, width in zip(found[:2], (100, 90), strict=True):

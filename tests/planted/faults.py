@@ -34,7 +34,7 @@ WIRE = "engine/test_wire.py"
 SAMPLER = "data/test_sampler.py"
 SCHEDULE = "schedule/test_schedule.py"
 REFIT = "config/test_refit.py"
-JUDGE = "comm/watchdog/test_judge.py"
+JUDGE = "job/watch/test_judge.py"
 FILE = "checkpoint/test_file.py"
 
 FAULTS = (
@@ -81,7 +81,7 @@ FAULTS = (
     Fault(
         "bn",
         "statistics are shared over the machine, whatever groups were asked for",
-        "comm/session.py",
+        "job/session.py",
         "own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)",
         "own = next(tuple(ranks) for ranks in machines if hvd.rank() in ranks)",
         BN,
@@ -249,7 +249,7 @@ FAULTS = (
     Fault(
         "watchdog",
         "waits for other collectives of the same ranks count as one",
-        "comm/watchdog/judge.py",
+        "job/watch/judge.py",
         "(other.name, other.ranks) == (own.name, own.ranks)",
         "other.ranks == own.ranks",
         JUDGE,
@@ -257,7 +257,7 @@ FAULTS = (
     Fault(
         "watchdog",
         "a silent rank is never held to be gone",
-        "comm/watchdog/judge.py",
+        "job/watch/judge.py",
         'if standing.link == "open" and standing.silent_s >= limit_s:',
         'if standing.link == "open" and standing.silent_s >= 1e9:',
         JUDGE,
@@ -265,23 +265,23 @@ FAULTS = (
     Fault(
         "watchdog",
         "a rank that left in order is told of as dead",
-        "comm/watchdog/hub.py",
+        "job/watch/hub.py",
         'peer.standing = replace(peer.standing, link="left")',
         'peer.standing = replace(peer.standing, link="open")',
-        "comm/watchdog/test_hangs.py",
+        "job/watch/test_hangs.py",
     ),
     Fault(
         "watchdog",
         "ranks are not told that the job ends: those that wait stay",
-        "comm/watchdog/hub.py",
+        "job/watch/hub.py",
         'self._tell({"end": silent_ranks(standings)})',
         "pass",
-        "comm/watchdog/test_hangs.py",
+        "job/watch/test_hangs.py",
     ),
     Fault(
         "refit",
         "a process may hold more pictures than before",
-        "config/refit.py",
+        "config/elastic_resume.py",
         "return images > before.images, abs(images - before.images)",
         "return False, abs(images - before.images)",
         REFIT,
@@ -289,7 +289,7 @@ FAULTS = (
     Fault(
         "refit",
         "a batch that does not divide is cut all the same",
-        "config/refit.py",
+        "config/elastic_resume.py",
         "    if rest:",
         "    if rest < 0:",
         REFIT,
@@ -297,7 +297,7 @@ FAULTS = (
     Fault(
         "refit",
         "the BN size is no longer what counts most",
-        "config/refit.py",
+        "config/elastic_resume.py",
         "        not kept,",
         "        False,",
         REFIT,
@@ -305,7 +305,7 @@ FAULTS = (
     Fault(
         "pipeline",
         "the worst checkpoint of all becomes the best",
-        "pipeline/alongside.py",
+        "pipeline/concurrent_evaluation.py",
         "is_better(ap, self._run.best_ap)",
         "not is_better(ap, self._run.best_ap)",
         "pipeline/test_alongside.py",

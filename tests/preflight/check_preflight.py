@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from megdet_hvd.cluster.launch import read_launch
-from megdet_hvd.comm.settings import changed_environment
+from megdet_hvd.job.horovod_settings import changed_environment
 
 
 def machine_of_rank() -> list[int]:

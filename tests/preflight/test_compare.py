@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from megdet_hvd.preflight.compare import check_facts
-from megdet_hvd.preflight.facts import Facts
+from megdet_hvd.preflight.facts import RankFacts
 
-GOOD = Facts(
+GOOD = RankFacts(
     host="n1",
     code={"engine": "91bc0000", "train": "aa000000"},
     settings={"learning": "11110000", "data": "22220000"},
@@ -19,7 +19,7 @@ GOOD = Facts(
 MACHINES = tuple(tuple(range(8 * i, 8 * i + 8)) for i in range(16))
 
 
-def job(changed: dict[int, dict[str, object]] | None = None) -> list[Facts]:
+def job(changed: dict[int, dict[str, object]] | None = None) -> list[RankFacts]:
     """128 ranks on n1…n16, some of them changed."""
     facts = [dataclasses.replace(GOOD, host=f"n{rank // 8 + 1}") for rank in range(128)]
     for rank, changes in (changed or {}).items():

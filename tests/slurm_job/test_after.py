@@ -14,9 +14,9 @@ from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
 from megdet_hvd.slurm_job import after, slurm, successor
 from megdet_hvd.slurm_job.after import end_job
-from megdet_hvd.slurm_job.job import Job
-from megdet_hvd.slurm_job.slurm import Probe
-from megdet_hvd.slurm_job.words import Wish
+from megdet_hvd.slurm_job.job import BatchJob
+from megdet_hvd.slurm_job.job_arguments import JobArguments
+from megdet_hvd.slurm_job.slurm import NodeProbe
 
 OFF = "Requested operation is presently disabled for job 47"
 NODES = [
@@ -41,7 +41,7 @@ class Cluster:
         patch.setattr(slurm, "node_facts", lambda hosts=(): self.nodes)
         patch.setattr(slurm, "requeue", lambda job: self.refusal)
         patch.setattr(slurm, "own_queue", lambda form: self.queue)
-        patch.setattr(slurm, "probe_nodes", lambda *given: Probe(said=self.said))
+        patch.setattr(slurm, "probe_nodes", lambda *given: NodeProbe(said=self.said))
         patch.setattr(slurm, "exclude", lambda job, nodes: self.excluded.extend(nodes))
         patch.setattr(slurm, "own_log", lambda: "/logs/big-47.log")
         patch.setattr(successor, "submit", self._submit)
@@ -59,10 +59,10 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     signal.signal(signal.SIGTERM, before)
 
 
-def job(folder: Path) -> Job:
+def job(folder: Path) -> BatchJob:
     allocation = Allocation(47, "big", 0, ("n1", "n2"), 8, 8)
     config = load_config(None, ["data.kind=scenes", "seed=5"])
-    return Job(allocation, Site(), Wish("megdet_hvd.train", (), folder, config))
+    return BatchJob(allocation, Site(), JobArguments("megdet_hvd.train", (), folder, config))
 
 
 def ended(folder: Path, code: int, note: str = "") -> tuple[int, list[dict[str, Any]]]:

@@ -1,8 +1,7 @@
 import pytest
 
 from megdet_hvd.cluster.outcome import Outcome
-from megdet_hvd.engine import program
-from megdet_hvd.slurm_job import decide as module
+from megdet_hvd.errors import STORAGE_ERROR
 from megdet_hvd.slurm_job.decide import IDLE_STARTS, decide
 from megdet_hvd.slurm_job.record import failures_of, idle_starts_of
 
@@ -70,7 +69,7 @@ def test_a_failure_of_the_storage_is_called_so() -> None:
         failures=1,
         allowed=2,
     )
-    assert (found.requeue, found.failure, found.code) == (True, True, program.STORAGE_ERROR)
+    assert (found.requeue, found.failure, found.code) == (True, True, STORAGE_ERROR)
     assert found.words == "requeued after a failure of the storage, 2 of 2"
 
 
@@ -155,8 +154,3 @@ def test_what_is_counted_from_the_record() -> None:
     assert (failures_of(records, 1), failures_of(records, 2)) == (1, 1)
     assert (idle_starts_of(records, 1), idle_starts_of(records, 2)) == (2, 0)
     assert idle_starts_of(records[:3], 1) == 0
-
-
-def test_the_exit_codes_are_those_of_the_ranks() -> None:
-    for name in ("FAULT", "USER_ERROR", "RUN_ERROR", "HANG", "STOPPED"):
-        assert getattr(module, name) == getattr(program, name)

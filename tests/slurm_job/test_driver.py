@@ -13,23 +13,22 @@ from megdet_hvd import storage
 from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.config.load import load_config
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import STORAGE_ERROR, UserError
 from megdet_hvd.run_lock.lock import take
 from megdet_hvd.run_lock.slurm import FORGOTTEN, JobState
 from megdet_hvd.slurm_job import after, driver, record, slurm
-from megdet_hvd.slurm_job.decide import STORAGE_ERROR
 from megdet_hvd.slurm_job.driver import refuse_company, run_job
-from megdet_hvd.slurm_job.job import Job
-from megdet_hvd.slurm_job.words import Wish
+from megdet_hvd.slurm_job.job import BatchJob
+from megdet_hvd.slurm_job.job_arguments import JobArguments
 from tests.failing_storage import failing
 
 
-def job(folder: Path, number: int = 8) -> Job:
+def job(folder: Path, number: int = 8) -> BatchJob:
     allocation = Allocation(number, "job", 0, ("n1",), 1, None)
-    return Job(
+    return BatchJob(
         allocation,
         Site(),
-        Wish("megdet_hvd.train", (), folder, load_config(None, ["data.kind=scenes"])),
+        JobArguments("megdet_hvd.train", (), folder, load_config(None, ["data.kind=scenes"])),
     )
 
 

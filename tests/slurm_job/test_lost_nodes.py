@@ -7,11 +7,11 @@ import pytest
 
 from megdet_hvd.slurm_job import lost_nodes, slurm
 from megdet_hvd.slurm_job.lost_nodes import blamed, find_bad, hears_s, limit_s
-from megdet_hvd.slurm_job.slurm import Probe
+from megdet_hvd.slurm_job.slurm import NodeProbe
 
 HOSTS = ("n1", "n2")
-WELL = Probe(said={"n1": "gpus 8", "n2": "gpus 8"})
-SILENT = Probe("Task launch failed on node n2: Communication connection failure", ("n2",))
+WELL = NodeProbe(said={"n1": "gpus 8", "n2": "gpus 8"})
+SILENT = NodeProbe("Task launch failed on node n2: Communication connection failure", ("n2",))
 
 
 class Cluster:
@@ -55,7 +55,7 @@ def test_no_wait_where_all_nodes_answer(cluster: Cluster) -> None:
 def test_a_step_that_slurm_refuses_is_no_sign_of_a_lost_node(cluster: Cluster) -> None:
     """As ``--gres=none`` beside SLURM_GPUS_PER_NODE once was, at each requeue after a failure."""
     refused = "Unable to create step for job 166: Invalid Trackable RESource (TRES) specification"
-    cluster.probe = Probe(unclear=refused)
+    cluster.probe = NodeProbe(unclear=refused)
     cluster.not_heard_at_s = float("inf")
     assert found_bad(cluster) == {}
     assert (cluster.now_s, cluster.said) == (0.0, [f"the nodes could not be tried ({refused})"])
@@ -98,7 +98,7 @@ def test_word_from_outside_ends_the_wait(cluster: Cluster) -> None:
 
 
 def test_a_broken_node_is_found_without_a_wait(cluster: Cluster) -> None:
-    cluster.probe = Probe(said={"n1": "gpus 8", "n2": "gpus 7"})
+    cluster.probe = NodeProbe(said={"n1": "gpus 8", "n2": "gpus 7"})
     assert found_bad(cluster) == {"n2": "it shows 7 of 8 GPUs"}
     assert (cluster.now_s, cluster.said) == (0.0, [])
 
@@ -106,14 +106,14 @@ def test_a_broken_node_is_found_without_a_wait(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("hosts", "probe", "who"),
     [
-        (("n1", "n2"), Probe("x", ("n2",)), ["n2"]),
-        (("n1", "n2", "n3"), Probe("x", ("n3",)), ["n3"]),
+        (("n1", "n2"), NodeProbe("x", ("n2",)), ["n2"]),
+        (("n1", "n2", "n3"), NodeProbe("x", ("n3",)), ["n3"]),
         # none of several others answers the first one: it is the one that is cut off
-        (("n1", "n2", "n3"), Probe("x", ("n2", "n3")), ["n1"]),
-        (("n1", "n2", "n3"), Probe("late", said={"n1": "gpus 8", "n2": "gpus 8"}), ["n3"]),
-        (("n1", "n2", "n3"), Probe("late"), []),
-        (("n1", "n2"), Probe("x", ("n7",)), []),
+        (("n1", "n2", "n3"), NodeProbe("x", ("n2", "n3")), ["n1"]),
+        (("n1", "n2", "n3"), NodeProbe("late", said={"n1": "gpus 8", "n2": "gpus 8"}), ["n3"]),
+        (("n1", "n2", "n3"), NodeProbe("late"), []),
+        (("n1", "n2"), NodeProbe("x", ("n7",)), []),
     ],
 )
-def test_who_is_silent(hosts: tuple[str, ...], probe: Probe, who: list[str]) -> None:
+def test_who_is_silent(hosts: tuple[str, ...], probe: NodeProbe, who: list[str]) -> None:
     assert blamed(hosts, probe) == who

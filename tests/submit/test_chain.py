@@ -6,9 +6,9 @@ import pytest
 
 from megdet_hvd.submit import chain, training
 from megdet_hvd.submit.chain import jobs_waited_for
-from megdet_hvd.submit.job import Job
+from megdet_hvd.submit.job import JobRequest
 from megdet_hvd.submit.queue import Queued
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.report import CheckReport
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +25,12 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     return names
 
 
-def checked(folder: Path, dependency: str, name: str = "big") -> Report:
-    report = Report()
+def checked(folder: Path, dependency: str, name: str = "big") -> CheckReport:
+    report = CheckReport()
     words = ("data.kind=scenes", "global_batch=16", "--resume", str(folder))
     options = {"dependency": dependency} if dependency else {}
     training.check_training(
-        report, Job(options, folder / "t", {}, (), words, name), 1, 8, data_is_packed=True
+        report, JobRequest(options, folder / "t", {}, (), words, name), 1, 8, data_is_packed=True
     )
     return report
 
@@ -79,10 +79,10 @@ def test_a_run_that_is_there_is_checked_as_ever(tmp_path: Path) -> None:
     run = tmp_path / "megdet_16gpu-47"
     run.mkdir()
     (run / "config.yaml").write_text("global_batch: 12\ndata: {kind: scenes}\n")
-    report = Report()
+    report = CheckReport()
     words = ("--config", "x.yaml", "--resume", str(run))
     options = {"dependency": "afterany:47"}
-    job = Job(options, run / "t", {}, (), words, "big")
+    job = JobRequest(options, run / "t", {}, (), words, "big")
     training.check_training(report, job, 1, 2, data_is_packed=True)
     assert (report.problems, report.notes) == ([], [])
     assert "global batch 12 = 2 processes × 6 images × 1 pass" in report.facts

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.cluster.time_limits import start_limit_s
-from megdet_hvd.submit.job import Job
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.job import JobRequest
+from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.submit.time_limit import check_time, seconds_of, signal_offset_s
 
 
@@ -41,8 +41,8 @@ def test_forms_of_signal(signal: str, offset: int | None) -> None:
 
 def problems(options: Mapping[str, str], environ: Mapping[str, str], tasks: int = 8) -> list[str]:
     template = {"time": "12:00:00", "signal": "B:USR1@300"}
-    report = Report()
-    check_time(report, Job(options, Path("t"), template, (), (), "job"), tasks, environ)
+    report = CheckReport()
+    check_time(report, JobRequest(options, Path("t"), template, (), (), "job"), tasks, environ)
     return report.problems
 
 

@@ -4,25 +4,25 @@ from pathlib import Path
 
 import pytest
 
-from megdet_hvd.config.before import Before
 from megdet_hvd.config.load import load_config
+from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.engine import resumption
 from megdet_hvd.submit import training
-from megdet_hvd.submit.job import Job
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.job import JobRequest
+from megdet_hvd.submit.report import CheckReport
 
 
-def resumed(folder: Path, words: tuple[str, ...] = (), own: str = "") -> Job:
+def resumed(folder: Path, words: tuple[str, ...] = (), own: str = "") -> JobRequest:
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     (folder / "checkpoints" / "iteration_00000010.pt").touch()
     (folder / "config.yaml").write_text(f"global_batch: 16\ndata: {{kind: scenes}}\n{own}")
     all_words = ("--config", "x.yaml", "--resume", str(folder), *words)
-    return Job({}, folder / "t.sbatch", {}, words, all_words, "job")
+    return JobRequest({}, folder / "t.sbatch", {}, words, all_words, "job")
 
 
 def test_a_resume_on_half_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumption, "read_before", lambda path: Before(16, 8, 1, "cgbn", (8,)))
-    report = Report()
+    monkeypatch.setattr(resumption, "read_before", lambda path: SavedLayout(16, 8, 1, "cgbn", (8,)))
+    report = CheckReport()
     training.check_training(report, resumed(tmp_path / "a run"), 2, 2, data_is_packed=False)
     assert report.problems == []
     assert f"run folder: {tmp_path}/a run" in report.facts
@@ -32,8 +32,10 @@ def test_a_resume_on_half_the_processes(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_bn_size_that_can_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 images a process at most, 2 processes a machine: 16 can't be made. Refused by default."""
-    monkeypatch.setattr(resumption, "read_before", lambda path: Before(16, 8, 1, "cgbn", (16,)))
-    report = Report()
+    monkeypatch.setattr(
+        resumption, "read_before", lambda path: SavedLayout(16, 8, 1, "cgbn", (16,))
+    )
+    report = CheckReport()
     training.check_training(report, resumed(tmp_path), 2, 2, data_is_packed=False)
     (problem,) = report.problems
     assert "16" in problem and "resume.other_bn_size" in problem
@@ -46,20 +48,20 @@ def test_only_what_differs_from_the_run_is_a_wish(
 
     Were the word taken as a wish, the check would promise 4 × 4 × 1.
     """
-    monkeypatch.setattr(resumption, "read_before", lambda path: Before(16, 8, 1, "frozen", ()))
+    monkeypatch.setattr(resumption, "read_before", lambda path: SavedLayout(16, 8, 1, "frozen", ()))
     own = "model: {norm: frozen}\n"
     for word, sum_ in (
         ("learning.accumulation=1", "4 processes × 2 images × 2 passes"),
         ("learning.accumulation=4", "4 processes × 1 image × 4 passes"),
     ):
-        report = Report()
+        report = CheckReport()
         training.check_training(report, resumed(tmp_path, (word,), own), 1, 4, data_is_packed=False)
         assert report.problems == []
         assert f"global batch 16 = {sum_}" in report.facts
 
 
 def test_a_checkpoint_that_can_not_be_read_is_told(tmp_path: Path) -> None:
-    report = Report()
+    report = CheckReport()
     training.check_training(report, resumed(tmp_path), 1, 8, data_is_packed=False)
     assert report.problems == []
     assert "iteration_00000010.pt can't be read" in "".join(report.notes)
@@ -68,8 +70,8 @@ def test_a_checkpoint_that_can_not_be_read_is_told(tmp_path: Path) -> None:
 def test_an_unknown_option_is_a_problem_like_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = Report()
-    job = Job({}, tmp_path / "t", {}, (), ("--rezume", "x"), "job")
+    report = CheckReport()
+    job = JobRequest({}, tmp_path / "t", {}, (), ("--rezume", "x"), "job")
     training.check_training(report, job, 1, 8, data_is_packed=False)
     (problem,) = report.problems
     assert problem.startswith("behind the template: unrecognized arguments: --rezume")
@@ -100,9 +102,9 @@ def test_weights_of_a_new_run_are_looked_for(
     word: str, note: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    report = Report()
+    report = CheckReport()
     words = ("data.kind=scenes", "model.backbone=resnet50", f"output={tmp_path}/runs", word)
-    job = Job({}, tmp_path / "t", {}, (), words, "job")
+    job = JobRequest({}, tmp_path / "t", {}, (), words, "job")
     training.check_training(report, job, 1, 8, data_is_packed=False)
     assert [problem in found for found in report.problems] == [True] * bool(problem)
     assert [note in found for found in report.notes] == [True] * bool(note)
@@ -110,6 +112,6 @@ def test_weights_of_a_new_run_are_looked_for(
         folder = tmp_path / "hub" / "checkpoints"
         folder.mkdir(parents=True)
         (folder / "resnet50-0676ba61.pth").touch()
-        report = Report()
+        report = CheckReport()
         training.check_training(report, job, 1, 8, data_is_packed=False)
         assert (report.problems, report.notes) == ([], [])

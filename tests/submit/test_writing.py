@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.errors import UserError
-from megdet_hvd.submit.job import Job
-from megdet_hvd.submit.report import Report
+from megdet_hvd.submit.job import JobRequest
+from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.submit.writing import check_folder, check_log, check_names
 
 
-def job(name: str = "big", **options: str) -> Job:
-    return Job(options, Path("/p/t.sbatch"), {"output": "%x-%j.log"}, (), (), name)
+def job(name: str = "big", **options: str) -> JobRequest:
+    return JobRequest(options, Path("/p/t.sbatch"), {"output": "%x-%j.log"}, (), (), name)
 
 
-def problems(root: Path, found: Job) -> list[str]:
-    report = Report()
+def problems(root: Path, found: JobRequest) -> list[str]:
+    report = CheckReport()
     check_log(report, found, root, {"USER": "me"})
     return report.problems
 
@@ -54,7 +54,7 @@ def test_names(tmp_path: Path) -> None:
     assert "--job-name=a/b" in slash[0] and "no such folder" in slash[1]
     (long,) = problems(tmp_path, job("é" * 150))
     assert "has 315 bytes" in long and "a shorter --job-name" in long
-    report = Report()
+    report = CheckReport()
     assert check_names(report, Path("/runs/a-1"), "run folder")
     assert not check_names(report, Path("/" + "d/" * 2030), "run folder")
     assert "a path of 4060 bytes" in report.problems[0]

@@ -14,7 +14,7 @@ from megdet_hvd.errors import UserError
 CHUNK_BYTES = 1 << 20
 READ_TIMEOUT_S = 60.0
 
-Progress = Callable[[int, int | None], None]
+DownloadProgress = Callable[[int, int | None], None]
 """Told (bytes so far, bytes in all where known)."""
 
 
@@ -30,7 +30,7 @@ def download(
     size_bytes: int | None = None,
     attempts: int = 5,
     wait_s: float = 2.0,
-    progress: Progress = lambda done, total: None,
+    progress: DownloadProgress = lambda done, total: None,
 ) -> None:
     """Download ``url`` to ``target``, which appears only when whole and checked.
 
@@ -99,7 +99,7 @@ def _size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def _transfer(url: str, part: Path, size_bytes: int | None, progress: Progress) -> None:
+def _transfer(url: str, part: Path, size_bytes: int | None, progress: DownloadProgress) -> None:
     """Fetch what is missing of ``part``; returns when it is as long as the server says."""
     start = _size(part)
     if size_bytes is not None and start > size_bytes:

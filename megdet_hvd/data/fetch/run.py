@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from megdet_hvd.data.fetch.catalogue import BACKBONES, COCO2017, Download, backbone_download
-from megdet_hvd.data.fetch.download import Progress, digest, download
+from megdet_hvd.data.fetch.download import DownloadProgress, digest, download
 from megdet_hvd.data.fetch.unpack import unpack
 from megdet_hvd.errors import UserError
 
@@ -136,7 +136,7 @@ def _require_room(folder: Path, items: Sequence[Download]) -> None:
         )
 
 
-def _said_every(seconds: float, name: str, say: Say) -> Progress:
+def _said_every(seconds: float, name: str, say: Say) -> DownloadProgress:
     began, last = time.monotonic(), time.monotonic()
     first: int | None = None
 

@@ -24,7 +24,7 @@ from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import ScenesConfig
 from megdet_hvd.data.scenes.scene import VERSION, render
 from megdet_hvd.data.scenes.shapes import CLASSES
-from megdet_hvd.data.source import Source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
 from megdet_hvd.storage import cannot_keep, cannot_read, is_transient, retried
 
@@ -40,9 +40,9 @@ class ScenesSet:
 
     folder: Path
     """Holds annotations/, train/, val/ and manifest.json."""
-    train: Source
+    train: PictureSource
     """Training scenes."""
-    val: Source
+    val: PictureSource
     """Validation scenes."""
 
 
@@ -90,8 +90,8 @@ def ensure_scenes(config: ScenesConfig, *, render: bool = True) -> ScenesSet:
     return ScenesSet(folder, _source(folder, "train"), _source(folder, "val"))
 
 
-def _source(folder: Path, split: str) -> Source:
-    return Source(folder / "annotations" / f"{split}.json", folder / split)
+def _source(folder: Path, split: str) -> PictureSource:
+    return PictureSource(folder / "annotations" / f"{split}.json", folder / split)
 
 
 def _make(config: ScenesConfig, folder: Path, fault: str) -> None:

@@ -15,10 +15,10 @@ from megdet_hvd.data.scenes.shapes import Mask
 
 Canvas = NDArray[np.float32]
 """(H, W, 3), 0 … 255."""
-Colour = tuple[float, float, float]
+PaintColour = tuple[float, float, float]
 
 
-def random_colour(dice: Dice, low: float = 20, high: float = 240) -> Colour:
+def random_colour(dice: Dice, low: float = 20, high: float = 240) -> PaintColour:
     """Any colour, saturated or dull."""
     grey, dullness = dice.between(low, high), dice.unit() * 0.8
     red, green, blue = (
@@ -27,7 +27,7 @@ def random_colour(dice: Dice, low: float = 20, high: float = 240) -> Colour:
     return red, green, blue
 
 
-def colour_apart(dice: Dice, other: Colour, least: float) -> Colour:
+def colour_apart(dice: Dice, other: PaintColour, least: float) -> PaintColour:
     """A colour at least ``least`` away from another, so that a shape can be seen on it."""
     for _ in range(20):
         colour = random_colour(dice)
@@ -43,7 +43,7 @@ TYPICAL = 0.8
 """Share of objects that have their class's hue; the others have any colour."""
 
 
-def class_colour(dice: Dice, label: int, ground: Colour, least: float) -> Colour:
+def class_colour(dice: Dice, label: int, ground: PaintColour, least: float) -> PaintColour:
     """A colour for an object of a class, at least ``least`` away from the ground's.
 
     As with real things, colour hints at the class and does not settle it.
@@ -58,7 +58,7 @@ def class_colour(dice: Dice, label: int, ground: Colour, least: float) -> Colour
     return colour_apart(dice, ground, least)
 
 
-def _apart(colour: Colour, other: Colour, least: float) -> bool:
+def _apart(colour: PaintColour, other: PaintColour, least: float) -> bool:
     return sum((a - b) ** 2 for a, b in zip(colour, other, strict=True)) >= least**2
 
 
@@ -80,7 +80,7 @@ def clouds(dice: Dice, width: int, height: int, cells: int) -> NDArray[np.float3
     return blotches
 
 
-def ground(dice: Dice, width: int, height: int) -> tuple[Canvas, Colour]:
+def ground(dice: Dice, width: int, height: int) -> tuple[Canvas, PaintColour]:
     """A background and its mean colour: two tones, blotches, sometimes stripes or tiles."""
     first = random_colour(dice, 30, 225)
     second = tuple(min(max(v + dice.between(-45, 45), 5), 250) for v in first)
@@ -114,7 +114,7 @@ def stripes(dice: Dice, width: int, height: int) -> NDArray[np.float32]:
     return bands
 
 
-def surface(dice: Dice, colour: Colour, width: int, height: int) -> Canvas:
+def surface(dice: Dice, colour: PaintColour, width: int, height: int) -> Canvas:
     """A shape's surface: its colour under a light from one side, sometimes with a texture."""
     light = ramp(width, height, dice.between(0, 2 * math.pi)) * np.float32(dice.between(0, 0.3))
     kind = dice.unit()
@@ -126,7 +126,7 @@ def surface(dice: Dice, colour: Colour, width: int, height: int) -> Canvas:
     return lit
 
 
-def blend(canvas: Canvas, mask: Mask, colours: Canvas | Colour, opacity: float = 1.0) -> None:
+def blend(canvas: Canvas, mask: Mask, colours: Canvas | PaintColour, opacity: float = 1.0) -> None:
     """Lay colours over the canvas where the mask covers it."""
     height, width = canvas.shape[:2]
     h, w = mask.alpha.shape

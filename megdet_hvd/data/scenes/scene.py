@@ -131,7 +131,7 @@ def _visible(owner: NDArray[np.int16], k: int, label: int, whole: int) -> SceneO
 
 
 def _paint_object(
-    dice: Dice, canvas: paint.Canvas, mask: Mask, label: int, ground: paint.Colour
+    dice: Dice, canvas: paint.Canvas, mask: Mask, label: int, ground: paint.PaintColour
 ) -> None:
     if dice.chance(0.35):
         shift = dice.count(1, max(1, mask.alpha.shape[0] // 12))
@@ -142,7 +142,7 @@ def _paint_object(
     paint.blend(canvas, mask, paint.surface(dice, colour, width, height))
 
 
-def _clutter(dice: Dice, canvas: paint.Canvas, ground: paint.Colour) -> None:
+def _clutter(dice: Dice, canvas: paint.Canvas, ground: paint.PaintColour) -> None:
     height, width = canvas.shape[:2]
     kind = dice.unit()
     if kind < 0.4:

@@ -1,0 +1,1 @@
+"""The life of a job: who takes part, how they meet, are watched, and end. Knows no training."""

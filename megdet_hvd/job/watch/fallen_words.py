@@ -1,0 +1,62 @@
+"""What is said of a rank at once when it falls, before anything can be judged. Pure."""
+
+from collections.abc import Mapping, Sequence
+
+from megdet_hvd.job.watch.rank_state import RankState
+from megdet_hvd.job.watch.report import describe_place, describe_who, grouped
+
+
+def terminated_words(fallen: Mapping[int, RankState], hosts: Sequence[str]) -> list[str]:
+    """A line for each place at which SIGTERM came to ranks. ``hosts`` by rank."""
+    places = {rank: describe_place(standing) for rank, standing in fallen.items()}
+    return [
+        f"SIGTERM came to {describe_who(ranks, hosts)}: {place}"
+        for place, ranks in grouped(places).items()
+    ]
+
+
+def failed_words(
+    fallen: Mapping[int, RankState], failures: Mapping[int, str], hosts: Sequence[str]
+) -> list[str]:
+    """A line for each failure that ranks have told of themselves. ``failures``: why, by rank."""
+    whys = {
+        rank: f"{failures[rank]} ({describe_place(_heard(standing))})"
+        for rank, standing in fallen.items()
+    }
+    return [
+        f"error: {describe_who(ranks, hosts)} failed: {why}" for why, ranks in grouped(whys).items()
+    ]
+
+
+def ended_words(
+    fallen: Mapping[int, RankState], standings: Mapping[int, RankState], hosts: Sequence[str]
+) -> list[str]:
+    """A line for each place at which processes ended that had said no good-bye.
+
+    ``fallen``: as they stood when they were last heard of, ``silent_s`` before their end.
+    ``standings``: those of the others now; whoever waits for one of them is named.
+    """
+    lines = []
+    places = {rank: describe_place(_heard(standing)) for rank, standing in fallen.items()}
+    for place, ranks in grouped(places).items():
+        unheard_s = max(fallen[rank].silent_s for rank in ranks)
+        who = describe_who(ranks, hosts)
+        verb = "have" if len(ranks) > 1 else "has"
+        line = f"error: {who} {verb} ended without a word, {unheard_s:.1f} s before: {place}"
+        waits = {
+            other: standing.name
+            for other, standing in standings.items()
+            if other not in fallen and standing.kind == "waiting" and {*standing.ranks} & {*ranks}
+        }
+        for name, others in grouped(waits).items():
+            verb = "wait" if len(others) > 1 else "waits"
+            line += f"; {describe_who(others, hosts)} {verb} in {name}"
+        lines.append(line)
+    return lines
+
+
+def _heard(standing: RankState) -> RankState:
+    """Without the silence, which is told of in its own words."""
+    return RankState(
+        standing.kind, standing.name, standing.ranks, standing.elements, step=standing.step
+    )

@@ -1,0 +1,225 @@
+"""From where all ranks stand to whether the job hangs, and who is to blame. Pure.
+
+A rank that waits long proves nothing: another may be busy for a good reason, on another machine
+even. So each wait is followed to whoever it waits for. It is a hang where that ends at a rank
+that can't come (dead, silent, left, far too long at something), in a circle of ranks that wait
+for one another, or at nobody: all are there, and nothing moves.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from megdet_hvd.job.watch.rank_state import NEVER_HEARD, RankState
+from megdet_hvd.job.world import describe_ranks
+
+STUCK_COMPUTING = 10
+"""Limits that a rank may compute between two collectives while others wait for it: kernels are
+compiled and tuned in the first step, and a machine that swaps is slow, yet alive."""
+STUCK_OUTSIDE = 30
+"""Limits that a rank may be waited for while it is outside of steps: scoring a whole validation
+set, rendering or reading a data set for the others and writing to a slow disk take minutes. The
+same for a step that nobody waits for: without BN messages a forward pass on a CPU may be one long
+piece. A GPU that hangs looks like this on all ranks at once."""
+GRACE_S = 10.0
+"""A connection that closed may come back; and the launcher ends the others of a dead rank."""
+AHEAD_STEPS = 2
+"""A step ends with a sum over all ranks, so the others get one step ahead of a stopped rank at
+most: if they get further, it goes on unheard, and only its connection is broken."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A collective that does not end."""
+
+    name: str
+    ranks: tuple[int, ...]
+    here: tuple[int, ...]
+    """Ranks that wait in it."""
+    missing: tuple[int, ...]
+    """Ranks that it needs and that are not in it."""
+    since_s: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The job hangs."""
+
+    culprits: Mapping[int, str]
+    """What is wrong with each; empty: all ranks are there, and nothing moves."""
+    waits: tuple[Wait, ...]
+    """Where others wait, longest first."""
+
+
+def judge(standings: Mapping[int, RankState], limit_s: float) -> Verdict | None:
+    """The verdict on a job; None: it lives, or nobody can tell yet.
+
+    ``standings`` holds the ranks of which anything is known; others count as never heard of.
+    """
+    if not _suspicious(standings, limit_s):
+        return None
+    waiting = {
+        rank: standing
+        for rank, standing in standings.items()
+        if standing.kind == "waiting"
+        and _gone(standing, limit_s) is None
+        and standing.link == "open"
+    }
+    patient = {rank: own for rank, own in waiting.items() if own.age_s >= limit_s}
+    missing = {
+        rank: tuple(
+            other
+            for other in own.ranks
+            if other != rank and not _with(own, standings.get(other, NEVER_HEARD), limit_s)
+        )
+        for rank, own in waiting.items()
+    }
+    culprits: dict[int, str] = {}
+    for rank, own in patient.items():
+        for other in missing[rank]:
+            reason = _why_it_will_not_come(standings.get(other, NEVER_HEARD), own.age_s, limit_s)
+            if reason is not None:
+                culprits[other] = reason
+    for rank, standing in standings.items():
+        reason = _gone(standing, limit_s)
+        if reason is not None and standing.others_went < AHEAD_STEPS:
+            culprits[rank] = reason
+        elif reason is None and _stuck_in_step(standing, STUCK_OUTSIDE * limit_s):
+            culprits[rank] = _no_collective(standing)
+    graph = {rank: [other for other in missing[rank] if other in patient] for rank in patient}
+    for circle in _circles(graph):
+        culprits.update(_disagreement(circle, patient, missing))
+    if culprits:
+        return Verdict(dict(sorted(culprits.items())), _waits(waiting, missing, set(culprits)))
+    complete = [own for rank, own in patient.items() if not missing[rank]]
+    if any(all(other in patient for other in own.ranks) for own in complete):
+        return Verdict({}, _waits(patient, missing, None))
+    return None
+
+
+def _suspicious(standings: Mapping[int, RankState], limit_s: float) -> bool:
+    """Whether anything is worth a closer look: this runs every second beside the training."""
+    return any(
+        (standing.kind == "waiting" and standing.age_s >= limit_s)
+        or _stuck_in_step(standing, STUCK_OUTSIDE * limit_s)
+        or (standing.link != "never" and standing.silent_s >= min(limit_s, GRACE_S))
+        for standing in standings.values()
+    )
+
+
+def _stuck_in_step(standing: RankState, after_s: float) -> bool:
+    return standing.link == "open" and standing.kind == "computing" and standing.age_s >= after_s
+
+
+def _gone(standing: RankState, limit_s: float) -> str | None:
+    """Why a rank gives no sign of life; None where it does, or may yet."""
+    if standing.link == "closed" and standing.silent_s >= min(limit_s, GRACE_S):
+        return "its process has ended"
+    if standing.link == "open" and standing.silent_s >= limit_s:
+        return (
+            f"no sign of life for {standing.silent_s:.0f} s: "
+            "stopped, swapping, or its machine is gone"
+        )
+    return None
+
+
+def _with(own: RankState, other: RankState, limit_s: float) -> bool:
+    """Whether ``other`` waits in the same collective, with a vector that fits."""
+    return (
+        other.link == "open"
+        and _gone(other, limit_s) is None
+        and other.kind == "waiting"
+        and (other.name, other.ranks) == (own.name, own.ranks)
+        and (other.elements == own.elements or not other.elements or not own.elements)
+    )
+
+
+def _why_it_will_not_come(standing: RankState, awaited_s: float, limit_s: float) -> str | None:
+    """Why a rank that has been waited for will never come; None where it may."""
+    if standing.link == "left":
+        return "it has left the job in order, and the others wait for it"
+    if standing.link == "never":
+        if awaited_s < STUCK_OUTSIDE * limit_s:
+            return None
+        return "nothing is known of it: it has no connection to rank 0"
+    gone = _gone(standing, limit_s)
+    if gone is not None or standing.link == "closed":
+        return gone
+    if _stuck_in_step(standing, STUCK_COMPUTING * limit_s):
+        return _no_collective(standing)
+    if standing.kind == "outside" and standing.age_s >= STUCK_OUTSIDE * limit_s:
+        return f"busy for {standing.age_s:.0f} s with: {standing.name}"
+    return None
+
+
+def _no_collective(standing: RankState) -> str:
+    return f"has not come to its next collective for {standing.age_s:.0f} s"
+
+
+def _circles(graph: Mapping[int, list[int]]) -> list[tuple[int, ...]]:
+    """Groups of ranks each of which waits for every other, directly or through others."""
+    reached = {rank: _reach(graph, rank) for rank in graph}
+    circles = {
+        tuple(sorted(other for other in reached[rank] if rank in reached[other]))
+        for rank in graph
+        if rank in reached[rank]
+    }
+    return sorted(circles)
+
+
+def _reach(graph: Mapping[int, list[int]], start: int) -> set[int]:
+    found: set[int] = set()
+    ahead = list(graph[start])
+    while ahead:
+        rank = ahead.pop()
+        if rank not in found:
+            found.add(rank)
+            ahead += graph[rank]
+    return found
+
+
+def _disagreement(
+    circle: tuple[int, ...],
+    patient: Mapping[int, RankState],
+    missing: Mapping[int, tuple[int, ...]],
+) -> dict[int, str]:
+    """Who of a circle stands apart: those outside its majority; all, where there is none."""
+    places: dict[tuple[str, tuple[int, ...], int], list[int]] = {}
+    for rank in circle:
+        own = patient[rank]
+        places.setdefault((own.name, own.ranks, own.elements), []).append(rank)
+    largest = max(places.values(), key=len)
+    apart = [r for r in circle if r not in largest] if 2 * len(largest) > len(circle) else circle
+    return {
+        rank: f"waits in {patient[rank].name}{_length(patient[rank])} "
+        f"for {_ranks(missing[rank])}, which {_is(missing[rank])} elsewhere"
+        for rank in apart
+    }
+
+
+def _length(standing: RankState) -> str:
+    return f" with {standing.elements} values" if standing.elements else ""
+
+
+def _ranks(ranks: tuple[int, ...]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {describe_ranks(ranks)}"
+
+
+def _is(ranks: tuple[int, ...]) -> str:
+    return "are" if len(ranks) > 1 else "is"
+
+
+def _waits(
+    waiting: Mapping[int, RankState],
+    missing: Mapping[int, tuple[int, ...]],
+    wanted: set[int] | None,
+) -> tuple[Wait, ...]:
+    """The collectives that lack any of the ``wanted``; None: those that lack nobody."""
+    groups: dict[tuple[str, tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    for rank, own in sorted(waiting.items()):
+        if not missing[rank] if wanted is None else wanted & set(missing[rank]):
+            groups.setdefault((own.name, own.ranks, missing[rank]), []).append(rank)
+    waits = [
+        Wait(name, ranks, tuple(here), absent, max(waiting[rank].age_s for rank in here))
+        for (name, ranks, absent), here in groups.items()
+    ]
+    return tuple(sorted(waits, key=lambda wait: -wait.since_s))

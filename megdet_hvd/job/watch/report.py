@@ -1,0 +1,82 @@
+"""The text of a verdict: culprits first, then where every rank stands."""
+
+from collections.abc import Mapping, Sequence
+
+from megdet_hvd.job.watch.judge import Verdict, Wait
+from megdet_hvd.job.watch.rank_state import MISSED_S, RankState
+from megdet_hvd.job.world import describe_ranks
+
+_HOSTS_SHOWN = 4
+
+
+def report(
+    verdict: Verdict,
+    standings: Mapping[int, RankState],
+    hosts: Sequence[str],
+    stacks: Mapping[int, str],
+    exit_code: int,
+) -> str:
+    """The whole message. ``hosts`` by rank; ``stacks``: Python stacks of culprits, where sent."""
+    lines = [f"error: the job hangs and is ended by its watchdog, exit code {exit_code}"]
+    for reason, ranks in grouped(verdict.culprits).items():
+        lines.append(f"  {describe_who(ranks, hosts)}: {reason}")
+    if not verdict.culprits:
+        lines.append("  all ranks are there and nothing moves: the network, or what carries sums")
+    lines += [f"  {_wait(wait)}" for wait in verdict.waits]
+    lines.append("where the ranks stand:")
+    for place, ranks in sorted(grouped(_places(standings)).items(), key=lambda item: item[1]):
+        since_s = max(standings[rank].age_s for rank in ranks)
+        lines.append(f"  {describe_who(ranks, hosts)}: {place}, for {since_s:.0f} s")
+    unknown = [r for r in range(len(hosts)) if r not in standings or standings[r].link == "never"]
+    if unknown:
+        lines.append(f"  {describe_who(unknown, hosts)}: unknown, no connection")
+    for rank, stack in sorted(stacks.items()):
+        lines.append(f"stack of rank {rank} ({hosts[rank]}):")
+        lines += [f"  {line}" for line in stack.splitlines()]
+    return "\n".join(lines)
+
+
+def grouped(values: Mapping[int, str]) -> dict[str, list[int]]:
+    """Ranks by what is said of them."""
+    groups: dict[str, list[int]] = {}
+    for rank, value in sorted(values.items()):
+        groups.setdefault(value, []).append(rank)
+    return groups
+
+
+def _places(standings: Mapping[int, RankState]) -> dict[int, str]:
+    """A few words on the place of each rank that was heard of."""
+    return {
+        rank: describe_place(standing)
+        for rank, standing in standings.items()
+        if standing.link != "never"
+    }
+
+
+def describe_place(standing: RankState) -> str:
+    """``step 5, in cgbn.layer1.forward.0 (8 values)``, after what is odd about it."""
+    state = {"left": "left; ", "closed": "connection closed; "}.get(standing.link, "")
+    if standing.silent_s >= MISSED_S:
+        state += f"last heard of {standing.silent_s:.0f} s ago; "
+    step = f"step {standing.step}, " if standing.step else ""
+    if standing.kind == "waiting":
+        length = f" ({standing.elements} values)" if standing.elements else ""
+        return f"{state}{step}in {standing.name}{length}"
+    what = "computing" if standing.kind == "computing" else f"outside of steps ({standing.name})"
+    return f"{state}{step}{what}"
+
+
+def describe_who(ranks: Sequence[int], hosts: Sequence[str]) -> str:
+    """Ranks and where they are: ``ranks 0-7, 16 (n1, n3)``."""
+    names = list(dict.fromkeys(hosts[rank] for rank in ranks))
+    shown = ", ".join(names[:_HOSTS_SHOWN])
+    if len(names) > _HOSTS_SHOWN:
+        shown += f" and {len(names) - _HOSTS_SHOWN} more hosts"
+    return f"rank{'s' if len(ranks) > 1 else ''} {describe_ranks(ranks)} ({shown})"
+
+
+def _wait(wait: Wait) -> str:
+    needs = f"{wait.name} needs ranks {describe_ranks(wait.ranks)}"
+    here = f"waited in for {wait.since_s:.0f} s by {describe_ranks(wait.here)}"
+    missing = f"missing: {describe_ranks(wait.missing)}" if wait.missing else "none is missing"
+    return f"{needs}; {here}; {missing}"

@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.errors import UserError
+from megdet_hvd.slurm_job.job_arguments import rank_words, read_job_arguments
+
+TEMPLATE = ["--config", "configs/coco_256.yaml"]
+
+
+@pytest.fixture(autouse=True)
+def coco_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COCO_ROOT", "/data/coco")
+
+
+def test_a_new_run_is_named_after_its_job_so_that_a_requeue_finds_it() -> None:
+    wish = read_job_arguments([*TEMPLATE, "learning.policy=long"], "megdet_128gpu-17")
+    assert wish.folder == Path("runs/megdet_128gpu-17")
+    assert rank_words(wish) == [
+        *("-m", "megdet_hvd.train", "--run", "runs/megdet_128gpu-17"),
+        *("--config", "configs/coco_256.yaml", "learning.policy=long"),
+    ]
+
+
+def test_a_name_and_a_place_of_the_users_count() -> None:
+    wish = read_job_arguments([*TEMPLATE, "name=mine", "output=/big disk"], "megdet_128gpu-17")
+    assert wish.folder == Path("/big disk/mine")
+
+
+def test_the_users_configuration_file_counts_before_the_templates() -> None:
+    wish = read_job_arguments([*TEMPLATE, "--config", "configs/coco_016.yaml"], "x-1")
+    assert wish.config.global_batch == 16
+    assert rank_words(wish)[-1] == "configs/coco_016.yaml"
+
+
+def test_a_resumed_run_keeps_its_own_configuration(tmp_path: Path) -> None:
+    config = load_config(Path("configs/coco_016.yaml"))
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    wish = read_job_arguments([*TEMPLATE, "--resume", str(tmp_path), "checkpoint.keep=3"], "x-1")
+    assert (wish.config.global_batch, wish.config.checkpoint.keep) == (16, 3)
+    assert rank_words(wish)[2:] == ["--run", str(tmp_path), "checkpoint.keep=3"]
+    chosen = [*TEMPLATE, "--resume", str(tmp_path), "--config", "configs/coco_032.yaml"]
+    assert read_job_arguments(chosen, "x-1").config.global_batch == 32
+    chosen = [*TEMPLATE, "--resume", str(tmp_path), "--config=configs/coco_032.yaml"]
+    assert read_job_arguments(chosen, "x-1").config.global_batch == 32
+
+
+def test_the_users_own_folder_counts(tmp_path: Path) -> None:
+    wish = read_job_arguments([*TEMPLATE, "--run", str(tmp_path / "mine")], "x-1")
+    assert wish.folder == tmp_path / "mine" and wish.config.global_batch == 256
+    assert rank_words(wish)[2:4] == ["--run", str(tmp_path / "mine")]
+    with pytest.raises(UserError, match="give one of them"):
+        read_job_arguments([*TEMPLATE, "--run", "a", "--resume", "b"], "x-1")
+
+
+def test_a_run_that_is_not_there_and_one_that_is_not_named_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no run to carry on"):
+        read_job_arguments([*TEMPLATE, "--resume", str(tmp_path / "no")], "x-1")
+    with pytest.raises(UserError, match="needs the run's folder"):
+        read_job_arguments([*TEMPLATE, "--resume"], "x-1")
+
+
+def test_another_program_takes_trainings_place() -> None:
+    assert rank_words(read_job_arguments([*TEMPLATE, "--placement"], "x-1")) == [
+        "-m",
+        "megdet_hvd.placement",
+    ]
+    words = rank_words(read_job_arguments([*TEMPLATE, "--preflight", "seed=3"], "x-1"))
+    assert words[:2] == ["-m", "megdet_hvd.preflight"]
+    assert words[-3:] == ["--config", "configs/coco_256.yaml", "seed=3"]
