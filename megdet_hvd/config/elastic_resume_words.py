@@ -1,4 +1,6 @@
-"""What is said of a run that is carried on with other processes: the sums of :mod:`refit`."""
+"""What is said of a run that is carried on with other processes: the sums of
+:mod:`.elastic_resume`.
+"""
 
 from megdet_hvd.config.explain import count
 from megdet_hvd.config.layout import Layout

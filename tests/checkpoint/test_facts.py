@@ -41,7 +41,7 @@ def test_processes_are_read_where_there_is_no_torch(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['torch'] = None\n"
         "from pathlib import Path\n"
-        "from megdet_hvd.checkpoint.facts import read_before\n"
+        "from megdet_hvd.checkpoint.facts import read_saved_layout\n"
         "print(read_saved_layout(Path(sys.argv[1])))"
     )
     done = subprocess.run(

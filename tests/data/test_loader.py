@@ -157,13 +157,13 @@ BESIDE_MPI = """
     from mpi4py import MPI  # what a worker must not do: this line starts MPI
     from megdet_hvd.config.schema import DataConfig
     from megdet_hvd.data import loader as module
-    from megdet_hvd.data.source import Source
+    from megdet_hvd.data.source import PictureSource
     from megdet_hvd.data.coco import read_sources
     from pathlib import Path
 
     assert MPI.COMM_WORLD.size == int(sys.argv[2])
     folder = Path(sys.argv[1])
-    index = read_sources([Source(folder / "set.json", folder / "pictures")],
+    index = read_sources([PictureSource(folder / "set.json", folder / "pictures")],
                          keep_empty=True, invalid_boxes="stop")
     config = DataConfig(min_sizes=(32,), max_size=70, workers=1)
     rank = MPI.COMM_WORLD.rank

@@ -21,12 +21,12 @@ PROGRAM = """
     from pathlib import Path
     from megdet_hvd.config.schema import DataConfig
     from megdet_hvd.data import loader as module
-    from megdet_hvd.data.source import Source
+    from megdet_hvd.data.source import PictureSource
     from megdet_hvd.data.coco import read_sources
 
     def main():
         folder = Path(sys.argv[1])
-        index = read_sources([Source(folder / "set.json", folder / "pictures")],
+        index = read_sources([PictureSource(folder / "set.json", folder / "pictures")],
                              keep_empty=True, invalid_boxes="stop")
         config = DataConfig(min_sizes=(32,), max_size=70, workers=2)
         steps = iter(module.TrainLoader(index, config, seed=0, global_batch=2, accumulation=1,

@@ -69,7 +69,7 @@ def run_lines(path: str, lines: Sequence[str]) -> None:
         mock.patch.object(prepare, "build_detector", in_float64),
         mock.patch.object(run, "TrainLoader", NotingLoader),
         small_and_quiet(),
-        mock.patch.object(resumption, "read_before", seen_as),
+        mock.patch.object(resumption, "read_saved_layout", seen_as),
     ):
         for line in lines:
             machines, *words = (word.replace("@FOLDER", str(folder)) for word in line.split())

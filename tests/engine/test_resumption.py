@@ -25,7 +25,7 @@ def test_an_edited_file_is_a_wish_and_what_a_refit_changed_is_none(
     written = load_config(None, ["global_batch=8"])
     # The refit of an earlier resume cut the batch in two passes; the file never said so.
     before = SavedLayout(8, 2, 2, "cgbn", (4,), filed=filed(written))
-    monkeypatch.setattr(module, "read_before", lambda _: before)
+    monkeypatch.setattr(module, "read_saved_layout", lambda _: before)
     kept = resumption_of(tmp_path, written, written, ())
     assert kept.refit(((0, 1),)).config.bn.size is None, "4 = 2 processes of 2 images"
     edited = load_config(None, ["global_batch=8", "bn.size=2"])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal[
-    "bn", "schedule", "sampler", "gradients", "checkpoint", "watchdog", "refit", "pipeline"
+    "bn", "schedule", "sampler", "gradients", "checkpoint", "watchdog", "elastic resume", "pipeline"
 ]
 
 
@@ -33,7 +33,7 @@ GRADIENTS = "engine/test_gradients.py"
 WIRE = "engine/test_wire.py"
 SAMPLER = "data/test_sampler.py"
 SCHEDULE = "schedule/test_schedule.py"
-REFIT = "config/test_refit.py"
+ELASTIC = "config/test_elastic_resume.py"
 JUDGE = "job/watch/test_judge.py"
 FILE = "checkpoint/test_file.py"
 
@@ -279,28 +279,28 @@ FAULTS = (
         "job/watch/test_hangs.py",
     ),
     Fault(
-        "refit",
+        "elastic resume",
         "a process may hold more pictures than before",
         "config/elastic_resume.py",
         "return images > before.images, abs(images - before.images)",
         "return False, abs(images - before.images)",
-        REFIT,
+        ELASTIC,
     ),
     Fault(
-        "refit",
+        "elastic resume",
         "a batch that does not divide is cut all the same",
         "config/elastic_resume.py",
         "    if rest:",
         "    if rest < 0:",
-        REFIT,
+        ELASTIC,
     ),
     Fault(
-        "refit",
+        "elastic resume",
         "the BN size is no longer what counts most",
         "config/elastic_resume.py",
         "        not kept,",
         "        False,",
-        REFIT,
+        ELASTIC,
     ),
     Fault(
         "pipeline",
@@ -308,7 +308,7 @@ FAULTS = (
         "pipeline/concurrent_evaluation.py",
         "is_better(ap, self._run.best_ap)",
         "not is_better(ap, self._run.best_ap)",
-        "pipeline/test_alongside.py",
+        "pipeline/test_concurrent_evaluation.py",
     ),
     Fault(
         "pipeline",

@@ -253,7 +253,7 @@ from pathlib import Path
 from megdet_hvd.staging import __main__ as program, stage, source
 signal.signal(signal.SIGTERM, program._terminated)
 archive, to = map(Path, sys.argv[1:])
-stage.look_at = lambda path: source.Source(path, "set", "0" * 12, {path.name: 1})
+stage.look_at = lambda path: source.StagingSource(path, "set", "0" * 12, {path.name: 1})
 print("reading", flush=True)
 stage.stage_data(to, archive, print)
 """

@@ -21,7 +21,9 @@ def resumed(folder: Path, words: tuple[str, ...] = (), own: str = "") -> JobRequ
 
 
 def test_a_resume_on_half_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resumption, "read_before", lambda path: SavedLayout(16, 8, 1, "cgbn", (8,)))
+    monkeypatch.setattr(
+        resumption, "read_saved_layout", lambda path: SavedLayout(16, 8, 1, "cgbn", (8,))
+    )
     report = CheckReport()
     training.check_training(report, resumed(tmp_path / "a run"), 2, 2, data_is_packed=False)
     assert report.problems == []
@@ -33,7 +35,7 @@ def test_a_resume_on_half_the_processes(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_bn_size_that_can_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 images a process at most, 2 processes a machine: 16 can't be made. Refused by default."""
     monkeypatch.setattr(
-        resumption, "read_before", lambda path: SavedLayout(16, 8, 1, "cgbn", (16,))
+        resumption, "read_saved_layout", lambda path: SavedLayout(16, 8, 1, "cgbn", (16,))
     )
     report = CheckReport()
     training.check_training(report, resumed(tmp_path), 2, 2, data_is_packed=False)
@@ -48,7 +50,9 @@ def test_only_what_differs_from_the_run_is_a_wish(
 
     Were the word taken as a wish, the check would promise 4 × 4 × 1.
     """
-    monkeypatch.setattr(resumption, "read_before", lambda path: SavedLayout(16, 8, 1, "frozen", ()))
+    monkeypatch.setattr(
+        resumption, "read_saved_layout", lambda path: SavedLayout(16, 8, 1, "frozen", ())
+    )
     own = "model: {norm: frozen}\n"
     for word, sum_ in (
         ("learning.accumulation=1", "4 processes × 2 images × 2 passes"),
