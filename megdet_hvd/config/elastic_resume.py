@@ -19,7 +19,7 @@ from megdet_hvd.errors import UserError
 
 ACCUMULATION = "learning.accumulation"
 MAY_STAND = (ACCUMULATION, "bn.size", "bn.scope")
-"""Settings that a resume's own command line may decide; :func:`elastic_resume` leaves those as they are."""
+"""Settings that a resume's own command line may decide; others are fitted around them."""
 
 
 @dataclass(frozen=True)

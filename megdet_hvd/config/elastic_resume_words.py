@@ -1,6 +1,4 @@
-"""What is said of a run that is carried on with other processes: the sums of
-:mod:`.elastic_resume`.
-"""
+"""What is said of a run that is carried on with other processes, and the sums behind it."""
 
 from megdet_hvd.config.explain import count
 from megdet_hvd.config.layout import Layout
