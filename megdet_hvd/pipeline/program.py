@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from megdet_hvd.train import TrainingPlan
 
 _LET_OTHERS_SPEAK_S = 2.0
-_FINALIZE_S = 15.0
+_FINALIZE_S = 5.0
 
 
 def run_pipeline(

@@ -70,6 +70,7 @@ def test_a_rank_of_the_second_machine_skips_a_layer(marker: str) -> None:
     assert "stack of rank 3 (" in text and "in layer\n" in text
 
 
+@pytest.mark.tail  # the verdict: test_judge.py
 def test_a_tensor_of_another_shape(marker: str) -> None:
     text = run_to_its_end(4, "horovodrun", marker, "shape", "--four")
     assert "Mismatched ALLREDUCE tensor shapes" in text
@@ -78,6 +79,7 @@ def test_a_tensor_of_another_shape(marker: str) -> None:
     assert "the job hangs" not in text
 
 
+@pytest.mark.tail  # under Horovod: above
 def test_a_skipped_layer_where_mpi_sums(marker: str) -> None:
     """MPI's messages have no names, so each carries a checksum of its own."""
     text = run_to_its_end(4, "mpirun", marker, "skip", "--four", "--mpi")
