@@ -101,15 +101,6 @@ def locked(file: Path, kind: int) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", autouse=True)
-def memory() -> Iterator[None]:
-    """What a module's tests leave goes back to the system."""
-    yield
-    from tests.free_memory import give_back
-
-    give_back()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def pools() -> Iterator[None]:
     """Ranks that stayed up end with the session."""

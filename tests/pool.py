@@ -43,7 +43,7 @@ OTHERS_FAIL_WITHIN_S = 5.0
 """Once one rank has failed, for the others, which may wait for it."""
 LEAVE_S = 60.0
 """For ranks that are done with their last check to end."""
-MAX_PROCESSES = 12
+MAX_PROCESSES = 16
 """Alive at once, in all pools: those not used for the longest end first."""
 
 

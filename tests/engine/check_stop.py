@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from megdet_hvd.comm.position import go_outside
 from megdet_hvd.engine.loop import describe_images
 from megdet_hvd.engine.optimizer import set_rate
 from megdet_hvd.evaluate import main as evaluate
+from megdet_hvd.job import stopping
 from megdet_hvd.train import main as train
 from tests.engine.small import small_and_quiet, small_settings
 
@@ -54,6 +56,10 @@ def signal_in_evaluation(rank: int) -> Iterator[None]:
     def outside(what: str) -> None:
         if rank == RANK:
             os.kill(os.getpid(), signal.SIGTERM)
+            # It may have met a thread that has to wait for a core; there are few batches.
+            end = time.monotonic() + 20
+            while stopping.wanted() is None and time.monotonic() < end:
+                time.sleep(0.01)
         go_outside(what)
 
     with mock.patch("megdet_hvd.evaluation.inference.go_outside", outside):
