@@ -276,7 +276,7 @@ FAULTS = (
         "job/watch/hub.py",
         'self._tell({"end": silent_ranks(standings)})',
         "pass",
-        "job/watch/test_hangs.py",
+        "job/watch/test_failures.py",
     ),
     Fault(
         "elastic resume",

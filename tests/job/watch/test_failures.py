@@ -10,6 +10,7 @@ from megdet_hvd.job.watch.greeting import new_secret
 from megdet_hvd.job.watch.hub import Hub
 from megdet_hvd.job.watch.identity import own_identity
 from megdet_hvd.job.watch.member import WatchedJob
+from megdet_hvd.job.watch.rank_state import RankState
 from megdet_hvd.job.watch.spoke import Spoke
 from megdet_hvd.job.watch.start import Watchdog
 
@@ -71,5 +72,20 @@ def test_others_hear_of_the_failure_of_rank_0() -> None:
     assert "rank 0 (here) failed: OverflowError: x" in Watchdog(spoke).last_words()
     hub.last_words = "rank 2 (there) has ended without a word"
     assert hub.beat(hub.own.read(0.0))["fell"] == hub.last_words
+    spoke.stop()
+    hub.stop()
+
+
+def test_the_others_are_told_that_the_job_ends() -> None:
+    """And whom they must end, since it can't end itself: a stopped one."""
+    hub, spoke = watched_pair([])
+    told: list[list[int]] = []
+    spoke.end_quietly = told.append  # type: ignore[assignment, method-assign]
+    stopped = RankState("waiting", "x", (0, 1), link="open", silent_s=100.0)
+    hub.before_end({0: RankState("computing", "x"), 1: stopped})
+    end = time.monotonic() + 20
+    while not told and time.monotonic() < end:
+        time.sleep(0.05)
+    assert told == [[1]]
     spoke.stop()
     hub.stop()
