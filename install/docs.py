@@ -6,10 +6,11 @@ nor Horovod, nor the environment that they run in.
 
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from install.console import say, step
+from install.console import SIGN_OF_LIFE_S, duration, say, step
 from install.files import only_one, read_json, write_json
 from install.keys import fingerprint
 from install.lock import DOCS_LOCK, hashed, read_lock
@@ -37,10 +38,25 @@ def build_docs(places: Places, environ: Mapping[str, str]) -> None:
         source,
         made / "html",
     ]
-    say("building the pages …")
-    if subprocess.run(command, cwd=places.root).returncode != 0:
-        raise SetupProblem("each warning about a page, above, is an error: mend them")
+    with step("building the pages"):
+        if _run_in_sight(command, places.root) != 0:
+            raise SetupProblem("each warning about a page, above, is an error: mend them")
     say(f"the pages: {made / 'html' / 'index.html'}")
+
+
+def _run_in_sight(command: Sequence[str | Path], folder: Path) -> int:
+    """Run it with its output on the terminal, and a sign of life; returns its exit code."""
+    start = time.monotonic()
+    process = subprocess.Popen(command, cwd=folder)
+    try:
+        while True:
+            try:
+                return process.wait(SIGN_OF_LIFE_S)
+            except subprocess.TimeoutExpired:
+                say(f"  still at it after {duration(time.monotonic() - start)}")
+    finally:
+        process.kill()  # does nothing to one that has ended
+        process.wait()
 
 
 def _environment(places: Places, environ: Mapping[str, str]) -> Path:

@@ -16,7 +16,14 @@ BROKEN_PIPE = 141
 """As shells say it of a program that SIGPIPE has ended."""
 INTERRUPTED = 130
 """Likewise, of SIGINT."""
+BAD_INPUT = 2
+"""As in errors.py, which stands beside this module."""
 _STDOUT = 1
+_ENVIRONMENT = frozenset(
+    {"PIL", "filelock", "horovod", "matplotlib", "mpi4py", "numpy", "psutil", "pycocotools"}
+    | {"pydantic", "pydantic_core", "torch", "torchvision", "tqdm", "yaml"}
+)
+"""Modules that only the environment is sure to have; without them another Python was started."""
 
 SCRIPTS = {
     "megdet-train": "megdet_hvd.train",
@@ -71,6 +78,20 @@ def leave(main: Callable[[], int]) -> NoReturn:
         with suppress(OSError, ValueError):
             print("interrupted", file=sys.stderr, flush=True)
         code = INTERRUPTED
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _ENVIRONMENT:
+            raise
+        with suppress(OSError, ValueError):
+            print(
+                f"error: {sys.executable} lacks {package}: it is not the environment's Python, or "
+                "that is not finished. source .venv/bin/activate, or put install/run before the "
+                "command; make setup makes the environment, and "
+                f"{name_of('megdet_hvd.doctor')} shows what is missing",
+                file=sys.stderr,
+                flush=True,
+            )
+        code = BAD_INPUT
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -80,6 +80,15 @@ def test_ctrl_c_is_no_traceback() -> None:
     assert found == (130, "interrupted\n")
 
 
+def test_another_python_is_no_traceback() -> None:
+    body = "print('first', flush=True); raise ModuleNotFoundError('none', name='{}')"
+    code, errors = left(body.format("torch.cuda"), lambda running: None)
+    assert code == 2 and errors.count("\n") == 1
+    assert f"{sys.executable} lacks torch:" in errors and "make setup" in errors
+    code, errors = left(body.format("megdet_hvd.nothing"), lambda running: None)
+    assert code == 1 and "Traceback" in errors, "ours is a fault"
+
+
 def test_every_command_leaves_that_way() -> None:
     ends = re.compile(r'^if __name__ == "__main__":\n    (.*)$', re.MULTILINE)
     found = {

@@ -155,10 +155,10 @@ def _read(path: Path) -> Any:
         head = file.read(4)
     if head == b"PK\x03\x04":
         check_sums(path)
-    return _torch_load(path, is_zip=head == b"PK\x03\x04")
+    return _torch_load(path, is_zip=head == b"PK\x03\x04", is_pickle=head[:1] == b"\x80")
 
 
-def _torch_load(path: Path, *, is_zip: bool) -> Any:
+def _torch_load(path: Path, *, is_zip: bool, is_pickle: bool) -> Any:
     try:
         with warnings.catch_warnings(), harmless_classes(), ReadFile(path) as file:
             warnings.simplefilter("ignore", UserWarning)
@@ -166,7 +166,7 @@ def _torch_load(path: Path, *, is_zip: bool) -> Any:
     except pickle.UnpicklingError as error:
         if classes := foreign_classes(path, error):
             reason = plain_words(path, classes)
-        elif is_zip or "Unsupported" in str(error) or "GLOBAL" in str(error):
+        elif is_zip or (is_pickle and ("Unsupported" in str(error) or "GLOBAL" in str(error))):
             reason = "it holds objects other than tensors and plain values, which are not loaded"
         else:
             reason = "it is not a file of torch.save, or it is damaged"

@@ -170,7 +170,8 @@ def _notes(one: Located, index: ImageIndex) -> list[str]:
     counts = np.bincount(index.labels, minlength=len(index.categories) + 1)[1:]
     unused = [name for name, count in zip(index.categories, counts, strict=True) if not count]
     if unused:
-        notes.append(f"{len(unused)} classes without a box: {', '.join(unused[:10])}")
+        more = ", …" if len(unused) > 10 else ""
+        notes.append(f"{len(unused)} classes without a box: {', '.join(unused[:10])}{more}")
     if index.headings:
         said = ", ".join(f"{number!r}: {name!r}" for number, name in index.headings.items())
         notes.append(f"a category without boxes that others are kinds of is no class: {said}")

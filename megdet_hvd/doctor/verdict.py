@@ -300,6 +300,8 @@ def _machine(facts: DoctorFacts) -> Iterator[Finding]:
 def _data(facts: DoctorFacts) -> Iterator[Finding]:
     if facts.config_problem:
         fix = "mend the configuration: python -m megdet_hvd.train --help lists the settings"
+        if "No module named" in facts.config_problem:  # nothing is wrong with the file
+            fix = SET_UP
         yield Finding("NO", "settings", f"{facts.config_name}: {facts.config_problem}", fix)
         return
     if not facts.data:

@@ -1,5 +1,6 @@
 """The picture of a run: losses, AP, learning rate and speed over its iterations."""
 
+from collections.abc import Sized
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def _draw_losses(axes: Any, lines: MetricsFile) -> None:
     axes.set_title("loss, eq. (1) without weight decay")
     for key, name, colour in _LOSSES:
         x, y = series(lines.train, "iteration", key)
-        axes.plot(x, y, color=colour, label=name, linewidth=1.6 if key == "loss" else 1.0)
+        width = 1.6 if key == "loss" else 1.0
+        axes.plot(x, y, color=colour, label=name, linewidth=width, marker=_mark(x))
     axes.set_ylim(bottom=0)
     _legend_or_note(axes, bool(lines.train), "no training lines yet")
 
@@ -91,10 +93,15 @@ def _draw_aps(axes: Any, lines: MetricsFile) -> None:
 def _draw_line(axes: Any, lines: MetricsFile, key: str, title: str, colour: str) -> None:
     axes.set_title(title)
     x, y = series(lines.train, "iteration", key)
-    axes.plot(x, y, color=colour, linewidth=1.4)
+    axes.plot(x, y, color=colour, linewidth=1.4, marker=_mark(x))
     axes.set_ylim(0, 1.1 * max(y, default=0) or 1)
     if not x:
         _legend_or_note(axes, False, "no training lines yet")
+
+
+def _mark(x: Sized) -> str | None:
+    """A line through one point is invisible."""
+    return "o" if len(x) == 1 else None
 
 
 def _legend_or_note(axes: Any, filled: bool, note: str) -> None:

@@ -44,3 +44,14 @@ def test_another_mpi_is_left_out_where_the_environment_has_its_own(tmp_path: Pat
     found = variables(tmp_path, **shell)
     assert "OPAL_PREFIX" not in found and found["LD_LIBRARY_PATH"] == str(cuda)
     assert "LD_LIBRARY_PATH" not in variables(tmp_path)
+
+
+def test_without_an_environment_it_names_make_setup(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", "install/run", "no-such-program"],
+        env={"PATH": os.environ["PATH"], "MEGDET_VENV": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, "make setup" in done.stderr) == (127, True), done.stderr
