@@ -117,7 +117,12 @@ def _stopped(folder: Path) -> None:
     attempt(folder, "term", train, carry_on, signal_in_step(1, signal.SIGTERM, rank=1))
     attempt(folder, "rest", train, carry_on)
     attempt(
-        folder, "evaluate", evaluate, ["--checkpoint", str(parts)], signal_in_evaluation(rank=1)
+        folder,
+        "evaluate",
+        evaluate,
+        # Several batches a rank: with its last one an evaluation is done, stopped or not.
+        ["--checkpoint", str(parts), "evaluation.images_per_process=1"],
+        signal_in_evaluation(rank=1),
     )
     attempt(folder, "both", train, [*carry_on, "--resume"])
     (folder / f"images_{RANK}.json").write_text(json.dumps(images))
