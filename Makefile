@@ -8,8 +8,9 @@ ifneq ($(crowded),)
 export OMPI_MCA_mpi_yield_when_idle ?= 1
 endif
 
-# Tests run on so many cores at once; 0: one after another in one process (make test JOBS=0).
-JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 4 ? cores : 4)))
+# Processes that test at once: one that launches jobs, one that keeps ranks up, and the rest; the
+# first two wait more than they compute. 0: one test after another in one (make test JOBS=0).
+JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 3 ? cores + 1 : 4)))
 pytest = sh install/run python -m pytest -n $(JOBS) --dist loadgroup --ignore=tests/slurm
 
 # Seed 1, 30 minutes; make test-faults FAULTS="--seed 7 --minutes 5"

@@ -1,5 +1,6 @@
 """The ranks that other tests lean on: nothing passes from one check to the next."""
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from tests.pool import CheckFailed, Done, on_ranks
 from tests.ranks import ROOT, Launcher, RanksHung
 
 SAMPLES = "tests.pool_samples"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 
 
 def on_two(name: str, *arguments: Any, **words: Any) -> Done:
@@ -19,6 +21,13 @@ def on_two(name: str, *arguments: Any, **words: Any) -> Done:
 
 def pids() -> list[int]:
     return [value[-1] for value in on_two("state").values]
+
+
+@pytest.mark.skipif(WORKER is None, reason="without pytest-xdist there are no groups")
+def test_what_is_checked_on_ranks_stays_in_one_worker(request: pytest.FixtureRequest) -> None:
+    """Else each worker has pools of its own, and they fill the memory."""
+    assert on_two("state").values
+    assert request.node.nodeid.endswith("@pools")
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "gloo"])
