@@ -123,7 +123,7 @@ def make_training_plan(arguments: TrainArguments) -> TrainingPlan:
         return TrainingPlan(config, arguments.config, None, words=words)
     from megdet_hvd.checkpoint.naming import no_run_words
     from megdet_hvd.engine.resumption import resumption_of
-    from megdet_hvd.engine.run_folder import RunFolder, find_run
+    from megdet_hvd.engine.run_folder.folder import RunFolder, find_run
 
     if arguments.run_folder is None:
         folder = find_run(Path(load_config(arguments.config, arguments.overrides).output))
@@ -143,7 +143,7 @@ def _start_or_carry_on(
 ) -> TrainingPlan:
     from megdet_hvd.checkpoint.naming import list_checkpoints
     from megdet_hvd.engine.resumption import resumption_of
-    from megdet_hvd.engine.run_folder import RunFolder
+    from megdet_hvd.engine.run_folder.folder import RunFolder
 
     if arguments.resume:
         raise UserError(
@@ -172,12 +172,12 @@ def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None"
     ``measure`` says who evaluates; None: all processes, in line.
     """
     from megdet_hvd.config.elastic_resume import ElasticResume
-    from megdet_hvd.engine.evaluations import InLine
-    from megdet_hvd.engine.lock import holding
+    from megdet_hvd.engine.evaluate_in_line import InLine
     from megdet_hvd.engine.preflight import before_training
     from megdet_hvd.engine.prepare import announce, prepare_run
     from megdet_hvd.engine.run import execute
-    from megdet_hvd.engine.run_folder import new_run_name
+    from megdet_hvd.engine.run_folder.folder import new_run_name
+    from megdet_hvd.engine.run_folder.lock import holding
     from megdet_hvd.job.agree import together
     from megdet_hvd.job.exchange import broadcast_object
     from megdet_hvd.job.log import LOGGER, log_elastic_resume

@@ -26,6 +26,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("memory",),
     ("evaluation", "report"),
     ("preflight",),
+    ("engine.step", "engine.run_folder"),
     ("engine", "cli"),
     (
         "train",
@@ -78,13 +79,14 @@ NO_TORCH_MODULES = (
     "engine",
     "engine.resumption",
     "engine.run_folder",
+    "engine.run_folder.folder",
 )
 """Modules of other parts that do, too."""
 
 HEAVY = ("torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools")
 
-ENTRY_POINTS = ("data.__main__", "preflight.__main__")
-"""Programs beside the part that they are named after."""
+PARTS = tuple(part for level in LEVELS for part in level)
+"""With a dot: a program beside the part that it is named after, or a part within a part."""
 
 ONLY_FROM_DATA = {"model": ("data.batch",), "bn": (), "checkpoint": ()}
 """Of the data part, its neighbours' one contract: the batch."""
@@ -117,8 +119,10 @@ def imports(name: str, file: Path) -> list[tuple[int, str]]:
 
 
 def part_of(name: str) -> str:
-    """``data.__main__`` is an entry point; else the first word of a dotted name."""
-    return name if name in ENTRY_POINTS else name.split(".")[0]
+    """The longest of :data:`PARTS` that a dotted name begins with; else its first word."""
+    words = name.split(".")
+    heads = (".".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((head for head in heads if head in PARTS), words[0])
 
 
 def needs_no_torch(name: str) -> bool:
@@ -191,7 +195,9 @@ def test_every_module_has_a_level() -> None:
         ("bn.layer", "megdet_hvd.data.batch.Batch", 1),
         ("comm.session", "megdet_hvd.bn", 1),
         ("evaluation.predictor", "megdet_hvd.report", 1),
-        ("engine.loop", "megdet_hvd.evaluation", 0),
+        ("engine.step.loop", "megdet_hvd.evaluation", 0),
+        ("engine.step.loop", "megdet_hvd.engine.run", 1),
+        ("engine.run", "megdet_hvd.engine.step.loop", 0),
         ("evaluation.predictor", "megdet_hvd.engine", 1),
         ("data.__main__", "megdet_hvd.report", 0),
         ("data.batch", "megdet_hvd.cli", 1),
@@ -206,9 +212,11 @@ def test_the_rule_itself(name: str, target: str, broken: int) -> None:
 
 def test_relative_imports_are_resolved(tmp_path: Path) -> None:
     file = tmp_path / "layer.py"
-    file.write_text("from ..engine import loop\nfrom . import x\ndef f():\n    import torch.nn\n")
+    file.write_text(
+        "from ..engine.step import loop\nfrom . import x\ndef f():\n    import torch.nn\n"
+    )
     assert imports("bn.layer", file) == [
-        (1, "megdet_hvd.engine.loop"),
+        (1, "megdet_hvd.engine.step.loop"),
         (2, "megdet_hvd.bn.x"),
         (4, "torch.nn"),
     ]

@@ -77,7 +77,7 @@ OURS = {
     "peer.link.send": "the same",
     "self._link.send": "the same",
     "image.reduce": "Pillow's",
-    "message.send": "megdet_hvd.engine.status: a tensor",
+    "message.send": "megdet_hvd.engine.step.status: a tensor",
 }
 """Methods of other classes that are called as mpi4py's."""
 

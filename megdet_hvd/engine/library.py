@@ -17,13 +17,13 @@ from megdet_hvd.config.elastic_resume import ElasticResume
 from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
-from megdet_hvd.engine.lock import holding
 from megdet_hvd.engine.needs import training_needs
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.result import TrainResult, result_of
 from megdet_hvd.engine.resumption import Resumption, resumption_of
 from megdet_hvd.engine.run import execute
-from megdet_hvd.engine.run_folder import RunFolder, find_run, new_run_name
+from megdet_hvd.engine.run_folder.folder import RunFolder, find_run, new_run_name
+from megdet_hvd.engine.run_folder.lock import holding
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.job.agree import Told, as_told, mark_agreed, raise_first
 from megdet_hvd.job.horovod_settings import light_cycle, refusal

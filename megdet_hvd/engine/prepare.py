@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,8 +19,8 @@ from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
-from megdet_hvd.engine.best import best_ap_of
 from megdet_hvd.engine.device import prepare_device
+from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.fingerprints import measure, taught
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
@@ -29,15 +29,16 @@ from megdet_hvd.engine.norms import (
     sends_over_horovod,
     shares_statistics_with_all,
 )
-from megdet_hvd.engine.optimizer import build_optimizer
 from megdet_hvd.engine.resumption import filed
-from megdet_hvd.engine.run_folder import (
+from megdet_hvd.engine.run_folder.best import best_ap_of
+from megdet_hvd.engine.run_folder.folder import (
     RunFolder,
     check_writable,
     create_run_folder,
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
+from megdet_hvd.engine.step.optimizer import build_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
@@ -48,10 +49,6 @@ from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
 from megdet_hvd.model.pretrained import fetch_backbone_weights
 from megdet_hvd.run_lock.lock import RunLock
-
-if TYPE_CHECKING:
-    from megdet_hvd.engine.evaluations import Evaluations
-
 
 _MACHINES_SHOWN = 4
 
@@ -86,7 +83,7 @@ class Run:
     """The evaluation after this iteration is still to be done."""
     stopped: str | None = None
     """Why the run ended before its end, on request."""
-    evaluations: "Evaluations | None" = None
+    evaluations: Evaluations | None = None
     """Who measures the detector; None: nobody, or not yet."""
     changes: tuple[Change, ...] = ()
     """Settings that are other ones than in the checkpoint that was taken up."""

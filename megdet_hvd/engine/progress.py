@@ -8,8 +8,8 @@ from typing import Any
 from tqdm import tqdm
 
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.best_effort import BestEffort
-from megdet_hvd.engine.status import LOSS_PARTS, StepStatus
+from megdet_hvd.engine.run_folder.best_effort import BestEffort
+from megdet_hvd.engine.step.status import LOSS_PARTS, StepStatus
 from megdet_hvd.job.log import LOGGER
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.checkpoint.naming import BEST, latest_checkpoint
-from megdet_hvd.engine.metrics import lines_so_far
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.folder import RunFolder
+from megdet_hvd.engine.run_folder.metrics import lines_so_far
 from megdet_hvd.serialize import serializable
 
 

@@ -7,17 +7,18 @@ from contextlib import closing, contextmanager
 from megdet_hvd.checkpoint.naming import checkpoint_name
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
-from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.engine.dark import DarkPictures
-from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
-from megdet_hvd.engine.loop import Step, train_steps
-from megdet_hvd.engine.metrics import Metrics
+from megdet_hvd.engine.evaluate_in_line import InLine, evaluation_due
+from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.periods import due_by_epochs
-from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import TrainingProgress
+from megdet_hvd.engine.run_folder.best_effort import BestEffort
+from megdet_hvd.engine.run_folder.metrics import Metrics
+from megdet_hvd.engine.run_folder.pictures import RunPictures
+from megdet_hvd.engine.run_folder.summary import summary
 from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
-from megdet_hvd.engine.summary import summary
+from megdet_hvd.engine.step.loop import Step, train_steps
 from megdet_hvd.job import outcome_notes, stopping
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.log import LOGGER

@@ -8,11 +8,11 @@ from megdet_hvd.checkpoint.file import is_sound, save_checkpoint
 from megdet_hvd.checkpoint.naming import BEST, checkpoint_name, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
 from megdet_hvd.comm.position import go_outside
-from megdet_hvd.engine.best import is_better
-from megdet_hvd.engine.best_effort import reason_of
 from megdet_hvd.engine.fingerprints import measure
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import Run
+from megdet_hvd.engine.run_folder.best import is_better
+from megdet_hvd.engine.run_folder.best_effort import reason_of
 from megdet_hvd.engine.state import capture_state
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.job.agree import Told, as_told, mark_agreed

@@ -12,7 +12,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.engine.fingerprints import order_of_pictures
 from megdet_hvd.engine.norms import sharing_of
-from megdet_hvd.engine.optimizer import load_optimizer
+from megdet_hvd.engine.step.optimizer import load_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World

@@ -7,8 +7,8 @@ from torch import nn
 from megdet_hvd.bn.running import averaged_running_statistics
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.engine.metrics import Metrics
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.folder import RunFolder
+from megdet_hvd.engine.run_folder.metrics import Metrics
 from megdet_hvd.evaluation.coco_ap import in_short
 from megdet_hvd.evaluation.evaluate import Evaluation, evaluate_detector
 from megdet_hvd.job.log import LOGGER

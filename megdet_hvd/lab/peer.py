@@ -92,9 +92,9 @@ def train_peer(config: Config) -> None:
     from megdet_hvd.config.derive import derive
     from megdet_hvd.data.factory import open_datasets
     from megdet_hvd.data.loader import TrainLoader
-    from megdet_hvd.engine.metrics import Metrics
-    from megdet_hvd.engine.optimizer import parameter_groups, set_rate
     from megdet_hvd.engine.periods import due_by_epochs
+    from megdet_hvd.engine.run_folder.metrics import Metrics
+    from megdet_hvd.engine.step.optimizer import parameter_groups, set_rate
     from megdet_hvd.evaluation.coco_ap import in_short
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.job.world import World

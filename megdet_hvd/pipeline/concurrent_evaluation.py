@@ -6,12 +6,13 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import iteration_of, list_checkpoints
 from megdet_hvd.checkpoint.retention import mark_best, prune_checkpoints
-from megdet_hvd.engine.best import is_better
-from megdet_hvd.engine.best_effort import reason_of
-from megdet_hvd.engine.evaluations import Evaluations, InLine, evaluation_due
-from megdet_hvd.engine.metrics import Metrics, lines_so_far
-from megdet_hvd.engine.pictures import RunPictures
+from megdet_hvd.engine.evaluate_in_line import InLine, evaluation_due
+from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.prepare import Run
+from megdet_hvd.engine.run_folder.best import is_better
+from megdet_hvd.engine.run_folder.best_effort import reason_of
+from megdet_hvd.engine.run_folder.metrics import Metrics, lines_so_far
+from megdet_hvd.engine.run_folder.pictures import RunPictures
 from megdet_hvd.evaluation.coco_ap import in_short
 from megdet_hvd.job import stopping
 from megdet_hvd.job.agree import together

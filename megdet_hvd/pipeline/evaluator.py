@@ -12,9 +12,9 @@ from megdet_hvd.cluster.threads import threads_per_process
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_validation
-from megdet_hvd.engine.best_effort import BestEffort, reason_of
-from megdet_hvd.engine.pictures import draw_found
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.best_effort import BestEffort, reason_of
+from megdet_hvd.engine.run_folder.folder import RunFolder
+from megdet_hvd.engine.run_folder.pictures import draw_found
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.evaluation.evaluate import contained, evaluate_detector
 from megdet_hvd.evaluation.labels import Relabelled, labels_in

@@ -203,8 +203,8 @@ class _Pipeline:
         from mpi4py import MPI
 
         from megdet_hvd.comm.position import number_ranks
-        from megdet_hvd.engine.best_effort import reason_of
         from megdet_hvd.engine.needs import evaluation_needs, training_needs
+        from megdet_hvd.engine.run_folder.best_effort import reason_of
         from megdet_hvd.job.exchange import broadcast_object
         from megdet_hvd.job.log import LOGGER
         from megdet_hvd.job.session import start, stop, stop_horovod

@@ -33,7 +33,7 @@ from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.engine import run as engine_run
 from megdet_hvd.engine import saving
-from megdet_hvd.engine.evaluations import evaluation_due
+from megdet_hvd.engine.evaluate_in_line import evaluation_due
 from megdet_hvd.engine.needs import training_needs
 from megdet_hvd.engine.prepare import Run, announce, prepare_run
 from megdet_hvd.engine.progress import TrainingProgress

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from megdet_hvd.engine.optimizer import set_rate
+from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.train import main as train
 from tests.engine.small import small_settings, thin_backbones
 
@@ -39,7 +39,7 @@ def attempt(name: str, begin_step: Callable[[int], None], *more: str) -> None:
 
     settings = ["learning.max_iterations=4", "checkpoint.every_iterations=1", *more]
     print(f"ATTEMPT {name} begins", flush=True)
-    with thin_backbones(), mock.patch("megdet_hvd.engine.loop.set_rate", begin):
+    with thin_backbones(), mock.patch("megdet_hvd.engine.step.loop.set_rate", begin):
         code = train(["--run", str(folder / "runs" / name), *small_settings(folder, *settings)])
     limit(HARD)
     print(f"ended with {code}", flush=True)

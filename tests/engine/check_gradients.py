@@ -18,8 +18,8 @@ from megdet_hvd.comm import groups
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch, ImageInfo, Target
-from megdet_hvd.engine.loop import share_of_mean
-from megdet_hvd.engine.optimizer import build_optimizer
+from megdet_hvd.engine.step.loop import share_of_mean
+from megdet_hvd.engine.step.optimizer import build_optimizer
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World

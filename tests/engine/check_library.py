@@ -19,7 +19,7 @@ import torch
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.engine.loop import apply_gradients
+from megdet_hvd.engine.step.loop import apply_gradients
 from megdet_hvd.errors import MemberError, UserError
 from megdet_hvd.train import train
 from tests.engine.small import small_and_quiet, small_config
@@ -58,7 +58,7 @@ def failing_gradients(rank: int, on: int) -> Iterator[None]:
             raise Fault("a step failed")
         apply_gradients(*args)
 
-    with mock.patch("megdet_hvd.engine.loop.apply_gradients", once):
+    with mock.patch("megdet_hvd.engine.step.loop.apply_gradients", once):
         yield
 
 
@@ -171,7 +171,7 @@ def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         apply_gradients(*args)
 
-    with mock.patch("megdet_hvd.engine.loop.apply_gradients", stop):
+    with mock.patch("megdet_hvd.engine.step.loop.apply_gradients", stop):
         train(small_config(folder, ["watchdog.seconds=6", "name=stops"]), comm)
 
 

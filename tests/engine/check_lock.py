@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from megdet_hvd.engine.optimizer import set_rate
+from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.errors import UserError
 from megdet_hvd.run_lock import lock
 from megdet_hvd.run_lock.owner import own_identity, record_text
@@ -56,7 +56,7 @@ def taken_over() -> int:
         set_rate(optimizer, rate)
 
     more = small_settings(FOLDER, "learning.max_iterations=9", "checkpoint.every_iterations=1")
-    with mock.patch("megdet_hvd.engine.loop.set_rate", begin):
+    with mock.patch("megdet_hvd.engine.step.loop.set_rate", begin):
         return main(["--run", str(RUN), *more])
 
 

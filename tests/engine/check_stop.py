@@ -19,8 +19,8 @@ import torch
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.comm.position import go_outside
-from megdet_hvd.engine.loop import describe_images
-from megdet_hvd.engine.optimizer import set_rate
+from megdet_hvd.engine.step.loop import describe_images
+from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.evaluate import main as evaluate
 from megdet_hvd.job import stopping
 from megdet_hvd.train import main as train
@@ -45,7 +45,7 @@ def signal_in_step(step: int, number: signal.Signals, rank: int) -> Iterator[Non
             os.kill(os.getpid(), number)
         set_rate(optimizer, rate)
 
-    with mock.patch("megdet_hvd.engine.loop.set_rate", begin):
+    with mock.patch("megdet_hvd.engine.step.loop.set_rate", begin):
         yield
 
 
@@ -77,7 +77,7 @@ def attempt(folder: Path, name: str, program: Any, words: list[str], *disturbanc
 
     os.environ["MEGDET_OUTCOME"] = str(folder / f"{name}.json")
     with ExitStack() as stack:
-        stack.enter_context(mock.patch("megdet_hvd.engine.loop.describe_images", described))
+        stack.enter_context(mock.patch("megdet_hvd.engine.step.loop.describe_images", described))
         for disturbance in disturbances:
             stack.enter_context(disturbance)
         code = program(words)

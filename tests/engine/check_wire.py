@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.compression import Wire, wire_for
-from megdet_hvd.engine.loop import apply_gradients
-from megdet_hvd.engine.optimizer import build_optimizer
-from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage
+from megdet_hvd.engine.step.compression import Wire, wire_for
+from megdet_hvd.engine.step.loop import apply_gradients
+from megdet_hvd.engine.step.optimizer import build_optimizer
+from megdet_hvd.engine.step.status import LOSS_PARTS, StatusMessage
 from megdet_hvd.errors import RunError
 from megdet_hvd.job.agree import is_agreed
 from megdet_hvd.job.exchange import gather_objects

@@ -14,13 +14,13 @@ from unittest import mock
 from megdet_hvd.checkpoint.atomic import write_atomically
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import BEST, iteration_of, list_checkpoints
-from megdet_hvd.engine.best import best_ap_of
-from megdet_hvd.engine.loop import Step
-from megdet_hvd.engine.pictures import RunPictures
 from megdet_hvd.engine.prepare import Run, _take_up
 from megdet_hvd.engine.run import execute
-from megdet_hvd.engine.run_folder import RunFolder
-from megdet_hvd.engine.status import LOSS_PARTS, StepStatus
+from megdet_hvd.engine.run_folder.best import best_ap_of
+from megdet_hvd.engine.run_folder.folder import RunFolder
+from megdet_hvd.engine.run_folder.pictures import RunPictures
+from megdet_hvd.engine.step.loop import Step
+from megdet_hvd.engine.step.status import LOSS_PARTS, StepStatus
 from megdet_hvd.job import stopping
 from megdet_hvd.job.world import World
 from tests.engine.small import small_config
@@ -80,7 +80,7 @@ class Tale:
                 "run.TrainLoader": mock.Mock(),
                 "run._steps": self._steps,
                 "run.RunPictures": RunPictures if self.drawn else mock.Mock(),
-                "evaluations.Validation": self._validation,
+                "evaluate_in_line.Validation": self._validation,
                 "saving.capture_state": self._state,
                 "saving.measure": lambda *_: "as ever",
                 "prepare.measure": lambda *_: "as ever",

@@ -12,8 +12,8 @@ from megdet_hvd.checkpoint.file import load_checkpoint, save_checkpoint
 from megdet_hvd.checkpoint.naming import BEST, checkpoint_name
 from megdet_hvd.checkpoint.recovery import bring_back_best
 from megdet_hvd.checkpoint.retention import mark_best
-from megdet_hvd.engine.best import best_ap_of, is_better
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.best import best_ap_of, is_better
+from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.errors import RunError
 from megdet_hvd.report.metrics_file import read_metrics
 from tests.engine.tale import FULL, Tale

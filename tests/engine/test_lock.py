@@ -13,7 +13,7 @@ import pytest
 
 from megdet_hvd.checkpoint.file import is_sound
 from megdet_hvd.checkpoint.naming import list_checkpoints
-from megdet_hvd.engine.lock import holding
+from megdet_hvd.engine.run_folder.lock import holding
 from megdet_hvd.errors import RUN_ERROR, USER_ERROR, UserError
 from tests.engine.small import small_settings
 from tests.engine.tale import ALONE

@@ -10,14 +10,14 @@ from torch import nn
 
 from megdet_hvd.config.load import load_config
 from megdet_hvd.data.batch import Batch, ImageInfo, Unreadable
-from megdet_hvd.engine.loop import describe_images, share_of_mean, unreadable_problem
-from megdet_hvd.engine.metrics import Metrics
-from megdet_hvd.engine.optimizer import parameter_groups
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
 from megdet_hvd.engine.prepare import weights_file
 from megdet_hvd.engine.progress import TrainingProgress, hours_minutes_seconds, wants_bar
-from megdet_hvd.engine.run_folder import RunFolder, create_run_folder, find_run, forget_after
-from megdet_hvd.engine.status import LOSS_PARTS, StatusMessage, StepStatus
+from megdet_hvd.engine.run_folder.folder import RunFolder, create_run_folder, find_run, forget_after
+from megdet_hvd.engine.run_folder.metrics import Metrics
+from megdet_hvd.engine.step.loop import describe_images, share_of_mean, unreadable_problem
+from megdet_hvd.engine.step.optimizer import parameter_groups
+from megdet_hvd.engine.step.status import LOSS_PARTS, StatusMessage, StepStatus
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.job.world import World
 from megdet_hvd.model.balance import SampleBalance, drawn

@@ -7,10 +7,10 @@ from unittest import mock
 import pytest
 
 from megdet_hvd.checkpoint.naming import list_checkpoints
-from megdet_hvd.engine.best_effort import BestEffort
 from megdet_hvd.engine.result import result_of
-from megdet_hvd.engine.run_folder import RunFolder, forget_after
-from megdet_hvd.engine.summary import summary
+from megdet_hvd.engine.run_folder.best_effort import BestEffort
+from megdet_hvd.engine.run_folder.folder import RunFolder, forget_after
+from megdet_hvd.engine.run_folder.summary import summary
 from megdet_hvd.report.metrics_file import read_metrics
 from tests.engine.tale import Tale
 
@@ -26,7 +26,7 @@ ERRORS = (
 SIDE_WORK = {
     "megdet_hvd.report.curves.draw_curves": "the picture of the curves can't be written",
     "megdet_hvd.report.detections.draw_detections": "the picture of detections can't be written",
-    "megdet_hvd.engine.metrics._plain": "metrics.jsonl can't be written",
+    "megdet_hvd.engine.run_folder.metrics._plain": "metrics.jsonl can't be written",
     "torch.utils.tensorboard.SummaryWriter.__init__": "tensorboard can't be written",
     "torch.utils.tensorboard.SummaryWriter.add_scalar": "tensorboard can't be written",
     "torch.utils.tensorboard.SummaryWriter.close": "tensorboard can't be written",

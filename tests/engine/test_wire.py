@@ -3,8 +3,8 @@ import torch
 from torch import nn
 
 from megdet_hvd.config.schema import HorovodConfig
-from megdet_hvd.engine.compression import Wire, wire_for
-from megdet_hvd.engine.finite import check_finite
+from megdet_hvd.engine.step.compression import Wire, wire_for
+from megdet_hvd.engine.step.finite import check_finite
 from megdet_hvd.errors import RunError, UserError
 from tests.pool import on_ranks
 from tests.ranks import Launcher

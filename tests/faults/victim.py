@@ -325,9 +325,9 @@ def listening_ports(mark: str) -> set[int]:
 def hooks(victim: Victim) -> Iterator[None]:
     """The moments, hung into the program."""
 
-    import megdet_hvd.engine.loop
+    import megdet_hvd.engine.step.loop
 
-    share_of_mean = megdet_hvd.engine.loop.share_of_mean
+    share_of_mean = megdet_hvd.engine.step.loop.share_of_mean
     enter, carrier_sum = waiting.__enter__, Carrier.sum
     save = torch.save
 
@@ -377,8 +377,8 @@ def hooks(victim: Victim) -> Iterator[None]:
     figure_save = Figure.savefig
     with ExitStack() as stack:
         for target, name, value in (
-            (megdet_hvd.engine.loop, "compute", at_compute),
-            (megdet_hvd.engine.loop, "share_of_mean", at_share),
+            (megdet_hvd.engine.step.loop, "compute", at_compute),
+            (megdet_hvd.engine.step.loop, "share_of_mean", at_share),
             (waiting, "__enter__", at_waiting),
             (Carrier, "sum", at_sum),
             (Figure, "savefig", at_picture),

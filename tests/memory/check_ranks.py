@@ -20,8 +20,8 @@ from megdet_hvd.bn import convert_cross_gpu_bn
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.loader import TrainLoader
-from megdet_hvd.engine.loop import share_of_mean, train_steps
 from megdet_hvd.engine.prepare import announce, prepare_run
+from megdet_hvd.engine.step.loop import share_of_mean, train_steps
 from megdet_hvd.job.exchange import barrier
 from megdet_hvd.job.horovod_settings import HorovodSettings
 from megdet_hvd.job.log import start_log

@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 from megdet_hvd.cluster.driver_variables import STOP_FILE
-from megdet_hvd.engine.loop import apply_gradients
+from megdet_hvd.engine.step.loop import apply_gradients
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.evaluation.gather import gather_detections
@@ -103,15 +103,15 @@ EVALUATE = "megdet_hvd.pipeline.evaluator.evaluate_detector"
 CASES: dict[str, dict[str, Any]] = {
     "nothing": {},
     "prepare": {"megdet_hvd.pipeline.prepare.prepare_picture": bad_picture},
-    "train": {"megdet_hvd.engine.loop.apply_gradients": bad_step},
+    "train": {"megdet_hvd.engine.step.loop.apply_gradients": bad_step},
     "fail": {
         "megdet_hvd.pipeline.evaluator.read_trained": stale_checkpoint,
         "megdet_hvd.evaluation.evaluate.detect": failing_evaluation,
-        "megdet_hvd.engine.loop.apply_gradients": slow_step,
+        "megdet_hvd.engine.step.loop.apply_gradients": slow_step,
     },
     "lonely": {
         "megdet_hvd.evaluation.evaluate.gather_detections": lonely_fault,
-        "megdet_hvd.engine.loop.apply_gradients": slow_step,
+        "megdet_hvd.engine.step.loop.apply_gradients": slow_step,
     },
     "stop": {EVALUATE: stopped_evaluation},
     "wish": {EVALUATE: evaluation_in_a_stop},

@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 
 from megdet_hvd.checkpoint.naming import BEST, checkpoint_name
-from megdet_hvd.engine.metrics import Metrics
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.folder import RunFolder
+from megdet_hvd.engine.run_folder.metrics import Metrics
 from megdet_hvd.job import stopping
 from megdet_hvd.job.world import World
 from megdet_hvd.pipeline.concurrent_evaluation import ConcurrentEvaluation
@@ -179,7 +179,7 @@ def test_a_result_is_asked_for_again_where_its_checkpoint_was_not_marked(tmp_pat
     """The process is killed as it marks, or between the mark and the metrics."""
     for at in (
         "megdet_hvd.pipeline.concurrent_evaluation.mark_best",
-        "megdet_hvd.engine.metrics.Metrics.write",
+        "megdet_hvd.engine.run_folder.metrics.Metrics.write",
     ):
         desk = Desk()
         along, run = evaluations(tmp_path / at, desk, 5, 3)

@@ -161,7 +161,7 @@ FAULTS = (
     Fault(
         "gradients",
         "predivide is not taken back after the sum",
-        "engine/compression.py",
+        "engine/step/compression.py",
         "after=config.predivide / processes,",
         "after=1 / processes,",
         WIRE,
@@ -169,7 +169,7 @@ FAULTS = (
     Fault(
         "gradients",
         "the mean is divided by the number of processes twice",
-        "engine/optimizer.py",
+        "engine/step/optimizer.py",
         "op=hvd.Sum,",
         "op=hvd.Average,",
         GRADIENTS,
@@ -177,7 +177,7 @@ FAULTS = (
     Fault(
         "gradients",
         "gradients go out as they are ready, and BN messages wait behind them",
-        "engine/optimizer.py",
+        "engine/step/optimizer.py",
         "groups=1 if hold or config.deterministic else None,",
         "groups=None,",
         GRADIENTS,
@@ -185,7 +185,7 @@ FAULTS = (
     Fault(
         "gradients",
         "a rank's loss is a mean over its own pictures' share, not the batch's",
-        "engine/loop.py",
+        "engine/step/loop.py",
         "return total * (world_size / global_batch)",
         "return total / global_batch",
         GRADIENTS,
@@ -193,7 +193,7 @@ FAULTS = (
     Fault(
         "gradients",
         "BN's weights decay where they must not",
-        "engine/optimizer.py",
+        "engine/step/optimizer.py",
         '{"params": rest, "weight_decay": 0.0}',
         '{"params": rest, "weight_decay": weight_decay}',
         "engine/test_parts.py",

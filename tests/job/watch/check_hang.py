@@ -18,7 +18,7 @@ import torch
 from megdet_hvd.bn import carrier_of
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.position import compute, go_outside, place, waiting
-from megdet_hvd.engine.optimizer import set_rate
+from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.life import Program, run_program
 from megdet_hvd.job.needs import SessionNeeds
@@ -113,7 +113,7 @@ def stop_in_training(folder: Path) -> int:
         set_rate(optimizer, rate)
 
     settings = small_settings(folder, "watchdog.seconds=8", "data.workers=1", "name=hangs")
-    stops = mock.patch("megdet_hvd.engine.loop.set_rate", set_rate_or_stop)
+    stops = mock.patch("megdet_hvd.engine.step.loop.set_rate", set_rate_or_stop)
     with thin_backbones(), stops:
         return train_main(settings)
 

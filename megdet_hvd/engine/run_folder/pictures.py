@@ -5,8 +5,8 @@ from pathlib import Path
 
 from megdet_hvd.data.factory import DataSets
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.engine.best_effort import BestEffort
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.best_effort import BestEffort
+from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.evaluation.evaluate import Evaluation
 from megdet_hvd.job.world import World
 

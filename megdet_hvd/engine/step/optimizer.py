@@ -7,7 +7,7 @@ from torch import nn
 
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.compression import wire_for
+from megdet_hvd.engine.step.compression import wire_for
 from megdet_hvd.errors import UserError
 
 

@@ -1,7 +1,7 @@
 """The last lines of a run: how good it is, beside the untrained model, and where it lies."""
 
 from megdet_hvd.checkpoint.naming import BEST
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.report.metrics_file import read_metrics
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.retention import clear_leftovers
 from megdet_hvd.comm.position import go_outside
-from megdet_hvd.engine.run_folder import cannot_make
+from megdet_hvd.engine.run_folder.folder import cannot_make
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.log import LOGGER
 from megdet_hvd.job.world import World

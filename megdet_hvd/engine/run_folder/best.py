@@ -5,8 +5,8 @@ import math
 from megdet_hvd.checkpoint.facts import read_facts
 from megdet_hvd.checkpoint.naming import BEST
 from megdet_hvd.checkpoint.zip_check import DamagedFileError
-from megdet_hvd.engine.metrics import lines_so_far
-from megdet_hvd.engine.run_folder import RunFolder
+from megdet_hvd.engine.run_folder.folder import RunFolder
+from megdet_hvd.engine.run_folder.metrics import lines_so_far
 from megdet_hvd.errors import StorageError, UserError
 
 

@@ -12,9 +12,9 @@ from megdet_hvd.comm.position import compute, go_outside, waiting
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch
-from megdet_hvd.engine.finite import check_finite
-from megdet_hvd.engine.optimizer import set_rate
-from megdet_hvd.engine.status import StatusMessage, StepStatus
+from megdet_hvd.engine.step.finite import check_finite
+from megdet_hvd.engine.step.optimizer import set_rate
+from megdet_hvd.engine.step.status import StatusMessage, StepStatus
 from megdet_hvd.job.world import World
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.device import autocast

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from megdet_hvd.engine.best_effort import BestEffort
+from megdet_hvd.engine.run_folder.best_effort import BestEffort
 from megdet_hvd.report.metrics_file import MetricsFile, read_metrics
 
 

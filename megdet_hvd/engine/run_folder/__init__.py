@@ -1,0 +1,1 @@
+"""What lands in a run's folder, besides its checkpoints."""
