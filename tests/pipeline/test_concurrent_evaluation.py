@@ -31,6 +31,7 @@ class Desk:
     orders: list[Order] = field(default_factory=list)
     unanswered = 0
     lost: str | None = None
+    dark: str | None = None
 
     def order(self, order: Order) -> None:
         self.orders.append(order)
@@ -41,7 +42,7 @@ class Desk:
         return [
             NoResult(order, answer)
             if isinstance(answer, str)
-            else EvaluationReply(order, answer, answer, 6, {"AP": answer})
+            else EvaluationReply(order, answer, answer, 6, {"AP": answer}, self.dark)
             for order, answer in found
         ]
 
@@ -151,6 +152,17 @@ def test_the_best_of_all_results_is_kept(tmp_path: Path) -> None:
     desk.answers = [0.5, 0.4]
     along.look()
     assert run.best_ap == 0.5 and (run.folder.checkpoints / BEST).read_text() == "3"
+
+
+def test_pictures_without_light_are_told_once(tmp_path: Path) -> None:
+    desk = Desk(dark="3 of 6 pictures are all but black")
+    along, _ = evaluations(tmp_path, desk, 5, 3, 5)
+    along.begin()
+    told = Told()
+    with mock.patch("megdet_hvd.pipeline.concurrent_evaluation.LOGGER.warning", told):
+        desk.answers = [0.5, 0.4]
+        along.look()
+    assert told == ["warning: validation: 3 of 6 pictures are all but black"]
 
 
 def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: Told) -> None:
