@@ -11,13 +11,12 @@ from typing import Literal
 
 import numpy as np
 
-from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.annotations import AnnotationFile
 from megdet_hvd.data.ids import Id, in_order
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import MISSING_PICTURE, Located, read_source
 from megdet_hvd.data.problems import Problem, grouped, report_lines
-from megdet_hvd.data.source import PictureSource, expand_source
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
 
 INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
@@ -45,22 +44,6 @@ class Examined:
     def doubts(self) -> list[Problem]:
         """What looks wrong, and doesn't stop the run."""
         return [doubt for one in self.located for doubt in one.doubts]
-
-
-def read_coco(
-    sources: Sequence[AnnotationSource],
-    *,
-    keep_empty: bool,
-    invalid_boxes: Literal["stop", "drop"],
-    purpose: Purpose = "train",
-) -> ImageIndex:
-    """Read configured annotation files as one data set; see `read_sources`."""
-    return read_sources(
-        [expand_source(source) for source in sources],
-        keep_empty=keep_empty,
-        invalid_boxes=invalid_boxes,
-        purpose=purpose,
-    )
 
 
 def read_sources(

@@ -15,10 +15,10 @@ from PIL import Image
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.__main__ import main
 from megdet_hvd.data.check import is_lfs_pointer
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.draw import COLOURS
 from megdet_hvd.data.picture_size import picture_sizes
 from megdet_hvd.errors import UserError
+from tests.data.made import read_coco
 
 from .made import CATEGORIES, box, image, real_data, save_noise, write_set
 

@@ -9,6 +9,7 @@ from megdet_hvd.report.boxes import DrawnBox, _label_place, draw_boxes
 from megdet_hvd.report.colours import class_colour, text_colour
 from megdet_hvd.report.detections import choose_pictures, draw_detections
 from megdet_hvd.report.predictions import draw_prediction
+from tests.data.made import records
 from tests.evaluation.sets import imperfect, open_set, perfect, write_set
 
 
@@ -87,7 +88,7 @@ def test_the_same_pictures_each_time_those_with_boxes_first(tmp_path: Path) -> N
     everything = list(range(20))
     chosen = choose_pictures(index, everything, 6)
     assert len(set(chosen)) == 6
-    assert all(len(index.records[p].boxes) for p in chosen)
+    assert all(len(records(index)[p].boxes) for p in chosen)
     assert chosen == choose_pictures(index, everything, 6)
     assert chosen[0] < 5 and chosen[-1] > 14  # spread
     assert sorted(choose_pictures(index, everything, 50)) == everything
