@@ -15,9 +15,11 @@ from megdet_hvd.data.annotations import AnnotationFile
 from megdet_hvd.data.ids import Id, in_order
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import MISSING_PICTURE, Located, read_source
-from megdet_hvd.data.problems import Problem, grouped, report_lines
+from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
+from megdet_hvd.grouping import grouped
+from megdet_hvd.wording import first_of
 
 INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
 NOT_FINITE = "box with NaN or infinity, which nothing can be measured against"
@@ -162,8 +164,7 @@ def require_known_categories(
 def lacking(known: Mapping[Id, str], own: Collection[Id]) -> str | None:
     """The categories that a file lacks of those that are known, in words; None: it has all."""
     names = [f"{number} {name!r}" for number, name in known.items() if number not in own]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(names[:5])}{more}" if names else None
+    return first_of(names, 5) if names else None
 
 
 def lacking_note(one: Located, located: Sequence[Located]) -> list[str]:
@@ -359,7 +360,7 @@ def _nothing(located: Sequence[Located]) -> Problem:
 
 def _stop(problems: Sequence[Problem], purpose: Purpose) -> str:
     """The text of the error that ends the run."""
-    groups = grouped(problems)
+    groups = grouped(problems, lambda problem: problem.kind)
     whole = [p for kind in (WHOLE_FILE, OTHER_CATEGORIES, NOTHING) for p in groups.pop(kind, [])]
     lines = [problem.detail for problem in whole]
     rest = [problem for members in groups.values() for problem in members]

@@ -21,7 +21,7 @@ def test_a_box_is_drawn_where_it_is() -> None:
     colour = class_colour(1)
     drawn = pixels(draw_boxes(Image.new("RGB", (200, 150)), [DrawnBox((50, 40, 120, 100), colour)]))
     assert np.argwhere((drawn == colour).all(axis=2)).min(axis=0).tolist() == [40, 50]
-    assert np.argwhere((drawn == colour).all(axis=2)).max(axis=0).tolist() == [100, 120]
+    assert np.argwhere((drawn == colour).all(axis=2)).max(axis=0).tolist() == [99, 119]
     assert drawn[70, 80].tolist() == [0, 0, 0]  # nothing inside
     assert drawn[70, 50].tolist() == list(colour)
 
@@ -118,4 +118,4 @@ def test_a_prediction_says_what_it_drew(tmp_path: Path) -> None:
     drawn = pixels(Image.open(out))
     assert drawn.shape == (500, 600, 3)
     assert drawn[30, 10].tolist() == list(class_colour(2))
-    assert drawn[60, 99].tolist() == list(class_colour(1))
+    assert drawn[60, 98].tolist() == list(class_colour(1))
