@@ -18,6 +18,7 @@ from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.job_folder import PATTERNS, carried
 from megdet_hvd.storage import as_storage_error
 from megdet_hvd.version import add_version_option
+from megdet_hvd.wording import first_of
 
 ENVIRONMENT = ".venv"
 """Where jobs look for the environment: slurm/job.sh."""
@@ -88,9 +89,10 @@ def lay_out(source: Path, folder: Path) -> LaidOut:
     differ = [name for name in there if not _same(source / name, folder / name)]
     if differ:
         raise UserError(
-            f"{folder}: {_listed(differ)} {'differs' if len(differ) == 1 else 'differ'} from "
-            f"what megdet_hvd {megdet_hvd.__version__} has, and nothing was written: take another "
-            "folder, or move them away"
+            f"{folder}: {first_of(differ, _NAMED)} "
+            f"{'differs' if len(differ) == 1 else 'differ'} from what megdet_hvd "
+            f"{megdet_hvd.__version__} has, and nothing was written: take another folder, or "
+            "move them away"
         )
     written = [name for name in names if name not in there]
     begun = []
@@ -135,11 +137,6 @@ def link_environment(folder: Path, prefix: Path) -> tuple[list[str], list[str]]:
 
 def _same(mine: Path, theirs: Path) -> bool:
     return theirs.is_file() and mine.read_bytes() == theirs.read_bytes()
-
-
-def _listed(names: Sequence[Path]) -> str:
-    shown = ", ".join(str(name) for name in names[:_NAMED])
-    return shown + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _count(names: Iterable[Path]) -> str:

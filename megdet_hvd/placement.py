@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from megdet_hvd.cluster.bind import own_share
-from megdet_hvd.cluster.cores import CoreShare, write_cpu_list
+from megdet_hvd.cluster.cores import CoreShare
 from megdet_hvd.cluster.gpus import choose_gpu
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import USER_ERROR, UserError
 from megdet_hvd.job import outcome_notes
 from megdet_hvd.version import add_version_option
+from megdet_hvd.wording import number_ranges
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def find_placement(environ: Mapping[str, str], host: str) -> Placement:
         launch.cross_size,
         gpu.name,
         gpu.reason,
-        write_cpu_list(share.cores),
+        number_ranges(share.cores, ","),
         reason,
         launch.launcher,
     )

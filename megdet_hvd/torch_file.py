@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from megdet_hvd.wording import first_of
+
 HARMLESS = (argparse.Namespace,)
 """Classes that hold values and run nothing."""
 
@@ -39,9 +41,8 @@ def foreign_classes(path: Path, error: BaseException) -> list[str]:
 
 def plain_words(path: Path, classes: list[str]) -> str:
     """Why a file with foreign classes is not read, and the command that makes a plain one of it."""
-    more = f" and {len(classes) - _SHOWN} more" if len(classes) > _SHOWN else ""
     return (
-        f"it holds objects of {', '.join(classes[:_SHOWN])}{more}, and loading those could run "
+        f"it holds objects of {first_of(classes, _SHOWN)}, and loading those could run "
         f"code of whoever wrote the file. If you trust it, this makes a plain file of its weights, "
         f"{plain_name(path)}:\n  {plain_command(path)}"
     )

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("megdet_hvd", "errors", "draws", "image_rows", "command"),
+    ("megdet_hvd", "errors", "draws", "image_rows", "command", "grouping", "wording"),
     ("storage", "serialize", "torch_file", "version", "scripts", "job_folder"),
     ("run_lock",),
     ("schedule",),
@@ -51,6 +51,8 @@ NO_TORCH = (
     "version",
     "scripts",
     "job_folder",
+    "grouping",
+    "wording",
     "init",
     "storage",
     "run_lock",

@@ -1,6 +1,5 @@
 """Cross-GPU Batch Normalisation (§3.3)."""
 
-from megdet_hvd.bn import traffic
 from megdet_hvd.bn.carriers import carrier_of
 from megdet_hvd.bn.convert import convert_cross_gpu_bn, name_layers
 from megdet_hvd.bn.layer import CrossGPUBatchNorm2d
@@ -12,5 +11,4 @@ __all__ = [
     "convert_cross_gpu_bn",
     "name_layers",
     "separate_forward",
-    "traffic",
 ]

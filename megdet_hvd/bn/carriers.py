@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from megdet_hvd.bn import traffic
 from megdet_hvd.comm.groups import BnGroup
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.position import waiting
@@ -35,9 +34,7 @@ class Carrier(ABC):
         Returns once it is there. ``vector`` may be overwritten.
         """
         with waiting(name, self.ranks, vector.numel()):
-            total = self._sum(vector, name)
-        traffic.note(name, vector.numel() * vector.element_size())
-        return total
+            return self._sum(vector, name)
 
     @abstractmethod
     def _sum(self, vector: Tensor, name: str) -> Tensor: ...

@@ -7,6 +7,8 @@ MEGDET_CPUS_PER_TASK. A process that the launcher bound stays where it is.
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
+from megdet_hvd.wording import number_ranges
+
 
 @dataclass(frozen=True)
 class CoreShare:
@@ -20,7 +22,7 @@ class CoreShare:
     """How it came to them, in words."""
 
     def __str__(self) -> str:
-        return f"{write_cpu_list(self.cores)} ({self.reason})"
+        return f"{number_ranges(self.cores, ',')} ({self.reason})"
 
 
 def read_cpu_list(text: str) -> tuple[int, ...]:
@@ -30,17 +32,6 @@ def read_cpu_list(text: str) -> tuple[int, ...]:
         first, _, last = part.partition("-")
         cores += range(int(first), int(last or first) + 1)
     return tuple(cores)
-
-
-def write_cpu_list(cores: Sequence[int]) -> str:
-    """(0, 1, 2, 3, 8) as ``0-3,8``."""
-    runs: list[list[int]] = []
-    for core in sorted(cores):
-        if runs and core == runs[-1][1] + 1:
-            runs[-1][1] = core
-        else:
-            runs.append([core, core])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
 def share_cores(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.wording import counted
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 """What CUDA shows this process: numbers, or UUIDs such as GPU-… and MIG-…."""
@@ -122,7 +123,7 @@ def _too_few(environ: Mapping[str, str], there: int, local_rank: int, local_size
         text += f"; the job was given {len(given)}, so a cgroup or container hides the rest"
     return (
         f"local rank {local_rank} of {local_size}: {local_size} processes on this machine, which "
-        f"shows {there} {'GPU' if there == 1 else 'GPUs'} ({text}); start at most one process per "
+        f"shows {counted(there, 'GPU')} ({text}); start at most one process per "
         f"GPU (--ntasks-per-node={there}), ask for more GPUs (--gpus-per-node={local_size}), or "
         "pass device=cpu"
     )

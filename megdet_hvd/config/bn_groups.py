@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from megdet_hvd.errors import UserError
+from megdet_hvd.wording import counted
 
 RanksByMachine = Sequence[Sequence[int]]
 """Ranks of each machine."""
@@ -84,7 +85,7 @@ def _groups(parts: Sequence[tuple[int, ...]], images: int, split: int | None = N
 
 def _refusal(scope: str, size: int, images: int, bounds: Sequence[int], world: int) -> str:
     sizes = sorted(set(bounds), reverse=True)
-    held = " and ".join(f"{n} {'process' if n == 1 else 'processes'}" for n in sizes)
+    held = " and ".join(counted(n, "process") for n in sizes)
     where = {"machine": " on a machine", "world": " in all", "process": ""}[scope]
     can = ", ".join(map(str, possible_sizes(images, bounds)))
     wider = ""
@@ -93,7 +94,7 @@ def _refusal(scope: str, size: int, images: int, bounds: Sequence[int], world: i
         if scope == "process":
             wider = f"; a wider bn.scope can make bn.size={size}"
     return (
-        f"bn.size={size} can't be made of {held}{where} with {images} "
-        f"{'image' if images == 1 else 'images'} each (bn.scope={scope}); sizes that can: "
+        f"bn.size={size} can't be made of {held}{where} with "
+        f"{counted(images, 'image')} each (bn.scope={scope}); sizes that can: "
         f"{can}{wider}"
     )

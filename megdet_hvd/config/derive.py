@@ -16,6 +16,7 @@ from megdet_hvd.schedule.learning_rate import LearningRateSchedule
 from megdet_hvd.schedule.policy import LONG, NORMAL, Drop, Policy, milestone_iteration
 from megdet_hvd.schedule.scaling import scaled_rate
 from megdet_hvd.schedule.warmup import auto_warmup_iterations, warmup_iterations_for
+from megdet_hvd.wording import counted
 
 
 @dataclass(frozen=True)
@@ -124,10 +125,9 @@ def _images_per_process_per_pass(global_batch: int, world_size: int, accumulatio
         return images
     below, above = images * unit, (images + 1) * unit
     nearest = [above] if below == 0 else sorted((above, below), key=lambda b: abs(b - global_batch))
-    processes = f"{world_size} processes" if world_size != 1 else "1 process"
     raise UserError(
-        f"global_batch={global_batch} does not divide over {processes} × accumulation "
-        f"{accumulation} ({global_batch} % {unit} = {rest}); "
+        f"global_batch={global_batch} does not divide over {counted(world_size, 'process')} × "
+        f"accumulation {accumulation} ({global_batch} % {unit} = {rest}); "
         f"try {' or '.join(map(str, nearest))}"
     )
 

@@ -1,14 +1,14 @@
 """What is said of a run that is carried on with other processes, and the sums behind it."""
 
-from megdet_hvd.config.explain import count
 from megdet_hvd.config.layout import Layout
 from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.config.schema import Config
+from megdet_hvd.wording import counted
 
 
 def batch(before: SavedLayout, now: Layout) -> tuple[str, ...]:
     """How the global batch lies on the processes, and a word on memory where it needs more."""
-    processes = count(now.processes, "process")
+    processes = counted(now.processes, "process")
     other = (
         f"on {processes} instead of {before.processes}"
         if now.processes != before.processes
@@ -16,14 +16,14 @@ def batch(before: SavedLayout, now: Layout) -> tuple[str, ...]:
     )
     line = (
         f"resumed {other}: global batch {before.global_batch} = {now.processes} × "
-        f"{count(now.images, 'image')} × {count(now.accumulation, 'pass')} "
+        f"{counted(now.images, 'image')} × {counted(now.accumulation, 'pass')} "
         f"(was {before.processes} × {before.images} × {before.accumulation})"
     )
     if now.images <= before.images:
         return (line,)
     return (
         line,
-        f"a process holds {count(now.images, 'image')} in a pass, {before.images} before; "
+        f"a process holds {counted(now.images, 'image')} in a pass, {before.images} before; "
         "memory.checkpoint=auto drops and recomputes what does not fit",
     )
 
@@ -59,7 +59,7 @@ def refusal(before: SavedLayout, now: Layout, change: str) -> str:
     return (
         f"{batch(before, now)[0]}; {change}. A run whose BN size changes on the way is another "
         "experiment: resume.other_bn_size=continue goes on all the same, and "
-        f"{count(before.processes, 'process')} placed as before keep it"
+        f"{counted(before.processes, 'process')} placed as before keep it"
     )
 
 
@@ -67,14 +67,16 @@ def does_not_divide(batch: int, processes: int, passes: int | None) -> str:
     """The message for a batch that does not divide, naming the numbers of processes that do."""
     unit = processes * (passes or 1)
     can = [n for n in range(1, batch + 1) if batch % (n * (passes or 1)) == 0]
-    given = "" if passes is None else f" × {count(passes, 'pass')} (learning.accumulation as given)"
+    given = (
+        "" if passes is None else f" × {counted(passes, 'pass')} (learning.accumulation as given)"
+    )
     advice = (
         f"start it on {_sizes(can, 'or')} {'process' if can == [1] else 'processes'}"
         if can
         else "leave learning.accumulation out"
     )
     return (
-        f"resume: global batch {batch} does not divide over {count(processes, 'process')}{given} "
+        f"resume: global batch {batch} does not divide over {counted(processes, 'process')}{given} "
         f"({batch} % {unit} = {batch % unit}), and a resumed run keeps its batch: {advice}"
     )
 
@@ -82,10 +84,10 @@ def does_not_divide(batch: int, processes: int, passes: int | None) -> str:
 def _sum(size: int, images: int) -> str:
     """A BN size as a sum over processes, or as a part of one's images."""
     if size == images:
-        return f"{size}, each process its own {count(images, 'image')}"
+        return f"{size}, each process its own {counted(images, 'image')}"
     if size < images:
-        return f"{size} of the {count(images, 'image')} of a process"
-    return f"{size} = {count(size // images, 'process')} × {count(images, 'image')}"
+        return f"{size} of the {counted(images, 'image')} of a process"
+    return f"{size} = {counted(size // images, 'process')} × {counted(images, 'image')}"
 
 
 def _machine_sizes(now: Layout) -> tuple[int, ...]:

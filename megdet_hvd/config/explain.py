@@ -5,6 +5,7 @@ from collections import Counter
 from megdet_hvd.config.derive import Derived, policy_of
 from megdet_hvd.config.schema import Config
 from megdet_hvd.schedule.scaling import scaled_rate
+from megdet_hvd.wording import counted
 
 
 def explain(config: Config, derived: Derived) -> list[str]:
@@ -24,9 +25,9 @@ def explain(config: Config, derived: Derived) -> list[str]:
 
 def _batch(config: Config, derived: Derived) -> str:
     return (
-        f"global batch {config.global_batch} = {count(derived.world_size, 'process')} × "
-        f"{count(derived.images_per_process_per_pass, 'image')} × "
-        f"{count(config.learning.accumulation, 'pass')}"
+        f"global batch {config.global_batch} = {counted(derived.world_size, 'process')} × "
+        f"{counted(derived.images_per_process_per_pass, 'image')} × "
+        f"{counted(config.learning.accumulation, 'pass')}"
     )
 
 
@@ -105,23 +106,23 @@ def _normalisation(config: Config, derived: Derived) -> list[str]:
         return ["no normalisation (model.norm=none)"]
     if norm == "frozen":
         return ["BN statistics frozen (model.norm=frozen)"]
-    machines = count(len(derived.machine_sizes), "machine")
+    machines = counted(len(derived.machine_sizes), "machine")
     if norm == "bn" or (config.bn.scope == "process" and config.bn.size is None):
         key = "model.norm=bn" if norm == "bn" else "bn.scope=process"
-        return [f"BN statistics over {count(images, 'image')}, each process its own ({key})"]
+        return [f"BN statistics over {counted(images, 'image')}, each process its own ({key})"]
     if config.bn.size is not None:
         return [_bn_size(config.bn.size, config.bn.scope, images)]
     if config.bn.scope == "world":
         ranks = derived.world_size
         return [
-            f"BN statistics over {count(ranks, 'rank')} × {count(images, 'image')} = "
-            f"{count(ranks * images, 'image')} (bn.scope=world, {machines})"
+            f"BN statistics over {counted(ranks, 'rank')} × {counted(images, 'image')} = "
+            f"{counted(ranks * images, 'image')} (bn.scope=world, {machines})"
         ]
     sizes = Counter(derived.machine_sizes)
     return [
-        f"BN statistics over {count(ranks, 'rank')} × {count(images, 'image')} = "
-        f"{count(ranks * images, 'image')} "
-        f"(bn.scope=machine, {count(machines_of_size, 'machine')})"
+        f"BN statistics over {counted(ranks, 'rank')} × {counted(images, 'image')} = "
+        f"{counted(ranks * images, 'image')} "
+        f"(bn.scope=machine, {counted(machines_of_size, 'machine')})"
         for ranks, machines_of_size in sorted(sizes.items(), reverse=True)
     ]
 
@@ -129,19 +130,14 @@ def _normalisation(config: Config, derived: Derived) -> list[str]:
 def _bn_size(size: int, scope: str, images: int) -> str:
     if size > images:
         return (
-            f"BN statistics over {count(size // images, 'rank')} × {count(images, 'image')} = "
-            f"{count(size, 'image')} (bn.size={size}, bn.scope={scope})"
+            f"BN statistics over {counted(size // images, 'rank')} × {counted(images, 'image')} = "
+            f"{counted(size, 'image')} (bn.size={size}, bn.scope={scope})"
         )
     if size == images:
-        return f"BN statistics over {count(images, 'image')}, each process its own (bn.size={size})"
+        return (
+            f"BN statistics over {counted(images, 'image')}, each process its own (bn.size={size})"
+        )
     return (
-        f"BN statistics over {size} of the {count(images, 'image')} of a process, "
+        f"BN statistics over {size} of the {counted(images, 'image')} of a process, "
         f"{images // size} statistics a call (bn.size={size})"
     )
-
-
-def count(number: int, noun: str) -> str:
-    """``1 image``, ``2 passes``."""
-    if number == 1:
-        return f"1 {noun}"
-    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"

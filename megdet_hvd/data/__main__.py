@@ -17,6 +17,7 @@ from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import as_storage_error, is_transient
 from megdet_hvd.version import add_version_option
+from megdet_hvd.wording import counted
 
 CLEAN, PROBLEMS, BAD_USAGE, STORAGE = 0, 1, 2, 6
 
@@ -137,9 +138,9 @@ def _value_range(given: list[float] | None) -> ValueRange:
 def _check(options: argparse.Namespace) -> int:
     from megdet_hvd.data.check import check_sources, numbers
     from megdet_hvd.data.coco import Purpose
-    from megdet_hvd.data.draw import contact_sheet
     from megdet_hvd.data.layout import find_sources
     from megdet_hvd.data.problems import report_lines
+    from megdet_hvd.report.ground_truth import contact_sheet
 
     sources = find_sources(
         [expand_path(path) for path in options.paths],
@@ -164,7 +165,7 @@ def _check(options: argparse.Namespace) -> int:
             print(f"  note: {note}")
     problems = [*report.problems, *report.doubts]
     if problems:
-        print(f"\n{len(problems)} problem{'' if len(problems) == 1 else 's'}")
+        print(f"\n{counted(len(problems), 'problem')}")
         print("\n".join(report_lines(problems, options.first)))
         if not report.problems:
             print("training and evaluation would go on all the same, with a warning")

@@ -29,6 +29,7 @@ import torch.multiprocessing  # noqa: F401  teaches pipes to hand tensors over i
 from megdet_hvd.data.vitals import Idleness, Vitals, open_file, vitals
 from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
 from megdet_hvd.errors import RunError, StorageError, UserError
+from megdet_hvd.wording import first_of
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -376,8 +377,7 @@ class Ahead(Iterator[T]):
 
     def _named(self, number: int) -> str:
         files = self._steps.files(number)
-        more = f" and {len(files) - _SHOWN} more" if len(files) > _SHOWN else ""
-        return f"{', '.join(files[:_SHOWN])}{more}" if files else "no pictures"
+        return first_of(files, _SHOWN) if files else "no pictures"
 
 
 def _start(steps: Steps[T], workers: int) -> list[_LoaderProcess[T]]:

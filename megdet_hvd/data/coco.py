@@ -11,14 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.annotations import AnnotationFile
 from megdet_hvd.data.ids import Id, in_order
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.located import MISSING_PICTURE, Located, read_source
-from megdet_hvd.data.problems import Problem, grouped, report_lines
-from megdet_hvd.data.source import PictureSource, expand_source
+from megdet_hvd.data.problems import Problem, report_lines
+from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
+from megdet_hvd.grouping import grouped
+from megdet_hvd.wording import first_of
 
 INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
 NOT_FINITE = "box with NaN or infinity, which nothing can be measured against"
@@ -45,22 +46,6 @@ class Examined:
     def doubts(self) -> list[Problem]:
         """What looks wrong, and doesn't stop the run."""
         return [doubt for one in self.located for doubt in one.doubts]
-
-
-def read_coco(
-    sources: Sequence[AnnotationSource],
-    *,
-    keep_empty: bool,
-    invalid_boxes: Literal["stop", "drop"],
-    purpose: Purpose = "train",
-) -> ImageIndex:
-    """Read configured annotation files as one data set; see `read_sources`."""
-    return read_sources(
-        [expand_source(source) for source in sources],
-        keep_empty=keep_empty,
-        invalid_boxes=invalid_boxes,
-        purpose=purpose,
-    )
 
 
 def read_sources(
@@ -179,8 +164,7 @@ def require_known_categories(
 def lacking(known: Mapping[Id, str], own: Collection[Id]) -> str | None:
     """The categories that a file lacks of those that are known, in words; None: it has all."""
     names = [f"{number} {name!r}" for number, name in known.items() if number not in own]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(names[:5])}{more}" if names else None
+    return first_of(names, 5) if names else None
 
 
 def lacking_note(one: Located, located: Sequence[Located]) -> list[str]:
@@ -376,7 +360,7 @@ def _nothing(located: Sequence[Located]) -> Problem:
 
 def _stop(problems: Sequence[Problem], purpose: Purpose) -> str:
     """The text of the error that ends the run."""
-    groups = grouped(problems)
+    groups = grouped(problems, lambda problem: problem.kind)
     whole = [p for kind in (WHOLE_FILE, OTHER_CATEGORIES, NOTHING) for p in groups.pop(kind, [])]
     lines = [problem.detail for problem in whole]
     rest = [problem for members in groups.values() for problem in members]

@@ -1,9 +1,8 @@
 """The pictures of a data set and their boxes, as flat arrays that are cheap to hand to workers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,22 +31,6 @@ class ImageRecord:
     """(n, 4) x1 y1 x2 y2, clipped to the picture. Only those to learn from: no crowds."""
     labels: NDArray[np.int64]
     """(n,) 1…K."""
-
-
-class _Records(Sequence[ImageRecord]):
-    def __init__(self, index: "ImageIndex") -> None:
-        self._index = index
-
-    def __len__(self) -> int:
-        return len(self._index)
-
-    def __getitem__(self, position: Any) -> Any:
-        if isinstance(position, slice):
-            return [self._index.record(i) for i in range(len(self))[position]]
-        return self._index.record(range(len(self))[position])
-
-    def __iter__(self) -> Iterator[ImageRecord]:
-        return (self._index.record(i) for i in range(len(self)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +87,6 @@ class ImageIndex:
         return len(self.file_names)
 
     @property
-    def records(self) -> Sequence[ImageRecord]:
-        """The pictures one by one, made when asked for."""
-        return _Records(self)
-
-    @property
     def aspects(self) -> NDArray[np.float64]:
         """(n,) width over height."""
         return self.widths / self.heights
@@ -145,48 +123,6 @@ class ImageIndex:
         with np.errstate(invalid="ignore"):
             there = np.all(corners[:, 2:] > corners[:, :2], axis=1)
         return [rows[k] for k in np.flatnonzero(there)]
-
-    def ground_truth(self, positions: Sequence[int] | None = None) -> dict[str, list[Any]]:
-        """The pictures at ``positions`` (all by default) as a COCO dictionary, crowds included.
-
-        Image ids are the positions, so that several annotation files never collide; annotation
-        ids count from 1, since the COCO evaluation takes 0 for "no match"; category ids are the
-        files' own. Boxes are those of the file, not clipped, as the COCO evaluation has it. Read
-        again, the dictionary gives the same boxes to learn from and the same classes.
-        """
-        chosen = range(len(self)) if positions is None else positions
-        annotations: list[dict[str, Any]] = []
-        for position in chosen:
-            for row in range(self.offsets[position], self.offsets[position + 1]):
-                annotation: dict[str, Any] = {
-                    "id": len(annotations) + 1,
-                    "image_id": int(position),
-                    "category_id": self.category_ids[self.labels[row] - 1],
-                    "bbox": [float(v) for v in self.raw_boxes[row]],
-                    "area": float(self.areas[row]),
-                    "iscrowd": int(self.crowds[row]),
-                }
-                if not (self.learnable[row] or self.crowds[row]):
-                    annotation["ignore"] = 1  # of no meaning to the COCO evaluation
-                annotations.append(annotation)
-        images = [
-            {
-                "id": int(p),
-                "file_name": self.file_names[p],
-                "width": int(self.widths[p]),
-                "height": int(self.heights[p]),
-            }
-            for p in chosen
-        ]
-        categories: list[dict[str, Any]] = [
-            {"id": number, "name": name}
-            for number, name in zip(self.category_ids, self.categories, strict=True)
-        ]
-        for number, name in self.headings.items():
-            for category in categories:
-                category.setdefault("supercategory", name)
-            categories.insert(0, {"id": number, "name": name, "supercategory": "none"})
-        return {"images": images, "annotations": annotations, "categories": categories}
 
     def counts(self) -> str:
         """A line for the log: what is in the set."""

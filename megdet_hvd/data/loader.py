@@ -118,13 +118,13 @@ class TrainLoader:
         """Loader processes; 0: a thread of this process loads one step ahead."""
         self._start, self._end = start_iteration, end_iteration
         self._limit_s = limit_s
-        grouped = config.aspect_grouping > 1
+        by_shape = config.aspect_grouping > 1
         self._steps = _TrainSteps(
             index=index,
             stream=Stream(
                 n=len(index),
                 seed=seed,
-                aspects=index.aspects if grouped else None,
+                aspects=index.aspects if by_shape else None,
                 chunk=config.aspect_grouping,
             ),
             transform=TrainTransform(

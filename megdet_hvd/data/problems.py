@@ -1,9 +1,10 @@
 """What can be wrong with a data set, as values that can be counted and shown."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from megdet_hvd.grouping import grouped
 from megdet_hvd.serialize import serializable
 
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -28,18 +29,10 @@ class Problem:
         return f"{place}: {self.detail}" if self.detail else place
 
 
-def grouped(problems: Iterable[Problem]) -> dict[str, list[Problem]]:
-    """The problems by kind, in the order in which the kinds first appear."""
-    groups: dict[str, list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(problem.kind, []).append(problem)
-    return groups
-
-
 def report_lines(problems: Sequence[Problem], first: int = 3) -> list[str]:
     """One line per kind with its count, then the first few of each; with ``first=1`` beside it."""
     lines = []
-    for kind, members in grouped(problems).items():
+    for kind, members in grouped(problems, lambda problem: problem.kind).items():
         if first == 1:
             more = ", the first" if len(members) > 1 else ""
             lines.append(f"{kind}: {len(members)}{more}: {members[0]}")

@@ -11,8 +11,9 @@ from megdet_hvd.comm import groups
 from megdet_hvd.config.bn_groups import BnGroups, bn_groups
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
-from megdet_hvd.job.world import Machines, World, describe_ranks
+from megdet_hvd.job.world import Machines, World
 from megdet_hvd.model.norm import batch_norm, frozen_norm, no_norm
+from megdet_hvd.wording import ranks_in_words
 
 _CPU = torch.device("cpu")
 
@@ -130,7 +131,7 @@ def describe_norm(detector: nn.Module, config: Config, world: World, images: int
     more = f"; {like} such groups" if like > 1 else ""
     more += f"; {others} groups of another size" if others else ""
     return (
-        f"CGBN: {len(layers)} layers share statistics over ranks {describe_ranks(ranks)} "
+        f"CGBN: {len(layers)} layers share statistics over {ranks_in_words(ranks)} "
         f"({where}): {len(ranks)} × {images} = {len(ranks) * images} images a statistic"
         f"{more}; bn.carrier={config.bn.carrier}"
     )

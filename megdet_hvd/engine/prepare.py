@@ -43,12 +43,13 @@ from megdet_hvd.errors import UserError
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
 from megdet_hvd.job.log import LOGGER, log_to_file
-from megdet_hvd.job.world import World, describe_ranks, machine_names
+from megdet_hvd.job.world import World, machine_names
 from megdet_hvd.model.build import build_detector
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import init_from
 from megdet_hvd.model.pretrained import fetch_backbone_weights
 from megdet_hvd.run_lock.lock import RunLock
+from megdet_hvd.wording import counted, first_of, ranks_in_words
 
 _MACHINES_SHOWN = 4
 
@@ -280,23 +281,17 @@ def _where(world: World) -> str:
     if len(world.hosts) < 2:
         return ""
     named = list(zip(machine_names(world.hosts), world.machines, strict=True))
-    told = [
-        f"{name}: {'rank' if len(ranks) == 1 else 'ranks'} {describe_ranks(ranks)}"
-        for name, ranks in named[:_MACHINES_SHOWN]
-    ]
-    more = len(named) - _MACHINES_SHOWN
-    return f" ({', '.join(told)}{f' and {more} more' if more > 0 else ''})"
+    told = [f"{name}: {ranks_in_words(ranks)}" for name, ranks in named]
+    return f" ({first_of(told, _MACHINES_SHOWN)})"
 
 
 def announce(run: Run) -> None:
     """The first lines of the log: who takes part, on what, and the batch's arithmetic."""
     world, config, derived = run.world, run.config, run.derived
-    machines, threads = len(world.machines), torch.get_num_threads()
     LOGGER.info(
-        f"{world.size} {'process' if world.size == 1 else 'processes'} on "
-        f"{machines} {'machine' if machines == 1 else 'machines'}{_where(world)}, started by "
-        f"{world.launcher}; "
-        f"device {run.device.type}, {threads} {'thread' if threads == 1 else 'threads'} a process"
+        f"{counted(world.size, 'process')} on {counted(len(world.machines), 'machine')}"
+        f"{_where(world)}, started by {world.launcher}; device {run.device.type}, "
+        f"{counted(torch.get_num_threads(), 'thread')} a process"
     )
     for line in world.horovod:
         LOGGER.info(f"Horovod: {line}")

@@ -9,8 +9,10 @@ from tqdm import tqdm
 
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.run_folder.best_effort import BestEffort
-from megdet_hvd.engine.step.status import LOSS_PARTS, StepStatus
+from megdet_hvd.engine.step.status import StepStatus
 from megdet_hvd.job.log import LOGGER
+from megdet_hvd.model.detector import LOSSES
+from megdet_hvd.wording import hours_minutes_seconds
 
 
 def wants_bar(choice: str, launcher: str, is_terminal: bool) -> bool:
@@ -43,7 +45,7 @@ class TrainingProgress:
         """``shown`` is true on rank 0 only."""
         self._every = config.log.every_iterations
         self._end = end
-        self._losses = dict.fromkeys(LOSS_PARTS, 0.0)
+        self._losses = dict.fromkeys(LOSSES, 0.0)
         self._balance: dict[str, float] = {}
         self._interval = Interval()
         self._since = time.monotonic()
@@ -106,7 +108,7 @@ class TrainingProgress:
         self._trained_steps += interval.steps
         left_s = (self._end - iteration) * self._trained_s / self._trained_steps
         self._show(iteration, metrics, left_s, split)
-        self._losses = dict.fromkeys(LOSS_PARTS, 0.0)
+        self._losses = dict.fromkeys(LOSSES, 0.0)
         self._balance = {}
         self._interval = Interval()
         self._since = time.monotonic()
@@ -123,7 +125,7 @@ class TrainingProgress:
                     f"{metrics['images_per_s']:.1f} images/s"
                 )
         elif self._shown:
-            parts = " ".join(f"{part} {metrics[part]:.3f}" for part in LOSS_PARTS)
+            parts = " ".join(f"{part} {metrics[part]:.3f}" for part in LOSSES)
             LOGGER.info(
                 f"iteration {iteration}/{self._end}  loss {metrics['loss']:.3f} ({parts})  "
                 f"rate {metrics['rate']:.4g}  {metrics['images_per_s']:.1f} images/s  "
@@ -137,9 +139,3 @@ class TrainingProgress:
         if self._bar is not None:
             with self._spare.writing():
                 self._bar.close()
-
-
-def hours_minutes_seconds(seconds: float) -> str:
-    """``3725.4`` as ``1:02:05``."""
-    whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"

@@ -23,6 +23,7 @@ from megdet_hvd.engine.step.time_split import time_split
 from megdet_hvd.job import outcome_notes, stopping
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.log import LOGGER
+from megdet_hvd.wording import counted
 
 Measure = Callable[[Run, Metrics | None, RunPictures], Evaluations]
 """Makes a run's evaluations."""
@@ -123,9 +124,8 @@ def _at_stake(run: Run) -> Iterator[None]:
     """Inside, whoever ends rank 0's process is told what that costs."""
 
     def lost() -> str:
-        count = run.iteration - run.saved
         since = f"since {checkpoint_name(run.saved)}" if run.saved else "so far"
-        return f"{count} iteration{'' if count == 1 else 's'} {since}"
+        return f"{counted(run.iteration - run.saved, 'iteration')} {since}"
 
     if run.world.is_main:
         stopping.stake(lost)

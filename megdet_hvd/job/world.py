@@ -3,6 +3,8 @@
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
+from megdet_hvd.grouping import grouped
+
 Machines = tuple[tuple[int, ...], ...]
 
 
@@ -61,18 +63,5 @@ def machine_names(hosts: Sequence[str]) -> tuple[str, ...]:
 
 def machines_of(keys: Sequence[Hashable]) -> Machines:
     """Group ranks by the key of their machine (``keys[rank]``), in order of first appearance."""
-    groups: dict[Hashable, list[int]] = {}
-    for rank, key in enumerate(keys):
-        groups.setdefault(key, []).append(rank)
-    return tuple(tuple(ranks) for ranks in groups.values())
-
-
-def describe_ranks(ranks: Sequence[int]) -> str:
-    """``(0, 1, 2, 5)`` as ``0-2, 5``."""
-    runs: list[list[int]] = []
-    for rank in sorted(ranks):
-        if runs and rank == runs[-1][1] + 1:
-            runs[-1][1] = rank
-        else:
-            runs.append([rank, rank])
-    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    machines = grouped(range(len(keys)), keys.__getitem__)
+    return tuple(tuple(ranks) for ranks in machines.values())

@@ -1,4 +1,4 @@
-"""Detectors to torchvision and from it, giving equal boxes and scores.
+"""Detectors to torchvision, and the settings of its own, for equal boxes and scores.
 
 The keys are equal anyway; what must be carried over besides them is what no key says: ε of the
 normalisation (torchvision's COCO weights of ``fasterrcnn_resnet50_fpn`` run with ε = 0), where
@@ -17,10 +17,10 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.backbone import LEVELS, add_pyramid, build_body
-from megdet_hvd.model.build import build_detector, local_norm
+from megdet_hvd.model.build import local_norm
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.fit import COUNTER, align_counters
-from megdet_hvd.model.initialise import load_exactly, modern_names
+from megdet_hvd.model.initialise import modern_names
 from megdet_hvd.model.norm import frozen_copy
 from megdet_hvd.model.roi_heads import POOLED_SIDE, build_box_head
 from megdet_hvd.model.rpn import build_anchors
@@ -91,26 +91,6 @@ def _freeze_alike(detector: Detector, model: FasterRCNN) -> None:
             setattr(model.get_submodule(parent), last, frozen_copy(module))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(trained[name])
-
-
-def from_torchvision(
-    state: Mapping[str, Tensor], config: ModelConfig, *, seed: int = 0
-) -> Detector:
-    """A detector with the weights of a torchvision Faster R-CNN.
-
-    Args:
-        state: its state dict, old names or new.
-        config: as the weights need it; :func:`config_of` reads most of it off them.
-        seed: of the draws, should it be trained.
-
-    Raises:
-        UserError: not a Faster R-CNN's weights, or ``config`` is of another model.
-    """
-    state = modern_names(state)
-    norm = local_norm(config)
-    detector = build_detector(config, _classes(state), norm, seed=seed, pretrained=False)
-    load_exactly(detector, state, "the torchvision weights")
-    return detector.eval()
 
 
 def config_of(

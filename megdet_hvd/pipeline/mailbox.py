@@ -16,8 +16,8 @@ from megdet_hvd.comm.mpi_wait import wait_for
 from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.job import stopping
 from megdet_hvd.job.mpi_exchange import receive_value, send_value
-from megdet_hvd.job.world import describe_ranks
 from megdet_hvd.serialize import serializable
+from megdet_hvd.wording import ranks_in_words
 
 _ORDER, _ANSWER, _LOST, _LEAVES = 1, 2, 3, 4
 _LOOK_EVERY_S = 0.05
@@ -95,7 +95,7 @@ class TrainersMailbox:
         dead = self._died()
         if dead and not self.dead:
             self.dead = True
-            self.lost = self.lost or f"the process of rank {describe_ranks(dead)} has ended"
+            self.lost = self.lost or f"the process of {ranks_in_words(dead)} has ended"
         if self.lost is not None:
             self.unanswered = 0
 

@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from megdet_hvd.job.world import Machines, describe_ranks, machine_names
+from megdet_hvd.grouping import grouped, keys_by_value
+from megdet_hvd.job.world import Machines, machine_names
 from megdet_hvd.preflight.facts import RankFacts
+from megdet_hvd.wording import first_of, number_ranges, ranks_in_words
 
 _MOST = 8
 """So many problems are listed."""
@@ -51,8 +53,7 @@ class _Where:
             for name, there in zip(self.names, self.machines, strict=True)
             if not set(there).isdisjoint(ranks)
         ]
-        shown = ", ".join(names[:4]) + (f", {len(names) - 4} more" if len(names) > 4 else "")
-        return f"rank{'s' if len(ranks) > 1 else ''} {describe_ranks(ranks)} ({shown})"
+        return f"{ranks_in_words(ranks)} ({first_of(names, 4)})"
 
 
 def differing(values: Sequence[str], where: _Where) -> str | None:
@@ -60,9 +61,7 @@ def differing(values: Sequence[str], where: _Where) -> str | None:
 
     The others are the majority; of equally many, those of the lowest rank.
     """
-    ranks: dict[str, list[int]] = {}
-    for rank, value in enumerate(values):
-        ranks.setdefault(value, []).append(rank)
+    ranks = grouped(range(len(values)), values.__getitem__)
     if len(ranks) == 1:
         return None
     usual = max(ranks, key=lambda value: len(ranks[value]))
@@ -84,8 +83,7 @@ def _digests(what: str, digests: Sequence[Mapping[str, str]], fix: str, where: _
         values = [hashlib.sha256(value.encode()).hexdigest()[:8] for value in values]
     if (text := differing(values, where)) is None:
         return []
-    names = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
-    return [f"{what} differs in {names}: {text}; {fix}"]
+    return [f"{what} differs in {first_of(changed, 5)}: {text}; {fix}"]
 
 
 def _versions(facts: Sequence[RankFacts], where: _Where) -> list[str]:
@@ -110,29 +108,22 @@ def _sizes(facts: Sequence[RankFacts], where: _Where) -> list[str]:
         wanted = facts[ranks[0]].tasks_per_node
         if wanted is not None and wanted != len(ranks):
             found.append(
-                f"{name} runs {len(ranks)} ranks ({describe_ranks(ranks)}), {wanted} were asked "
+                f"{name} runs {len(ranks)} ranks ({number_ranges(ranks)}), {wanted} were asked "
                 "for; look at --ntasks-per-node and at the launcher's slots"
             )
     return found
 
 
 def _devices(facts: Sequence[RankFacts], where: _Where) -> list[str]:
-    found = []
-    ranks_of: dict[str, list[int]] = {}
-    for rank, fact in enumerate(facts):
-        if fact.problem is not None:
-            ranks_of.setdefault(fact.problem, []).append(rank)
-    found += [f"{where(ranks)}: {problem}" for problem, ranks in ranks_of.items()]
+    stuck = {r: fact.problem for r, fact in enumerate(facts) if fact.problem is not None}
+    found = [f"{where(ranks)}: {problem}" for problem, ranks in keys_by_value(stuck).items()]
     if found:
         return found
     on_gpu = ["a GPU" if fact.gpu_uuid else "none" for fact in facts]
     if text := differing(on_gpu, where):
         found.append(f"some ranks compute on a GPU, others don't: {text}; or pass device=cpu")
-    owners: dict[tuple[str, str], list[int]] = {}
-    for rank, fact in enumerate(facts):
-        if fact.gpu_uuid:
-            owners.setdefault((fact.host, fact.gpu_uuid), []).append(rank)
-    for (_, uuid), ranks in owners.items():
+    gpus = {rank: (fact.host, fact.gpu_uuid) for rank, fact in enumerate(facts) if fact.gpu_uuid}
+    for (_, uuid), ranks in keys_by_value(gpus).items():
         if len(ranks) > 1:
             found.append(
                 f"{where(ranks)} share one GPU ({uuid}); start one process per GPU, and let "

@@ -12,11 +12,12 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.agree import mark_agreed, together
 from megdet_hvd.job.exchange import gather_objects
-from megdet_hvd.job.world import World, describe_ranks, machine_names
+from megdet_hvd.job.world import World, machine_names
 from megdet_hvd.model.device import pick_device
 from megdet_hvd.preflight.links import describe_links, links_of, warn_of_slow
 from megdet_hvd.preflight.measure import measure
 from megdet_hvd.preflight.readable import describe_unreadable, read_share
+from megdet_hvd.wording import counted, ranks_in_words
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def run_preflight(config: Config, world: World) -> PreflightReport:
         warnings = warn_of_slow(links, names)
     machines = len(world.machines)
     first = (
-        f"code, settings, versions and devices agree on {_plural(world.size, 'rank')} of "
-        f"{_plural(machines, 'machine')}; {read}; {time.monotonic() - began:.1f} s"
+        f"code, settings, versions and devices agree on {counted(world.size, 'rank')} of "
+        f"{counted(machines, 'machine')}; {read}; {time.monotonic() - began:.1f} s"
     )
     return PreflightReport((first, *lines), tuple(warnings))
 
@@ -90,17 +91,10 @@ def machine_lines(world: World) -> list[str]:
 
     sizes = gather_objects((hvd.local_size(), hvd.cross_size()), world, "preflight.sizes")
     lines = [
-        f"{_plural(world.size, 'rank')} on {_plural(len(world.machines), 'machine')}, "
+        f"{counted(world.size, 'rank')} on {counted(len(world.machines), 'machine')}, "
         f"started by {world.launcher}"
     ]
     for name, ranks in zip(machine_names(world.hosts), world.machines, strict=True):
         local, cross = sizes[ranks[0]]
-        lines.append(
-            f"{name}: rank{'s' if len(ranks) > 1 else ''} {describe_ranks(ranks)}, "
-            f"local size {local}, cross size {cross}"
-        )
+        lines.append(f"{name}: {ranks_in_words(ranks)}, local size {local}, cross size {cross}")
     return lines
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -52,7 +52,8 @@ def draw_boxes(
             places.append((item, place))
     for item in reversed(boxes):
         x1, y1, x2, y2 = item.box
-        corners = (min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
+        left, top = min(x1, x2), min(y1, y2)
+        corners = (left, top, max(left, max(x1, x2) - 1), max(top, max(y1, y2) - 1))
         draw.rectangle(corners, outline=item.colour, width=max(1, round(thickness * item.width)))
     for item, place in reversed(places):
         draw.rectangle(place, fill=item.colour)

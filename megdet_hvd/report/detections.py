@@ -14,12 +14,12 @@ from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import UnreadablePicture, decode
 from megdet_hvd.report.boxes import DrawnBox, draw_boxes
 from megdet_hvd.report.colours import class_colour, text_colour
+from megdet_hvd.report.ground_truth import true_boxes
 
 CELL = 400
 """Longer side of one picture on the sheet, pixels."""
 _GAP = 10
 _TEXT = 15
-_CROWD = (150, 150, 150)
 _NAMED = 12
 """With more boxes than this on a picture, names would hide it: the legend has to do."""
 
@@ -87,7 +87,7 @@ def _pair(
     scale = CELL / max(size)
     shown = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     picture = picture.resize(shown, Image.Resampling.BICUBIC)
-    truth = _true_boxes(index, position, scale)
+    truth = true_boxes(index, position, (scale, scale), named=_NAMED)
     kept = [k for k in range(len(found.scores)) if float(found.scores[k]) >= score]
     many = len(kept) > _NAMED
     names = shown_names(index.categories)
@@ -107,22 +107,6 @@ def _pair(
     rows = slice(index.offsets[position], index.offsets[position + 1])
     labels = {int(v) for v in index.labels[rows]} | {int(found.labels[k]) for k in kept}
     return pair, labels
-
-
-def _true_boxes(index: ImageIndex, position: int, scale: float) -> list[DrawnBox]:
-    rows = index.shown_rows(position)
-    boxes = []
-    names = shown_names(index.categories)
-    for row in sorted(rows, key=lambda row: index.areas[row]):  # small ones on top
-        label = int(index.labels[row])
-        name = names[label - 1]
-        x1, y1, x2, y2 = (float(v) * scale for v in index.boxes[row])
-        if index.crowds[row]:
-            boxes.append(DrawnBox((x1, y1, x2, y2), _CROWD, f"{name} (crowd)", 0.5))
-        else:
-            text = name if len(rows) <= _NAMED else ""
-            boxes.append(DrawnBox((x1, y1, x2, y2), class_colour(label), text))
-    return boxes
 
 
 def _note(picture: Image.Image, text: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of, convert_cross_gpu_bn, traffic
+from megdet_hvd.bn import CrossGPUBatchNorm2d, carrier_of, convert_cross_gpu_bn
 from megdet_hvd.bn.running import averaged_running_statistics
 from megdet_hvd.bn.tape import Tape
 from megdet_hvd.comm import groups
@@ -13,6 +13,7 @@ from megdet_hvd.errors import UserError
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import Machines, World, machines_of
+from tests.bn.sent import watched_messages
 
 CHANNELS = 5
 carrier = "horovod"
@@ -189,17 +190,16 @@ def check_messages(world: World) -> None:
     model = convert_cross_gpu_bn(plain, carrier=carrier)
     assert {k: tuple(v.shape) for k, v in model.state_dict().items()} == before
     steps = 3
-    traffic.reset()
-    for _ in range(steps):
-        model(torch.randn(2, 4, 6, 6)).square().sum().backward()
+    with watched_messages() as sent:
+        for _ in range(steps):
+            model(torch.randn(2, 4, 6, 6)).square().sum().backward()
     names = [f"cgbn.0.shared.{way}.{k}" for way in ("forward", "backward") for k in range(3)]
     names += ["cgbn.0.last.forward.0", "cgbn.0.last.backward.0"]
-    sent = traffic.messages()
     if len(group_ranks()) == 1:
-        assert not sent, sent
+        assert not sent.names, sent.names
     else:
-        assert dict(sent) == dict.fromkeys(names, steps), sent
-        assert traffic.sent_bytes() == steps * 8 * 4 * ((1 + 2 * 4) + 2 * 4), traffic.sent_bytes()
+        assert dict(sent.counts) == dict.fromkeys(names, steps), sent.counts
+        assert sent.bytes == steps * 8 * 4 * ((1 + 2 * 4) + 2 * 4), sent.bytes
 
 
 def check_tape(world: World) -> None:
@@ -213,15 +213,15 @@ def check_tape(world: World) -> None:
     with tape.recording():
         first = model(x)
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    traffic.reset()
-    with tape.replaying():
-        again = model(x.requires_grad_())
-    assert torch.equal(first, again) and not traffic.messages()
-    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    again.square().sum().backward()
+    with watched_messages() as sent:
+        with tape.replaying():
+            again = model(x.requires_grad_())
+        assert torch.equal(first, again) and not sent.names
+        assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        again.square().sum().backward()
     assert x.grad is not None
     expected = {f"cgbn.{k}.backward.0": 1 for k in (0, 1)} if len(group_ranks()) > 1 else {}
-    assert dict(traffic.messages()) == expected, traffic.messages()
+    assert dict(sent.counts) == expected, sent.counts
 
 
 def check_exact(world: World) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.cluster.bind import bind_process, read_numa
-from megdet_hvd.cluster.cores import read_cpu_list, share_cores, write_cpu_list
+from megdet_hvd.cluster.cores import read_cpu_list, share_cores
 from megdet_hvd.cluster.launch import Launch
+from megdet_hvd.wording import number_ranges
 
 TWO_SOCKETS = [list(range(32)), list(range(32, 64))]
 THREADS = [[0, 8, 1, 9, 2, 10, 3, 11], [4, 12, 5, 13, 6, 14, 7, 15]]  # 8 cores of 2 threads
@@ -17,7 +18,7 @@ ODD = [[*range(0, 12)], [*range(12, 24)]]
 def shares(numa: list[list[int]], local_size: int, cpus: int, allowed: str = "") -> list[str]:
     there = set(read_cpu_list(allowed)) if allowed else {core for node in numa for core in node}
     found = [share_cores(there, numa, rank, local_size, cpus) for rank in range(local_size)]
-    return [write_cpu_list(share.cores) for share in found]
+    return [number_ranges(share.cores, ",") for share in found]
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,17 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from megdet_hvd.config.schema import AnnotationSource
+from megdet_hvd.data.coco import Purpose, read_sources
+from megdet_hvd.data.index import ImageIndex, ImageRecord
+from megdet_hvd.data.source import expand_source
+from megdet_hvd.pipeline.rewrite import rewritten
 
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}, {"id": 90, "name": "cup"}]
 REAL = Path(os.environ.get("MEGDET_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -61,3 +65,30 @@ def save_noise(file: Path, width: int, height: int, seed: int = 0) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(noise).save(file)
+
+
+def read_coco(
+    sources: Sequence[AnnotationSource],
+    *,
+    keep_empty: bool,
+    invalid_boxes: Literal["stop", "drop"],
+    purpose: Purpose = "train",
+) -> ImageIndex:
+    """Configured annotation files as one data set."""
+    return read_sources(
+        [expand_source(source) for source in sources],
+        keep_empty=keep_empty,
+        invalid_boxes=invalid_boxes,
+        purpose=purpose,
+    )
+
+
+def records(index: ImageIndex) -> list[ImageRecord]:
+    """The pictures one by one."""
+    return [index.record(position) for position in range(len(index))]
+
+
+def content_of(index: ImageIndex) -> dict[str, Any]:
+    """The set as a COCO dictionary, as the pipeline writes it for pictures left as they are."""
+    content: dict[str, Any] = json.loads(rewritten(index, [None] * len(index)))
+    return content

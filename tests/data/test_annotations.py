@@ -15,10 +15,10 @@ from pycocotools.coco import COCO
 
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.annotations import read_annotation_file
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import flip_boxes, scale_boxes
 from megdet_hvd.errors import StorageError, UserError
+from tests.data.made import content_of, read_coco, records
 
 from .made import box, image, save_noise, write_set
 
@@ -60,14 +60,14 @@ def same_as_pycocotools(source: AnnotationSource) -> ImageIndex:
     with redirect_stdout(io.StringIO()):
         coco = COCO(source.annotations)
     index = val(source)
-    truth = index.ground_truth()["annotations"]
+    truth = content_of(index)["annotations"]
     assert [index.given_id(k) for k in range(len(index))] == list(coco.imgs)
     order = np.argsort(index.image_ids, kind="stable")
     assert [index.given_id(int(k)) for k in order] == sorted(coco.imgs)
     assert list(index.category_ids) == sorted(coco.cats)
     for position, number in enumerate(coco.imgs):
         theirs = coco.loadAnns(coco.getAnnIds([number], catIds=sorted(coco.cats)))
-        ours = [a for a in truth if a["image_id"] == position]
+        ours = [a for a in truth if a["image_id"] == index.image_ids[position]]
         assert [a["bbox"] for a in ours] == [[float(v) for v in a["bbox"]] for a in theirs]
         assert [a["area"] for a in ours] == [a["area"] for a in theirs]
         assert [a["category_id"] for a in ours] == [a["category_id"] for a in theirs]
@@ -219,7 +219,7 @@ def test_boxes_marked_ignore_are_truth_but_not_learned(tmp_path: Path, key: str)
         content["annotations"][k][key] = value
     source = written(tmp_path, content)
     index = train(source)
-    assert [len(record.boxes) for record in index.records] == [1]  # 1 and 2 have nothing else
+    assert [len(record.boxes) for record in records(index)] == [1]  # 1 and 2 have nothing else
     assert "2 boxes are marked ignore or difficult" in " ".join(index.summary())
     assert "1 boxes of 2 classes" in index.counts()
     assert len(same_as_pycocotools(source).boxes) == 4
@@ -235,9 +235,9 @@ def test_truth_is_what_the_file_has_whatever_training_drops(tmp_path: Path, inva
     source = written(tmp_path, content)
     assert len(same_as_pycocotools(source).boxes) == 6
     index = val(source, invalid)
-    assert len(index.ground_truth()["annotations"]) == 6
+    assert len(content_of(index)["annotations"]) == 6
     assert "2 boxes of the truth have no area" in index.notes[0]
-    assert [len(record.boxes) for record in train(source, "drop").records] == [1, 1, 1]
+    assert [len(record.boxes) for record in records(train(source, "drop"))] == [1, 1, 1]
     with pytest.raises(UserError, match=r"invalid box .*: 2, the first"):
         train(source)
 
@@ -368,7 +368,7 @@ def test_what_is_written_again_is_read_the_same(tmp_path: Path, root: str) -> No
     content["annotations"][0]["ignore"] = 1
     content["annotations"] += [box(9, 2, [1, 1, 0, 5], 2, area=0, iscrowd=0)]
     index = train(written(tmp_path / "a", content), "drop", keep_empty=True)
-    again = train(written(tmp_path / "b", index.ground_truth()), "drop", keep_empty=True)
+    again = train(written(tmp_path / "b", content_of(index)), "drop", keep_empty=True)
     assert (again.categories, again.category_ids) == (index.categories, index.category_ids)
     assert again.headings == index.headings == {0: "fish (id 0)" if root == "fish" else root}
     for name in ("labels", "crowds", "learnable", "areas", "raw_boxes", "offsets"):

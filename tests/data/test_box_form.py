@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megdet_hvd.data.__main__ import main
-from megdet_hvd.data.coco import read_coco
+from tests.data.made import read_coco
 
 from .made import box, image, write_set
 

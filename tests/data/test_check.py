@@ -15,10 +15,10 @@ from PIL import Image
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.__main__ import main
 from megdet_hvd.data.check import is_lfs_pointer
-from megdet_hvd.data.coco import read_coco
-from megdet_hvd.data.draw import COLOURS
 from megdet_hvd.data.picture_size import picture_sizes
 from megdet_hvd.errors import UserError
+from megdet_hvd.report.colours import class_colour
+from tests.data.made import read_coco
 
 from .made import CATEGORIES, box, image, real_data, save_noise, write_set
 
@@ -158,7 +158,7 @@ def test_drawing_shows_boxes_where_they_are(tmp_path: Path) -> None:
     arguments = ["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]
     assert main([*arguments, "--draw", "4", "--out", str(out)]) == 0
     pixels = np.asarray(Image.open(out))[2:242, 2:322]
-    ys, xs = np.nonzero((pixels == COLOURS[0]).all(axis=2))
+    ys, xs = np.nonzero((pixels == class_colour(1)).all(axis=2))
     assert (xs.min(), xs.max(), ys.max()) == (40, 139, 139)
     below = ys[ys >= 60]
     assert below.min() == 60

@@ -9,8 +9,8 @@ import pytest
 from pycocotools.coco import COCO
 
 from megdet_hvd.config.schema import AnnotationSource
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.errors import UserError
+from tests.data.made import content_of, read_coco, records
 
 from .made import CATEGORIES, box, image, real_data, save_noise, write_set
 
@@ -29,7 +29,7 @@ def test_reads_real_coco_as_pycocotools_does() -> None:
     assert list(index.category_ids) == sorted(coco.cats)
     assert list(index.categories) == [coco.cats[i]["name"] for i in sorted(coco.cats)]
     assert index.crowds.sum() == 5
-    for record in index.records:
+    for record in records(index):
         entry = coco.imgs[record.image_id]
         assert record.file == folder / "train2017" / entry["file_name"]
         assert (record.width, record.height) == (entry["width"], entry["height"])
@@ -43,11 +43,11 @@ def test_reads_real_coco_as_pycocotools_does() -> None:
             a["category_id"] for a in wanted
         ]
     ours = COCO()
-    ours.dataset = index.ground_truth()
+    ours.dataset = content_of(index)
     ours.createIndex()
-    for position, image_id in enumerate(index.image_ids):
+    for image_id in index.image_ids:
         for mine, theirs in zip(
-            ours.loadAnns(ours.getAnnIds(position)),
+            ours.loadAnns(ours.getAnnIds(int(image_id))),
             coco.loadAnns(coco.getAnnIds(int(image_id))),
             strict=True,
         ):
@@ -71,14 +71,14 @@ def test_labels_follow_ids_and_crowds_stand_apart(tmp_path: Path) -> None:
     assert index.category_ids == (3, 7, 90)
     assert index.categories == ("dog", "cat", "cup")
     assert list(index.image_ids) == [5, 2]  # 9 has no box, 4 only a crowd
-    first, second = index.records
+    first, second = records(index)
     assert first.labels.tolist() == [1]
     assert second.boxes.tolist() == [[1, 2, 4, 6], [5, 5, 10, 10]]
     assert second.labels.tolist() == [3, 2]
-    truth = index.ground_truth([1])
-    assert [a["iscrowd"] for a in truth["annotations"]] == [0, 0, 1]
-    assert truth["annotations"][2]["area"] == 77.5
-    assert truth["annotations"][0]["area"] == 12
+    truth = [a for a in content_of(index)["annotations"] if a["image_id"] == 2]
+    assert [a["iscrowd"] for a in truth] == [0, 0, 1]
+    assert truth[2]["area"] == 77.5
+    assert truth[0]["area"] == 12
     assert "left out 2 pictures" in " ".join(index.summary())
     assert list(read(source, keep_empty=True).image_ids) == [5, 2, 9, 4]
 
@@ -88,10 +88,10 @@ def test_several_files_are_one_set(tmp_path: Path) -> None:
     boxes = [box(1, 8, [1, 1, 5, 5]), box(2, 1, [2, 2, 5, 5], 90)]
     two = write_set(tmp_path / "c", [image(1), image(8)], boxes)
     index = read(one, two)
-    assert [(r.source, r.image_id) for r in index.records] == [(0, 2), (1, 1), (1, 8)]
-    assert [r.file.parent.parent.name for r in index.records] == ["a b", "c", "c"]
-    assert [r.boxes[0, 0] for r in index.records] == [0, 2, 1]
-    ids = [a["id"] for a in index.ground_truth()["annotations"]]
+    assert [(r.source, r.image_id) for r in records(index)] == [(0, 2), (1, 1), (1, 8)]
+    assert [r.file.parent.parent.name for r in records(index)] == ["a b", "c", "c"]
+    assert [r.boxes[0, 0] for r in records(index)] == [0, 2, 1]
+    ids = [a["id"] for a in content_of(index)["annotations"]]
     assert ids == [1, 2, 3]
 
 
@@ -110,7 +110,7 @@ def test_boxes_are_clipped_and_invalid_ones_counted(tmp_path: Path) -> None:
     assert "data.invalid_boxes=drop" in text
     index = read(source, invalid="drop")
     assert index.record(0).boxes.tolist() == [[0, 20, 40, 30], [39.5, 0, 40, 5]]
-    truth = index.ground_truth()["annotations"]
+    truth = content_of(index)["annotations"]
     assert [a["bbox"] for a in truth[-2:]] == [[-5, 20, 100, 100], [39.5, 0, 5, 5]]
     assert len(truth) == len(annotations)  # truth is what the file has
     assert f"dropped {len(bad)} invalid boxes" in " ".join(index.summary())

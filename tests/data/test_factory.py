@@ -11,6 +11,7 @@ import pytest
 from megdet_hvd.config.schema import AnnotationSource, DataConfig
 from megdet_hvd.data.factory import open_datasets, open_validation
 from megdet_hvd.errors import UserError
+from tests.data.made import content_of
 
 from .made import CATEGORIES, box, image, save_noise, write_set
 
@@ -51,9 +52,10 @@ def test_validation_must_have_the_same_categories(tmp_path: Path) -> None:
 def test_reading_and_ordering_need_no_torch() -> None:
     code = (
         "import sys\n"
-        "from megdet_hvd.data import __main__, check, coco, draw, factory, layout, sampler\n"
+        "from megdet_hvd.data import __main__, check, coco, factory, layout, sampler\n"
         "from megdet_hvd.data import transforms\n"
         "from megdet_hvd.data.fetch import run\n"
+        "from megdet_hvd.report import ground_truth\n"
         "print(sorted({'torch', 'torchvision', 'horovod', 'mpi4py'} & set(sys.modules)))"
     )
     done = subprocess.run(
@@ -109,7 +111,7 @@ def test_what_training_drops_stays_in_the_truth(tmp_path: Path, invalid: Any) ->
     val = write_set(tmp_path / "b", [image(1)], boxes)
     sets = open_datasets(coco(train, val, invalid_boxes=invalid), is_main=True, wait=Mock())
     assert sets.val is not None
-    assert len(sets.val.ground_truth()["annotations"]) == 2
+    assert len(content_of(sets.val)["annotations"]) == 2
     assert "1 boxes of the truth have no area" in " ".join(sets.val.summary())
 
 

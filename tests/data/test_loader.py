@@ -11,10 +11,10 @@ from PIL import Image
 
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.batch import Batch
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.loader import TrainLoader, _workers, eval_batches
 from megdet_hvd.data.workers import worker_count
+from tests.data.made import read_coco
 from tests.ranks import run_ranks
 
 from .made import box, image, write_set

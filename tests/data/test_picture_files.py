@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.config.schema import AnnotationSource
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.errors import UserError
+from tests.data.made import read_coco
 
 from .made import box, image, save_noise, write_set
 

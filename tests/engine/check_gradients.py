@@ -24,6 +24,7 @@ from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
+from tests.bn.sent import watched_messages
 from tests.engine.small import SETTINGS, thin_backbones
 
 IMAGES, CANVAS, CLASSES = 8, (64, 96), 3
@@ -76,25 +77,23 @@ def order_of_messages() -> Iterator[list[str]]:
     """Within it, the names of BN sums and the word ``gradients``, in the order of submission."""
     from horovod.torch import optimizer
 
-    from megdet_hvd.bn import traffic
+    with watched_messages() as sent:
+        order = sent.names
 
-    order: list[str] = []
+        def noting(call: Any) -> Any:
+            def noted(*arguments: Any, **words: Any) -> Any:
+                order.append("gradients")
+                return call(*arguments, **words)
 
-    def noting(call: Any) -> Any:
-        def noted(*arguments: Any, **words: Any) -> Any:
-            order.append("gradients")
-            return call(*arguments, **words)
+            return noted
 
-        return noted
-
-    with (
-        mock.patch.object(
-            optimizer, "grouped_allreduce_async_", noting(optimizer.grouped_allreduce_async_)
-        ),
-        mock.patch.object(optimizer, "allreduce_async_", noting(optimizer.allreduce_async_)),
-        mock.patch.object(traffic, "note", lambda name, size: order.append(name)),
-    ):
-        yield order
+        with (
+            mock.patch.object(
+                optimizer, "grouped_allreduce_async_", noting(optimizer.grouped_allreduce_async_)
+            ),
+            mock.patch.object(optimizer, "allreduce_async_", noting(optimizer.allreduce_async_)),
+        ):
+            yield order
 
 
 def check(world: World, config: Config, counts: list[list[int]], carrier: str = "horovod") -> None:

@@ -17,11 +17,11 @@ from megdet_hvd.config.load import load_config
 from megdet_hvd.data.batch import Batch, ImageInfo
 from megdet_hvd.engine.step.loop import train_steps
 from megdet_hvd.engine.step.optimizer import build_optimizer
-from megdet_hvd.engine.step.status import LOSS_PARTS
 from megdet_hvd.engine.step.time_split import time_split
 from megdet_hvd.job.horovod_settings import HorovodSettings
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.model.balance import SampleBalance, drawn
+from megdet_hvd.model.detector import LOSSES
 
 STEPS = 12
 
@@ -41,7 +41,7 @@ class Small(nn.Module):
         x = self.first(batch.images.float())
         time.sleep(self.sleep_s)
         loss = self.second(x).square().mean(dim=(1, 2, 3))
-        return dict.fromkeys(LOSS_PARTS, loss)
+        return dict.fromkeys(LOSSES, loss)
 
 
 def batches(sleep_s: float) -> Iterator[list[Batch]]:

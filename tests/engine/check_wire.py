@@ -17,7 +17,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.step.compression import Wire, wire_for
 from megdet_hvd.engine.step.loop import apply_gradients
 from megdet_hvd.engine.step.optimizer import build_optimizer
-from megdet_hvd.engine.step.status import LOSS_PARTS, StatusMessage
+from megdet_hvd.engine.step.status import StatusMessage
 from megdet_hvd.errors import RunError
 from megdet_hvd.job.agree import is_agreed
 from megdet_hvd.job.exchange import gather_objects
@@ -25,6 +25,7 @@ from megdet_hvd.job.horovod_settings import HorovodSettings
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
 from megdet_hvd.model.balance import SampleBalance, drawn
+from megdet_hvd.model.detector import LOSSES
 
 REPEATS = 25
 SHAPES = ((7, 5, 3, 3), (64, 3, 7, 7), (11, 13, 1, 1), (5, 1, 3, 3), (129, 31), (13,), (1,), ())
@@ -186,7 +187,7 @@ def check_balance(world: World) -> None:
     }
     for step in range(2):
         mine = counts[world.rank, step]
-        losses = {part: torch.zeros(len(mine)) for part in LOSS_PARTS}
+        losses = {part: torch.zeros(len(mine)) for part in LOSSES}
         rpn = drawn([p for p, _ in mine], [2 * n for _, n in mine])
         box = drawn([p for p, _ in mine], [4 * n for _, n in mine])
         message.add(losses, SampleBalance(rpn, box), len(mine), 0)

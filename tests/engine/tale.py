@@ -20,13 +20,14 @@ from megdet_hvd.engine.run_folder.best import best_ap_of
 from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.engine.run_folder.pictures import RunPictures
 from megdet_hvd.engine.step.loop import Step
-from megdet_hvd.engine.step.status import LOSS_PARTS, StepStatus
+from megdet_hvd.engine.step.status import StepStatus
 from megdet_hvd.job import stopping
 from megdet_hvd.job.world import World
+from megdet_hvd.model.detector import LOSSES
 from tests.engine.small import small_config
 
 ALONE = World(0, 1, ((0,),), 1, "plain python")
-STATUS = StepStatus(dict.fromkeys(LOSS_PARTS, 1.0), 4, 0, {})
+STATUS = StepStatus(dict.fromkeys(LOSSES, 1.0), 4, 0, {})
 FULL = OSError(28, "No space left on device")
 
 

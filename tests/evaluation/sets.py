@@ -12,8 +12,8 @@ from PIL import Image
 
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.batch import Detections
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
+from tests.data.made import read_coco, records
 
 CATEGORY_IDS = (3, 17, 44)
 """Not contiguous, as in COCO."""
@@ -72,7 +72,7 @@ def open_set(*sources: AnnotationSource) -> ImageIndex:
 def perfect(index: ImageIndex) -> dict[int, Detections]:
     """The ground truth as detections, crowds left out."""
     found = {}
-    for record in index.records:
+    for record in records(index):
         boxes = torch.from_numpy(record.boxes.copy())
         count = len(boxes)
         found[record.index] = Detections(
@@ -85,7 +85,7 @@ def imperfect(index: ImageIndex, seed: int) -> dict[int, Detections]:
     """Ground truth shifted, relabelled, missed and doubled, many scores equal; and noise."""
     draw = np.random.default_rng(seed)
     found = {}
-    for record in index.records:
+    for record in records(index):
         rows = slice(index.offsets[record.index], index.offsets[record.index + 1])
         boxes, labels = index.boxes[rows], index.labels[rows]  # crowds too
         chosen = draw.integers(0, max(len(boxes), 1), len(boxes) * 2)

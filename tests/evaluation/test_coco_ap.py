@@ -18,13 +18,13 @@ from pycocotools.cocoeval import COCOeval
 
 from megdet_hvd.config.schema import AnnotationSource
 from megdet_hvd.data.batch import Detections
-from megdet_hvd.data.coco import read_coco
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.coco_ap import STATS, CocoResult, in_short, score
 from megdet_hvd.evaluation.coco_eval import _library
 from megdet_hvd.evaluation.numbering import Numbering
 from megdet_hvd.evaluation.results_json import coco_results, result_files, write_results
+from tests.data.made import read_coco, records
 from tests.evaluation.sets import CATEGORY_IDS, NAMES, imperfect, open_set, perfect, write_set
 
 DATA = Path(os.environ.get("MEGDET_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -329,7 +329,10 @@ def test_other_tools_files_score_what_pycocotools_says(
     change(content)
     Path(source.annotations).write_text(json.dumps(content))
     index = read_coco([source], keep_empty=True, invalid_boxes=invalid, purpose="val")
-    assert [record.file.name for record in index.records][:2] == ["picture 11.png", "picture 2.png"]
+    assert [record.file.name for record in records(index)][:2] == [
+        "picture 11.png",
+        "picture 2.png",
+    ]
     numbering = Numbering.of(index, range(len(index)))
     ((file, out),) = write_results(tmp_path / "out.json", numbering, numbering.found_boxes(found))
     ours = as_coco(evaluate(index, found))

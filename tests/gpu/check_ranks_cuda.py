@@ -5,10 +5,11 @@ import traceback
 import torch
 from torch import nn
 
-from megdet_hvd.bn import CrossGPUBatchNorm2d, traffic
+from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.job.abort import end_job
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.session import start, stop
+from tests.bn.sent import watched_messages
 
 
 def main() -> None:
@@ -26,10 +27,10 @@ def main() -> None:
         own = slice(first, first + counts[world.rank])
         x = whole[own].cuda().requires_grad_()
         layer = CrossGPUBatchNorm2d(8).cuda()
-        traffic.reset()
-        y = layer(x)
-        y.backward(g[own].cuda())
-        assert len(traffic.messages()) == 2, traffic.messages()
+        with watched_messages() as sent:
+            y = layer(x)
+            y.backward(g[own].cuda())
+        assert len(sent.names) == 2, sent.names
         assert x.grad is not None and wide.grad is not None and layer.running_var is not None
         if counts[world.rank]:
             assert (y.cpu() - right[own]).abs().max() < 1e-5 * right.abs().max()

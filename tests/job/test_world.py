@@ -2,7 +2,7 @@ import pytest
 
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.job.agree import agree, as_told, is_agreed, raise_first, together
-from megdet_hvd.job.world import World, describe_ranks, machines_of
+from megdet_hvd.job.world import World, machines_of
 
 ALONE = World(rank=0, size=1, machines=((0,),))
 
@@ -16,13 +16,6 @@ def test_a_process_knows_its_machine_and_place_on_it() -> None:
     world = World(rank=3, size=5, machines=((0, 2), (1, 3), (4,)))
     assert (world.machine, world.local_rank, world.local_size) == (1, 1, 2)
     assert world.local_ranks == (1, 3) and not world.is_main
-
-
-@pytest.mark.parametrize(
-    ("ranks", "text"), [((0,), "0"), ((0, 1, 2, 5), "0-2, 5"), ((7, 3, 4), "3-4, 7"), ((), "")]
-)
-def test_ranks_in_words(ranks: tuple[int, ...], text: str) -> None:
-    assert describe_ranks(ranks) == text
 
 
 def test_an_agreed_error_is_known_as_such() -> None:

@@ -15,6 +15,7 @@ from megdet_hvd.memory.probe import Workload, estimate_peaks, made_up, probe_can
 from megdet_hvd.memory.segments import MODES, Mode
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.device import autocast
+from tests.data.made import records
 from tests.engine.small import SETTINGS, small_config
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_the_largest_canvas_of_one_picture_and_of_several(tmp_path: Path) -> Non
     assert largest_work(data, sizes, 1).canvas == (64, 96)
     several = largest_work(data, sizes, 3)
     assert (several.images, several.canvas) == (3, (96, 96))
-    per_picture = [len(record.boxes) for record in data.records]
+    per_picture = [len(record.boxes) for record in records(data)]
     assert several.boxes >= max(per_picture) > 0
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from torchvision.models.detection import (
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from megdet_hvd.config.schema import ModelConfig, RpnConfig
+from megdet_hvd.config.schema import Config, ModelConfig, RpnConfig
 from megdet_hvd.data.batch import Detections, Target
 from megdet_hvd.errors import UserError
+from megdet_hvd.evaluation.trained import Trained
+from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.norm import freeze_norms
-from megdet_hvd.model.torchvision_io import config_of, from_torchvision, to_torchvision
+from megdet_hvd.model.torchvision_io import config_of, to_torchvision
 from tests.model.samples import build, make_lively, on_canvas, real_pictures, slim
 
 SIZES = ((96, 128), (128, 96), (96, 96))
@@ -89,6 +92,16 @@ def small(norm: Callable[..., nn.Module]) -> FasterRCNN:
     return FasterRCNN(backbone, num_classes=6, min_size=96, **FEWER)
 
 
+def with_weights_of(theirs: FasterRCNN, model: ModelConfig) -> Detector:
+    """Ours with the weights of torchvision's, as ``load_detector`` builds it."""
+    state = theirs.state_dict()
+    classes = state["roi_heads.box_predictor.cls_score.weight"].shape[0] - 1
+    names = tuple(f"class {k}" for k in range(1, classes + 1))
+    config = Config().model_copy(update={"model": model})
+    ids = tuple(range(1, classes + 1))
+    return Trained(Path("theirs.pt"), config, names, ids, named=False, state=state).build()
+
+
 def lively_torchvision(model: FasterRCNN, pictures: list[Tensor]) -> FasterRCNN:
     target = {"boxes": torch.tensor([[10.0, 10.0, 60.0, 70.0]]), "labels": torch.tensor([1])}
     inputs = [picture / 255 for picture in pictures]
@@ -109,13 +122,13 @@ def test_torchvisions_in_ours(norm: str, eps: float, pictures: list[Tensor]) -> 
                 module.eps = eps
     config = config_of(theirs.state_dict(), norm_eps=eps, base=FEWER_HERE)
     assert config.norm == norm
-    ours = from_torchvision(theirs.state_dict(), config)(on_canvas(pictures))
+    ours = with_weights_of(theirs, config)(on_canvas(pictures))
     expected = run_torchvision(theirs, pictures)
     assert_equal(ours, expected)
 
     if eps == 0.0:
         wrong = config.model_copy(update={"norm_eps": 1e-5})
-        other = from_torchvision(theirs.state_dict(), wrong)(on_canvas(pictures))
+        other = with_weights_of(theirs, wrong)(on_canvas(pictures))
         with pytest.raises(AssertionError):
             assert_equal(other, expected)
 
@@ -130,7 +143,7 @@ def test_torchvisions_published_models(
     lively_torchvision(theirs, pictures)
     config = config_of(theirs.state_dict(), norm_eps=1e-5, base=FEWER_HERE)
     assert (config.backbone, config.fpn_channels, config.roi.width) == ("resnet50", 256, 1024)
-    ours = from_torchvision(theirs.state_dict(), config)
+    ours = with_weights_of(theirs, config)
     assert ours.num_classes == 90
     assert_equal(ours(on_canvas(pictures)), run_torchvision(theirs, pictures))
 
@@ -144,7 +157,7 @@ def test_resized_pictures_come_back_in_original_pixels(pictures: list[Tensor]) -
     infos = tuple(
         replace(info, original_size=(info.size[0] * 2, info.size[1] * 2)) for info in batch.infos
     )
-    found = from_torchvision(theirs.state_dict(), config)(replace(batch, infos=infos))
+    found = with_weights_of(theirs, config)(replace(batch, infos=infos))
     for own, other in zip(found, run_torchvision(theirs, pictures), strict=True):
         assert own.boxes.dtype == torch.float32
         torch.testing.assert_close(own.boxes, other["boxes"] * 2, rtol=1e-5, atol=2e-3)

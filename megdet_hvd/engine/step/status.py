@@ -21,8 +21,7 @@ from megdet_hvd.job.agree import mark_agreed
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
 from megdet_hvd.model.balance import SampleBalance
-
-LOSS_PARTS = ("rpn_class", "rpn_box", "class", "box")
+from megdet_hvd.model.detector import LOSSES
 
 STAGES = ("rpn", "box")
 """Whose samples of positives and negatives are watched, as in SampleBalance."""
@@ -55,7 +54,7 @@ class StatusMessage:
 
     def __init__(self, world: World, device: torch.device) -> None:
         self.world = world
-        self.sums = torch.zeros(len(LOSS_PARTS), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)
         self.shares = dict.fromkeys(STAGES, 0.0)
         self.squared_shares = dict.fromkeys(STAGES, 0.0)
         self.images = 0
@@ -71,7 +70,7 @@ class StatusMessage:
         self, losses: dict[str, Tensor], balance: SampleBalance, images: int, skipped: int
     ) -> None:
         """One backward pass of this rank: per-image losses (B,) for each part, and samples."""
-        parts = [losses[part].detach().double().sum() for part in LOSS_PARTS]
+        parts = [losses[part].detach().double().sum() for part in LOSSES]
         self.sums += torch.stack(parts)
         for stage in STAGES:
             shares = [one.foreground for one in getattr(balance, stage)]
@@ -120,7 +119,7 @@ class StatusMessage:
         bad, *sums = rest[2 * len(STAGES) :]
         if failed or bad:
             raise mark_agreed(self._reasons(iteration, images))
-        mean = {part: value / max(count, 1.0) for part, value in zip(LOSS_PARTS, sums, strict=True)}
+        mean = {part: value / max(count, 1.0) for part, value in zip(LOSSES, sums, strict=True)}
         balance: dict[str, float] = {}
         for stage, share, square in zip(STAGES, shares, squares, strict=True):
             balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
@@ -128,7 +127,7 @@ class StatusMessage:
 
     def _reasons(self, iteration: int, images: str) -> RunError | StorageError:
         own = self.problem
-        parts = dict(zip(LOSS_PARTS, self.sums.tolist(), strict=True))
+        parts = dict(zip(LOSSES, self.sums.tolist(), strict=True))
         if own is None and not torch.isfinite(self.sums).all():
             shown = ", ".join(f"{part} {value:g}" for part, value in parts.items())
             own = f"the loss is not finite ({shown}, summed over its images) on {images}"

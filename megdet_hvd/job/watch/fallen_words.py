@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
+from megdet_hvd.grouping import keys_by_value
 from megdet_hvd.job.watch.rank_state import RankState
-from megdet_hvd.job.watch.report import describe_place, describe_who, grouped
+from megdet_hvd.job.watch.report import describe_place, describe_who
 
 
 def terminated_words(fallen: Mapping[int, RankState], hosts: Sequence[str]) -> list[str]:
@@ -11,7 +12,7 @@ def terminated_words(fallen: Mapping[int, RankState], hosts: Sequence[str]) -> l
     places = {rank: describe_place(standing) for rank, standing in fallen.items()}
     return [
         f"SIGTERM came to {describe_who(ranks, hosts)}: {place}"
-        for place, ranks in grouped(places).items()
+        for place, ranks in keys_by_value(places).items()
     ]
 
 
@@ -24,7 +25,8 @@ def failed_words(
         for rank, standing in fallen.items()
     }
     return [
-        f"error: {describe_who(ranks, hosts)} failed: {why}" for why, ranks in grouped(whys).items()
+        f"error: {describe_who(ranks, hosts)} failed: {why}"
+        for why, ranks in keys_by_value(whys).items()
     ]
 
 
@@ -38,7 +40,7 @@ def ended_words(
     """
     lines = []
     places = {rank: describe_place(_heard(standing)) for rank, standing in fallen.items()}
-    for place, ranks in grouped(places).items():
+    for place, ranks in keys_by_value(places).items():
         unheard_s = max(fallen[rank].silent_s for rank in ranks)
         who = describe_who(ranks, hosts)
         verb = "have" if len(ranks) > 1 else "has"
@@ -48,7 +50,7 @@ def ended_words(
             for other, standing in standings.items()
             if other not in fallen and standing.kind == "waiting" and {*standing.ranks} & {*ranks}
         }
-        for name, others in grouped(waits).items():
+        for name, others in keys_by_value(waits).items():
             verb = "wait" if len(others) > 1 else "waits"
             line += f"; {describe_who(others, hosts)} {verb} in {name}"
         lines.append(line)

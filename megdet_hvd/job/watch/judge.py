@@ -9,8 +9,9 @@ for one another, or at nobody: all are there, and nothing moves.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from megdet_hvd.grouping import grouped
 from megdet_hvd.job.watch.rank_state import NEVER_HEARD, RankState
-from megdet_hvd.job.world import describe_ranks
+from megdet_hvd.wording import ranks_in_words
 
 STUCK_COMPUTING = 10
 """Limits that a rank may compute between two collectives while others wait for it: kernels are
@@ -183,25 +184,21 @@ def _disagreement(
     missing: Mapping[int, tuple[int, ...]],
 ) -> dict[int, str]:
     """Who of a circle stands apart: those outside its majority; all, where there is none."""
-    places: dict[tuple[str, tuple[int, ...], int], list[int]] = {}
-    for rank in circle:
-        own = patient[rank]
-        places.setdefault((own.name, own.ranks, own.elements), []).append(rank)
-    largest = max(places.values(), key=len)
+
+    def place(rank: int) -> tuple[str, tuple[int, ...], int]:
+        return patient[rank].name, patient[rank].ranks, patient[rank].elements
+
+    largest = max(grouped(circle, place).values(), key=len)
     apart = [r for r in circle if r not in largest] if 2 * len(largest) > len(circle) else circle
     return {
         rank: f"waits in {patient[rank].name}{_length(patient[rank])} "
-        f"for {_ranks(missing[rank])}, which {_is(missing[rank])} elsewhere"
+        f"for {ranks_in_words(missing[rank])}, which {_is(missing[rank])} elsewhere"
         for rank in apart
     }
 
 
 def _length(standing: RankState) -> str:
     return f" with {standing.elements} values" if standing.elements else ""
-
-
-def _ranks(ranks: tuple[int, ...]) -> str:
-    return f"rank{'s' if len(ranks) > 1 else ''} {describe_ranks(ranks)}"
 
 
 def _is(ranks: tuple[int, ...]) -> str:
@@ -214,10 +211,12 @@ def _waits(
     wanted: set[int] | None,
 ) -> tuple[Wait, ...]:
     """The collectives that lack any of the ``wanted``; None: those that lack nobody."""
-    groups: dict[tuple[str, tuple[int, ...], tuple[int, ...]], list[int]] = {}
-    for rank, own in sorted(waiting.items()):
-        if not missing[rank] if wanted is None else wanted & set(missing[rank]):
-            groups.setdefault((own.name, own.ranks, missing[rank]), []).append(rank)
+    chosen = [
+        rank
+        for rank in sorted(waiting)
+        if (not missing[rank] if wanted is None else wanted & set(missing[rank]))
+    ]
+    groups = grouped(chosen, lambda rank: (waiting[rank].name, waiting[rank].ranks, missing[rank]))
     waits = [
         Wait(name, ranks, tuple(here), absent, max(waiting[rank].age_s for rank in here))
         for (name, ranks, absent), here in groups.items()

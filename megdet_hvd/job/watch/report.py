@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from megdet_hvd.grouping import keys_by_value
 from megdet_hvd.job.watch.judge import Verdict, Wait
 from megdet_hvd.job.watch.rank_state import MISSED_S, RankState
-from megdet_hvd.job.world import describe_ranks
+from megdet_hvd.wording import first_of, number_ranges, ranks_in_words
 
 _HOSTS_SHOWN = 4
 
@@ -18,13 +19,13 @@ def report(
 ) -> str:
     """The whole message. ``hosts`` by rank; ``stacks``: Python stacks of culprits, where sent."""
     lines = [f"error: the job hangs and is ended by its watchdog, exit code {exit_code}"]
-    for reason, ranks in grouped(verdict.culprits).items():
+    for reason, ranks in keys_by_value(verdict.culprits).items():
         lines.append(f"  {describe_who(ranks, hosts)}: {reason}")
     if not verdict.culprits:
         lines.append("  all ranks are there and nothing moves: the network, or what carries sums")
     lines += [f"  {_wait(wait)}" for wait in verdict.waits]
     lines.append("where the ranks stand:")
-    for place, ranks in sorted(grouped(_places(standings)).items(), key=lambda item: item[1]):
+    for place, ranks in sorted(keys_by_value(_places(standings)).items(), key=lambda item: item[1]):
         since_s = max(standings[rank].age_s for rank in ranks)
         lines.append(f"  {describe_who(ranks, hosts)}: {place}, for {since_s:.0f} s")
     unknown = [r for r in range(len(hosts)) if r not in standings or standings[r].link == "never"]
@@ -34,14 +35,6 @@ def report(
         lines.append(f"stack of rank {rank} ({hosts[rank]}):")
         lines += [f"  {line}" for line in stack.splitlines()]
     return "\n".join(lines)
-
-
-def grouped(values: Mapping[int, str]) -> dict[str, list[int]]:
-    """Ranks by what is said of them."""
-    groups: dict[str, list[int]] = {}
-    for rank, value in sorted(values.items()):
-        groups.setdefault(value, []).append(rank)
-    return groups
 
 
 def _places(standings: Mapping[int, RankState]) -> dict[int, str]:
@@ -69,14 +62,11 @@ def describe_place(standing: RankState) -> str:
 def describe_who(ranks: Sequence[int], hosts: Sequence[str]) -> str:
     """Ranks and where they are: ``ranks 0-7, 16 (n1, n3)``."""
     names = list(dict.fromkeys(hosts[rank] for rank in ranks))
-    shown = ", ".join(names[:_HOSTS_SHOWN])
-    if len(names) > _HOSTS_SHOWN:
-        shown += f" and {len(names) - _HOSTS_SHOWN} more hosts"
-    return f"rank{'s' if len(ranks) > 1 else ''} {describe_ranks(ranks)} ({shown})"
+    return f"{ranks_in_words(ranks)} ({first_of(names, _HOSTS_SHOWN, ' hosts')})"
 
 
 def _wait(wait: Wait) -> str:
-    needs = f"{wait.name} needs ranks {describe_ranks(wait.ranks)}"
-    here = f"waited in for {wait.since_s:.0f} s by {describe_ranks(wait.here)}"
-    missing = f"missing: {describe_ranks(wait.missing)}" if wait.missing else "none is missing"
+    needs = f"{wait.name} needs ranks {number_ranges(wait.ranks)}"
+    here = f"waited in for {wait.since_s:.0f} s by {number_ranges(wait.here)}"
+    missing = f"missing: {number_ranges(wait.missing)}" if wait.missing else "none is missing"
     return f"{needs}; {here}; {missing}"

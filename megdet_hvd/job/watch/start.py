@@ -15,8 +15,9 @@ from megdet_hvd.job.watch.identity import own_identity
 from megdet_hvd.job.watch.judge import STUCK_OUTSIDE
 from megdet_hvd.job.watch.member import Member, WatchedJob
 from megdet_hvd.job.watch.spoke import Spoke
-from megdet_hvd.job.world import World, describe_ranks
+from megdet_hvd.job.world import World
 from megdet_hvd.serialize import serializable
+from megdet_hvd.wording import number_ranges
 
 DEFAULT_LIMIT_S = 60.0
 MEET_S = 10.0
@@ -156,7 +157,7 @@ def _unreached(absent: Sequence[int], job: WatchedJob, meeting: _Meeting) -> str
     hosts = ", ".join(dict.fromkeys(job.hosts[rank] for rank in absent))
     tried = ", ".join(meeting.addresses)
     return (
-        f"warning: watchdog: {describe_ranks(absent)} of the ranks ({hosts}) have not reached "
+        f"warning: watchdog: {number_ranges(absent)} of the ranks ({hosts}) have not reached "
         f"{job.hosts[0]} ({tried}; TCP port {meeting.port}) within {MEET_S:.0f} s. A hang there "
         f"is noticed after {STUCK_OUTSIDE * job.limit_s:.0f} s only; let TCP connections pass "
         "between the nodes"
