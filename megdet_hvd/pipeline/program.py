@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from megdet_hvd.job.meeting import MpiMeeting
     from megdet_hvd.job.needs import SessionNeeds
     from megdet_hvd.job.world import World
-    from megdet_hvd.pipeline.roles import Roles
+    from megdet_hvd.config.pipeline_roles import Roles
     from megdet_hvd.train import TrainingPlan
 
 _LET_OTHERS_SPEAK_S = 2.0
@@ -98,11 +98,11 @@ def _needs(plan: "TrainingPlan") -> "SessionNeeds":
 
 def _roles(plan: "TrainingPlan", world: "World") -> "Roles":
     """Raises UserError, on all ranks alike: there are too few, or nothing to evaluate."""
+    from megdet_hvd.config.pipeline_roles import evaluators_of, share_roles
     from megdet_hvd.job.agree import mark_agreed
-    from megdet_hvd.pipeline.roles import share_roles
 
     try:
-        return share_roles(world.size, _evaluators(plan))
+        return share_roles(world.size, evaluators_of(plan.config))
     except UserError as error:
         raise mark_agreed(error) from None
 
@@ -152,14 +152,14 @@ class _Pipeline:
 
     def work(self, plan: "TrainingPlan", life: "Life[TrainingPlan]") -> int:
         """All stages; returns the exit code. All ranks call it together."""
+        from megdet_hvd.config.pipeline_roles import describe_roles
         from megdet_hvd.job.log import LOGGER
         from megdet_hvd.pipeline.prepare import prepare_data
-        from megdet_hvd.pipeline.roles import describe_roles
 
         world, meeting = life.world, self.meeting
         assert life.watchdog is not None, "it was started before"
         roles = _roles(plan, world)
-        LOGGER.info(describe_roles(roles, world))
+        LOGGER.info(describe_roles(roles))
         nonce = meeting.gather(secrets.token_hex(8) if world.is_main else "", "places")[0]
         output = expand_path(plan.config.output, "output")
         self.places = {rank: output / f".evaluator-{nonce}-{rank}" for rank in roles.evaluators}
@@ -269,18 +269,3 @@ class _Pipeline:
             messages.Free()
             communicator.Free()
         return code
-
-
-def _evaluators(plan: "TrainingPlan") -> int:
-    """How many ranks evaluate.
-
-    Raises:
-        UserError: they would have nothing to do.
-    """
-    data, evaluators = plan.config.data, plan.config.pipeline.evaluators
-    if evaluators and data.kind == "coco" and not data.val:
-        raise UserError(
-            f"pipeline.evaluators={evaluators}, and there is nothing to evaluate on: give "
-            "data.val, or set pipeline.evaluators=0"
-        )
-    return evaluators

@@ -33,9 +33,9 @@ def main(words: Sequence[str] | None = None) -> int:
             os.environ.setdefault("COCO_ROOT", str(site.data_root))
         given = list(sys.argv[1:] if words is None else words)
         name = allocation.name.replace("/", "_")  # it becomes one folder's
-        wish = read_job_arguments(given, f"{name}-{allocation.job}")
+        arguments = read_job_arguments(given, f"{name}-{allocation.job}")
         os.environ.setdefault("MEGDET_ROOT", str(Path.cwd()))
-        return run_job(BatchJob(allocation, site, wish), os.environ)
+        return run_job(BatchJob(allocation, site, arguments), os.environ)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR

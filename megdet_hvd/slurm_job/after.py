@@ -33,7 +33,7 @@ def end_job(
 
     ``before``: steps of the newest checkpoint that this attempt found; None: it could not look.
     """
-    records, number = record.read(job.wish.folder), job.allocation.job
+    records, number = record.read(job.arguments.folder), job.allocation.job
     why = read_note(notes)
     try:
         progressed = before is not None and newest(job) > before
@@ -82,11 +82,11 @@ def _comes_again(facts: Mapping[str, str], restarts: int) -> bool:
 
 def _keep_config(job: BatchJob) -> None:
     """A run whose folder was moved away in mid-run goes on under its name: with a configuration."""
-    file = job.wish.folder / "config.yaml"
+    file = job.arguments.folder / "config.yaml"
     try:
         if newest(job) < 0 or file.exists():
             return
-        file.write_text(to_yaml(job.wish.config), encoding="utf-8")
+        file.write_text(to_yaml(job.arguments.config), encoding="utf-8")
         say(f"{file} was gone (was the folder moved in mid-run?) and is written anew")
     except OSError as error:
         say(f"{file} is gone, and can't be written ({error.strerror}): no resume without it")
@@ -99,7 +99,7 @@ def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str 
     """
     # Slurm ends this script with TERM, which must be let in now.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    allocation, folder = job.allocation, job.wish.folder
+    allocation, folder = job.allocation, job.arguments.folder
     bad: dict[str, str] = {}
     if decision.failure:
         bad = _bad_nodes(job, lambda: read_note(notes) is not None)
@@ -133,7 +133,7 @@ def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str 
 def _bad_nodes(job: BatchJob, enough: Callable[[], bool]) -> dict[str, str]:
     """Nodes that the next start shall do without; none where it could not."""
     hosts = job.allocation.hosts
-    words = node_check.words(job.wish.folder.absolute(), sys.executable)
+    words = node_check.words(job.arguments.folder.absolute(), sys.executable)
     bad = lost_nodes.find_bad(
         hosts, lambda: slurm.probe_nodes(len(hosts), words, os.environ), say, enough=enough
     )
@@ -168,7 +168,7 @@ def _succeed(job: BatchJob, bad: Mapping[str, str]) -> tuple[int | None, str]:
         nodes=len(allocation.hosts),
         log=slurm.own_log(),
     )
-    number, told = successor.submit(words, os.environ, job.wish.folder)
+    number, told = successor.submit(words, os.environ, job.arguments.folder)
     if number is not None:
         note(job, "successor", successor=number)
         for node, why in bad.items():

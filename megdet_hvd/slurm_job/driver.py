@@ -22,6 +22,7 @@ from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
+from megdet_hvd.config.pipeline_roles import describe_roles, share_roles
 from megdet_hvd.errors import (
     FAULT,
     STOPPED,
@@ -35,7 +36,7 @@ from megdet_hvd.run_lock.lock import take
 from megdet_hvd.slurm_job import presets, record, slurm, waiting
 from megdet_hvd.slurm_job.after import end_job
 from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
-from megdet_hvd.slurm_job.job_arguments import rank_words
+from megdet_hvd.slurm_job.job_arguments import needs_mpi, rank_words
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.notes import places, read_note
 from megdet_hvd.storage import as_storage_error, is_transient
@@ -56,8 +57,8 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         _make_folders(job)
         introduce(job, environ)
         refuse_company(job)
-        with _alone(job.wish.folder, environ):
-            set_damaged_aside(job.wish.folder, say, all_of_them=True)
+        with _alone(job.arguments.folder, environ):
+            set_damaged_aside(job.arguments.folder, say, all_of_them=True)
         before = newest(job)
     except (StorageError, OSError) as raised:
         error = as_storage_error(raised)
@@ -70,6 +71,7 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         "start",
         nodes=list(job.allocation.hosts),
         tasks_per_node=job.allocation.tasks_per_node,
+        evaluators=job.arguments.evaluators,
         log=slurm.own_log(),
         rank_logs=str(job.logs),
     )
@@ -102,6 +104,8 @@ def _command(
     job: BatchJob, environ: Mapping[str, str]
 ) -> tuple[Launcher, list[str], dict[str, str]]:
     """Prepare the nodes; the launcher, its words, and what its environment is."""
+    if problem := needs_mpi(job.site.launcher, job.arguments.evaluators):
+        raise UserError(problem)
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
     if prepared.environment is not None:
@@ -115,16 +119,16 @@ def _command(
     ):  # the driver's own
         full.pop(name, None)
     launcher, words = _launcher(job, interpreter, full)
-    return launcher, [*words, *interpreter, *rank_words(job.wish)], full
+    return launcher, [*words, *interpreter, *rank_words(job.arguments)], full
 
 
 def introduce(job: BatchJob, environ: Mapping[str, str]) -> None:
     """The first lines of the log: where everything is, and what the job was given with it.
 
     Raises:
-        UserError: the system allows too little.
+        UserError: the system allows too little, or more ranks shall evaluate than there are.
     """
-    allocation, folder = job.allocation, job.wish.folder.absolute()
+    allocation, folder = job.allocation, job.arguments.folder.absolute()
     hosts, more = allocation.hosts[:_HOSTS_SHOWN], len(allocation.hosts) - _HOSTS_SHOWN
     shown = ", ".join(hosts) + (f" and {more} more" if more > 0 else "")
     again = f", requeued {allocation.restarts} times" if allocation.restarts > 1 else ""
@@ -137,6 +141,11 @@ def introduce(job: BatchJob, environ: Mapping[str, str]) -> None:
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
     say(f"run folder: {folder}")
+    if evaluators := job.arguments.evaluators:
+        roles = share_roles(allocation.tasks, evaluators)
+        say(describe_roles(roles))
+    elif (told := job.arguments.without_effect) is not None:
+        say(told)
     asked = environ.get(driver_variables.SITE_EXPORTS, "").split()
     if found := presets.named(environ, asked):
         say(
@@ -153,13 +162,13 @@ def refuse_company(job: BatchJob) -> None:
     Raises:
         UserError: the job that worked in this run last still waits or runs.
     """
-    other = record.last_job(record.read(job.wish.folder))
+    other = record.last_job(record.read(job.arguments.folder))
     if other is None or other == job.allocation.job:
         return
     state = slurm.standing(other)
     if state is not None:
         raise UserError(
-            f"{job.wish.folder}: job {other} works in this run too, and is {_said(state)}; wait "
+            f"{job.arguments.folder}: job {other} works in this run too, and is {_said(state)}; wait "
             f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
         )
 
@@ -246,7 +255,7 @@ def _launcher(
         nodes=nodes,
         srun_problem=srun_problem,
         mpirun_problem=mpirun_problem,
-        ssh_problem=slurm.ssh_problem(allocation.hosts) if asked else "not tried",
+        ssh_problem=_ssh_problem(job) if asked else "not tried",
     )
     for line in passed:
         say(line)
@@ -258,6 +267,12 @@ def _launcher(
         exports = environ.get(driver_variables.SITE_EXPORTS, "").split()
         return chosen, mpirun_words(allocation, passed_on(environ, exports))
     return chosen, horovodrun_words(allocation)
+
+
+def _ssh_problem(job: BatchJob) -> str | None:
+    """Why horovodrun can't start the ranks; None: it can."""
+    problem = needs_mpi("horovodrun", job.arguments.evaluators)
+    return slurm.ssh_problem(job.allocation.hosts) if problem is None else "it starts no MPI"
 
 
 def _try(

@@ -74,6 +74,8 @@ def attempts(records: Sequence[Mapping[str, Any]]) -> list[str]:
         count, tasks = len(start.get("nodes") or ()), start.get("tasks_per_node", "?")
         nodes = f"{count} {'node' if count == 1 else 'nodes'}"
         text = f"attempt: job {key[0]}{again}, {nodes} × {tasks}"
+        if evaluators := start.get("evaluators"):
+            text += f", of which {evaluators} evaluate"
         by = f" by {launchers[key]}" if launchers.get(key) else ""
         text += f"{by}, {when(start.get('time'))}"
         lines.append(f"{text}: {_ending(ends.get(key))}")

@@ -15,31 +15,31 @@ def coco_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_new_run_is_named_after_its_job_so_that_a_requeue_finds_it() -> None:
-    wish = read_job_arguments([*TEMPLATE, "learning.policy=long"], "megdet_128gpu-17")
-    assert wish.folder == Path("runs/megdet_128gpu-17")
-    assert rank_words(wish) == [
+    arguments = read_job_arguments([*TEMPLATE, "learning.policy=long"], "megdet_128gpu-17")
+    assert arguments.folder == Path("runs/megdet_128gpu-17")
+    assert rank_words(arguments) == [
         *("-m", "megdet_hvd.train", "--run", "runs/megdet_128gpu-17"),
         *("--config", "configs/coco_256.yaml", "learning.policy=long"),
     ]
 
 
 def test_a_name_and_a_place_of_the_users_count() -> None:
-    wish = read_job_arguments([*TEMPLATE, "name=mine", "output=/big disk"], "megdet_128gpu-17")
-    assert wish.folder == Path("/big disk/mine")
+    arguments = read_job_arguments([*TEMPLATE, "name=mine", "output=/big disk"], "megdet_128gpu-17")
+    assert arguments.folder == Path("/big disk/mine")
 
 
 def test_the_users_configuration_file_counts_before_the_templates() -> None:
-    wish = read_job_arguments([*TEMPLATE, "--config", "configs/coco_016.yaml"], "x-1")
-    assert wish.config.global_batch == 16
-    assert rank_words(wish)[-1] == "configs/coco_016.yaml"
+    arguments = read_job_arguments([*TEMPLATE, "--config", "configs/coco_016.yaml"], "x-1")
+    assert arguments.config.global_batch == 16
+    assert rank_words(arguments)[-1] == "configs/coco_016.yaml"
 
 
 def test_a_resumed_run_keeps_its_own_configuration(tmp_path: Path) -> None:
     config = load_config(Path("configs/coco_016.yaml"))
     (tmp_path / "config.yaml").write_text(to_yaml(config))
-    wish = read_job_arguments([*TEMPLATE, "--resume", str(tmp_path), "checkpoint.keep=3"], "x-1")
-    assert (wish.config.global_batch, wish.config.checkpoint.keep) == (16, 3)
-    assert rank_words(wish)[2:] == ["--run", str(tmp_path), "checkpoint.keep=3"]
+    arguments = read_job_arguments([*TEMPLATE, "--resume", str(tmp_path), "checkpoint.keep=3"], "x-1")
+    assert (arguments.config.global_batch, arguments.config.checkpoint.keep) == (16, 3)
+    assert rank_words(arguments)[2:] == ["--run", str(tmp_path), "checkpoint.keep=3"]
     chosen = [*TEMPLATE, "--resume", str(tmp_path), "--config", "configs/coco_032.yaml"]
     assert read_job_arguments(chosen, "x-1").config.global_batch == 32
     chosen = [*TEMPLATE, "--resume", str(tmp_path), "--config=configs/coco_032.yaml"]
@@ -47,9 +47,9 @@ def test_a_resumed_run_keeps_its_own_configuration(tmp_path: Path) -> None:
 
 
 def test_the_users_own_folder_counts(tmp_path: Path) -> None:
-    wish = read_job_arguments([*TEMPLATE, "--run", str(tmp_path / "mine")], "x-1")
-    assert wish.folder == tmp_path / "mine" and wish.config.global_batch == 256
-    assert rank_words(wish)[2:4] == ["--run", str(tmp_path / "mine")]
+    arguments = read_job_arguments([*TEMPLATE, "--run", str(tmp_path / "mine")], "x-1")
+    assert arguments.folder == tmp_path / "mine" and arguments.config.global_batch == 256
+    assert rank_words(arguments)[2:4] == ["--run", str(tmp_path / "mine")]
     with pytest.raises(UserError, match="give one of them"):
         read_job_arguments([*TEMPLATE, "--run", "a", "--resume", "b"], "x-1")
 

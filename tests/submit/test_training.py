@@ -43,12 +43,12 @@ def test_a_bn_size_that_can_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "16" in problem and "resume.other_bn_size" in problem
 
 
-def test_only_what_differs_from_the_run_is_a_wish(
+def test_only_what_differs_from_the_run_is_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in the job, whose ranks can't tell a first start from a requeue: 16 = 4 × 2 × 2 passes.
 
-    Were the word taken as a wish, the check would promise 4 × 4 × 1.
+    Were the word taken as a request, the check would promise 4 × 4 × 1.
     """
     monkeypatch.setattr(
         resumption, "read_saved_layout", lambda path: SavedLayout(16, 8, 1, "frozen", ())

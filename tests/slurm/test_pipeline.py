@@ -1,0 +1,55 @@
+"""``--evaluators N``: the pipeline under the templates, preempted, requeued, and an evaluator lost."""
+
+import json
+import time
+from typing import Any
+
+import psutil
+
+from megdet_hvd.checkpoint.file import load_checkpoint
+from tests.slurm.lab import Job, Lab, scenario
+
+STEPS = 16
+"""Of 12 pictures, where an epoch has 30: an evaluation is due every two or three steps."""
+THREE = ("--nodes=3", "--ntasks-per-node=1")
+
+
+def evaluations(job: Job) -> list[dict[str, Any]]:
+    """What the run's metrics say of each evaluation."""
+    file = job.folder / "metrics.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [one for one in map(json.loads, lines) if one["kind"] == "eval"]
+
+
+def wait_for_evaluation_after(job: Job, step: int) -> None:
+    end = time.monotonic() + 120
+    while not any(one["iteration"] > step for one in evaluations(job)):
+        assert time.monotonic() < end, job.log
+        time.sleep(0.1)
+
+
+def evaluator(lab: Lab, job: Job, rank: int) -> psutil.Process:
+    """The process that evaluates; another one, which the launcher started, keeps its place."""
+    found = lab.cluster.ranks(job.number)[rank]
+    children = [p for p in found.children() if "megdet_hvd.pipeline" in p.cmdline()]
+    return children[0] if children else found
+
+
+@scenario
+def test_evaluators_are_preempted_requeued_and_lost_and_training_goes_on(lab: Lab) -> None:
+    words = lab.small(f"learning.max_iterations={STEPS}", "evaluation.every_epochs=1")
+    job = lab.sbatch(
+        "megdet_16gpu.sbatch",
+        *words,
+        *("--evaluators", "1"),
+        options=(*THREE, "--nodelist=n[14-16]"),
+        site={"SITE_LAUNCHER": "srun"},
+    )
+    job.wait_for_step(4)
+    lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
+    job.wait_for_record("start", 2)
+    stopped_at = load_checkpoint(job.folder)["iteration"]
+    wait_for_evaluation_after(job, stopped_at)
+    evaluator(lab, job, 2).kill()
+    assert job.wait() == "COMPLETED", job.log
+    assert False, job.log
