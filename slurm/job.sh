@@ -227,7 +227,8 @@ if [ "$(id -u)" = 0 ]; then # Open MPI asks for this before it lets root run any
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# train WORDS…: runs megdet_hvd.train on all nodes of the job, and ends the script with its code.
+# train WORDS…: runs megdet_hvd.train (with --evaluators N: megdet_hvd.pipeline) on all nodes of the
+# job, and ends the script with its code.
 train() {
     (
         trap '' USR1 USR2 TERM # the driver reads the note

@@ -168,8 +168,8 @@ def refuse_company(job: BatchJob) -> None:
     state = slurm.standing(other)
     if state is not None:
         raise UserError(
-            f"{job.arguments.folder}: job {other} works in this run too, and is {_said(state)}; wait "
-            f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
+            f"{job.arguments.folder}: job {other} works in this run too, and is {_said(state)}; "
+            f"wait for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
         )
 
 

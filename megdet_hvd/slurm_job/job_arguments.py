@@ -137,8 +137,8 @@ def needs_mpi(launcher: str, evaluators: int) -> str | None:
     if launcher != "horovodrun" or not evaluators:
         return None
     return (
-        f"{EVALUATORS} {evaluators}: the pipeline is an MPI program, which SITE_LAUNCHER=horovodrun "
-        "does not start; set SITE_LAUNCHER=auto, srun or mpirun"
+        f"{EVALUATORS} {evaluators}: the pipeline is an MPI program, which "
+        "SITE_LAUNCHER=horovodrun does not start; set SITE_LAUNCHER=auto, srun or mpirun"
     )
 
 

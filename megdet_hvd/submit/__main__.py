@@ -31,7 +31,9 @@ of everything that can be looked at on a login node. Needs no GPU and no torch.
   OPTIONS       as for sbatch, before the template: --nodes=2 --time=1:00:00 (they win over
                 slurm/site.sh, which wins over the template)
   TEMPLATE      such as slurm/megdet_128gpu.sbatch
-  WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME
+  WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME; and of the
+                job's own: --evaluators N (the last N ranks evaluate while the others train),
+                --placement, --preflight
 
 The exit code is 0, or 2 with problems, which are named all at once; 6: storage fails at the moment.
 """

@@ -187,9 +187,7 @@ def _training(
     if root_of_data is not None and not packed:
         os.environ["COCO_ROOT"] = str(root_of_data)
     with chdir(root):
-        check_training(
-            report, job, nodes, tasks, data_is_packed=packed, launcher=site.launcher
-        )
+        check_training(report, job, nodes, tasks, data_is_packed=packed, launcher=site.launcher)
 
 
 def follow_words(job: JobRequest, job_id: str, root: Path, folder: str | None) -> Sequence[str]:

@@ -153,7 +153,8 @@ def _arguments(report: CheckReport, job: JobRequest) -> JobArguments | None:
         message = last[0].partition(" error: ")[2] if last else ""
     raise UserError(
         f"behind the template: {message or '--help starts no training'}; there stand key=value, "
-        "--config, --resume, --evaluators, --placement and --preflight; options of sbatch stand before it"
+        "--config, --resume, --evaluators, --placement and --preflight; options of sbatch "
+        "stand before it"
     )
 
 
@@ -162,7 +163,9 @@ def _own(words: Sequence[str]) -> list[str]:
     return program_of(words)[2]
 
 
-def _refitted(report: CheckReport, arguments: JobArguments, machines: Sequence[Sequence[int]]) -> Config:
+def _refitted(
+    report: CheckReport, arguments: JobArguments, machines: Sequence[Sequence[int]]
+) -> Config:
     """The configuration as a resume on these processes changes it; as it is for a new run."""
     checkpoint = latest_checkpoint(arguments.folder / "checkpoints")
     if checkpoint is None:

@@ -1,7 +1,7 @@
 import pytest
 
-from megdet_hvd.errors import UserError
 from megdet_hvd.config.pipeline_roles import Roles, describe_roles, share_roles
+from megdet_hvd.errors import UserError
 
 
 def test_trainers_come_first() -> None:

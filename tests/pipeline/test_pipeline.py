@@ -55,7 +55,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     words = settings(tmp_path, "name=along", "evaluation.untrained=true", *scaled)
     words.append("preflight=always")
     began = time.time()
-    done = run_ranks(CHECK, 3, "told_in_evaluation", *words, launcher="mpirun", timeout_s=300, env=env)
+    done = run_ranks(
+        CHECK, 3, "told_in_evaluation", *words, launcher="mpirun", timeout_s=300, env=env
+    )
     took_s = time.time() - began
     assert done.returncode != 0, done.stdout
     assert sorted(re.findall(r"RANK \d ends with \d", done.stdout)) == [

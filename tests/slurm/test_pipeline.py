@@ -1,4 +1,4 @@
-"""``--evaluators N``: the pipeline under the templates, preempted, requeued, and an evaluator lost."""
+"""``--evaluators N``: the templates' pipeline, preempted, requeued, and an evaluator lost."""
 
 import json
 import time
@@ -37,6 +37,7 @@ def evaluator(lab: Lab, job: Job, rank: int) -> psutil.Process:
 
 @scenario
 def test_evaluators_are_preempted_requeued_and_lost_and_training_goes_on(lab: Lab) -> None:
+    """Slurm's PMIx would end the step of a process that dies: not for an evaluator's."""
     words = lab.small(f"learning.max_iterations={STEPS}", "evaluation.every_epochs=1")
     job = lab.sbatch(
         "megdet_16gpu.sbatch",
@@ -49,7 +50,21 @@ def test_evaluators_are_preempted_requeued_and_lost_and_training_goes_on(lab: La
     lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
     job.wait_for_record("start", 2)
     stopped_at = load_checkpoint(job.folder)["iteration"]
+    assert 4 <= stopped_at < STEPS
     wait_for_evaluation_after(job, stopped_at)
     evaluator(lab, job, 2).kill()
     assert job.wait() == "COMPLETED", job.log
-    assert False, job.log
+    ends = [(r["requeued"], r["outcome"]["code"]) for r in job.records() if r["event"] == "end"]
+    assert ends == [(True, 5), (False, 0)], job.log
+    assert [r["evaluators"] for r in job.records() if r["event"] == "start"] == [1, 1]
+    assert job.log.count("job: ranks 0-1 train, rank 2 evaluates alongside") == 2, job.log
+    assert "carrying on after iteration" in job.log, job.log
+    assert "the process of rank 2 has ended. Training goes on, and evaluates in line" in job.log
+    logs = job.folder / "logs" / f"{job.number}-1"
+    assert "its process has ended (signal 9)" in (logs / "rank_0002.log").read_text()
+    assert load_checkpoint(job.folder)["iteration"] == STEPS
+    found = [one["iteration"] for one in evaluations(job)]
+    alongside = job.log.count("; training is at iteration")
+    assert 0 < alongside < len(found) and found[-1] == STEPS, found
+    assert found == sorted(set(found)), "each once, in order"
+    assert not [*lab.runs.glob(".evaluator-*")], "nothing is left behind"

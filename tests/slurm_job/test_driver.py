@@ -160,3 +160,21 @@ def test_a_preset_that_is_not_to_blame_stays(
     environ = {"OMPI_MCA_pml": "ob1"}
     assert driver._launcher(job(tmp_path), ["python"], environ)[0] == "mpirun"
     assert environ == {"OMPI_MCA_pml": "ob1"}
+
+
+def test_a_pipeline_is_not_left_to_horovodrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the site says so, nor where nothing else serves; before nodes are prepared."""
+    along = job(tmp_path)
+    along = replace(along, arguments=replace(along.arguments, evaluators=1))
+    monkeypatch.setattr(driver, "prepare_nodes", mock.Mock(side_effect=ZeroDivisionError))
+    wanted = replace(along, site=replace(along.site, launcher="horovodrun"))
+    with pytest.raises(UserError, match="--evaluators 1: the pipeline is an MPI program"):
+        driver._command(wanted, {})
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "")
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: "mpirun is not on PATH")
+    monkeypatch.setattr(slurm, "ssh_problem", lambda hosts: None)
+    with pytest.raises(UserError, match=r"no launcher serves .*; horovodrun: it starts no MPI"):
+        driver._launcher(along, ["python"], {})
+    assert driver._launcher(job(tmp_path), ["python"], {})[0] == "horovodrun"

@@ -43,6 +43,8 @@ def test_the_run_is_named_unless_the_user_has_named_one(tmp_path: Path) -> None:
     run = tmp_path / "my run"
     given = ["name=a b", "seed=1"]
     assert train_words(given, run) == [*given, "--run", str(run)]
+    along = ["--evaluators", "8"]
+    assert train_words(along, run)[:2] == along, "a pipeline goes on as one"
     for named in (["--run=x"], ["--resume", "x", "seed=2"]):
         assert train_words(named, run) == named
 
