@@ -15,7 +15,7 @@ PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows", "command"),
-    ("storage", "serialize", "torch_file", "version", "scripts", "job_folder"),
+    ("storage", "serialize", "torch_file", "version", "scripts", "job_folder", "scontrol"),
     ("run_lock",),
     ("schedule",),
     ("config", "cluster", "staging"),
@@ -53,6 +53,7 @@ NO_TORCH = (
     "job_folder",
     "init",
     "storage",
+    "scontrol",
     "run_lock",
     "draws",
     "schedule",

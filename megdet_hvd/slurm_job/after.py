@@ -14,10 +14,11 @@ from megdet_hvd.cluster.outcome import Outcome
 from megdet_hvd.cluster.site import site_from_variables
 from megdet_hvd.config.load import to_yaml
 from megdet_hvd.errors import FINISHED, RUN_ERROR, STOPPED, STORAGE_ERROR, USER_ERROR
+from megdet_hvd.scontrol import NOTHING
 from megdet_hvd.slurm_job import lost_nodes, node_check, record, slurm, successor
 from megdet_hvd.slurm_job.decide import NO_REQUEUE, Decision, decide
 from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
-from megdet_hvd.slurm_job.node_facts import NOTHING, can_do_without
+from megdet_hvd.slurm_job.node_facts import can_do_without
 from megdet_hvd.slurm_job.notes import read_note
 from megdet_hvd.slurm_job.rank_logs import last_words
 from megdet_hvd.slurm_job.requeue import is_disabled, requeue

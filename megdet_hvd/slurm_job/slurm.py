@@ -11,8 +11,9 @@ from megdet_hvd.cluster.launchers import once_a_node
 from megdet_hvd.cluster.mpi_start import VARIABLES
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.run_lock import slurm as any_job
+from megdet_hvd.scontrol import read_job, read_records
 from megdet_hvd.slurm_job import node_check, srun_words
-from megdet_hvd.slurm_job.node_facts import facts_of, hosts_in, is_lost
+from megdet_hvd.slurm_job.node_facts import hosts_in, is_lost
 
 ASK_S = 60
 """For Slurm's controller to answer."""
@@ -43,7 +44,7 @@ class NodeProbe:
 
 def job_facts(job: int) -> dict[str, str]:
     """What Slurm says of a job, by its own names; empty where it does not answer."""
-    return facts_of(_ask(["scontrol", "show", "job", "-o", str(job)]) or "")
+    return read_job(_ask(["scontrol", "show", "job", str(job)]) or "", job)
 
 
 def job_state(job: int) -> str | None:
@@ -148,16 +149,16 @@ def not_heard(hosts: Sequence[str]) -> list[str]:
 
 def node_facts(hosts: Sequence[str] = ()) -> list[dict[str, str]]:
     """What Slurm says of nodes; of all, without ``hosts``. Empty where it does not answer."""
-    words = ["scontrol", "show", "node", "-o", *([",".join(hosts)] if hosts else [])]
-    return [facts_of(line) for line in (_ask(words) or "").splitlines() if line.strip()]
+    words = ["scontrol", "show", "node", *([",".join(hosts)] if hosts else [])]
+    return read_records(_ask(words) or "")
 
 
 def steps(job: int) -> list[str] | None:
     """The job's steps that run, besides the batch script's own; None: Slurm does not answer."""
-    text = _ask(["scontrol", "show", "step", "-o", str(job)])
+    text = _ask(["scontrol", "show", "step", str(job)])
     if text is None:
         return None
-    found = [facts_of(line).get("StepId", "") for line in text.splitlines()]
+    found = [one.get("StepId", "") for one in read_records(text)]
     return [step for step in found if step.rpartition(".")[2].isdigit()]
 
 

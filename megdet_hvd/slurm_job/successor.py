@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.driver_variables import SCRIPT, WORDS, WORDS_JOINED_BY
-from megdet_hvd.slurm_job.node_facts import NOTHING
+from megdet_hvd.scontrol import NOTHING
 
 _SBATCH_S = 300
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")

@@ -3,6 +3,7 @@
 import signal
 from dataclasses import dataclass
 
+from megdet_hvd.scontrol import read_job
 from megdet_hvd.submit.commands import ask
 
 _REASONS = {
@@ -86,8 +87,8 @@ def ask_ended(job: str) -> str | None:
     if answer.code == 0 and rows:
         state, _, code = rows[-1].partition("|")
         return f"{state}, {exit_words(code)}"
-    answer = ask(["scontrol", "show", "job", "-o", job])
-    facts = dict(word.partition("=")[::2] for word in answer.out.split() if "=" in word)
+    answer = ask(["scontrol", "show", "job", job])
+    facts = read_job(answer.out, job)
     if answer.code == 0 and "JobState" in facts:
         return f"{facts['JobState']}, {exit_words(facts.get('ExitCode', '?'))}"
     return None
@@ -109,6 +110,4 @@ def exit_words(code: str) -> str:
 
 def ask_log(job: str) -> str | None:
     """The job's log, as Slurm knows it; None: it does not."""
-    answer = ask(["scontrol", "show", "job", job])
-    marks = [line.strip() for line in answer.out.splitlines() if "StdOut=" in line]
-    return marks[0].partition("StdOut=")[2] if marks else None
+    return read_job(ask(["scontrol", "show", "job", job]).out, job).get("StdOut")
