@@ -52,7 +52,7 @@ def read_job(text: str, job: int | str) -> dict[str, str]:
 
 
 def _fields(line: str) -> list[tuple[str, str]]:
-    found = []
+    found: list[tuple[str, str]] = []
     position = 0
     while (match := _FIELD.search(line, position)) is not None:
         name = match["name"]

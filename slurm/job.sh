@@ -194,7 +194,7 @@ if [ -x "$megdet_python" ]; then
         fi
         unset OPAL_PREFIX OPAL_LIBDIR OPAL_BINDIR OPAL_DATADIR OPAL_PKGDATADIR PMIX_INSTALL_PREFIX
     fi
-elif [ -n "${SITE_CONTAINER:-}" ]; then # the ranks' Python is the container's; the driver's is not
+elif [ -n "${SITE_CONTAINER:-}" ] || [[ " ${SITE_SRUN_OPTIONS:-}" == *" --container"* ]]; then # the ranks' Python is the container's; the driver's is not
     megdet_python=$(command -v python3)
     if ! "$megdet_python" -c 'import sys, filelock, pydantic, yaml; assert sys.version_info >= (3, 11)'; then
         echo "error: the job's driver needs a Python >= 3.11 with pydantic, PyYAML and filelock on the node" \

@@ -12,7 +12,7 @@ from megdet_hvd.cluster.launchers import (
     Launcher,
     choose_launcher,
     horovodrun_words,
-    in_container,
+    interpreter_of,
     mpirun_words,
     passed_on,
     pmix_of,
@@ -20,6 +20,7 @@ from megdet_hvd.cluster.launchers import (
 )
 from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
+from megdet_hvd.cluster.srun_options import step_options
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
 from megdet_hvd.config.pipeline_roles import describe_roles, share_roles
@@ -42,6 +43,8 @@ from megdet_hvd.slurm_job.notes import places, read_note
 from megdet_hvd.storage import as_storage_error, is_transient
 
 _HOSTS_SHOWN = 4
+_IMAGE_S = 600
+"""For a container's image to get onto two nodes, beside the try itself."""
 
 
 def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
@@ -110,7 +113,7 @@ def _command(
     python = sys.executable
     if prepared.environment is not None:
         python = str(prepared.environment / "bin" / "python")
-    interpreter = in_container(job.site.container, python)
+    interpreter = interpreter_of(job.site, python)
     full = step_environ({**environ, **_variables(job, environ, prepared.data_root)})
     for name in (
         driver_variables.NOTE,
@@ -238,20 +241,27 @@ def _launcher(
     limit_s = start_limit_s(2 * nodes)
     plugin = pmix_of(slurm.mpi_list(), site.srun_mpi)
     srun_problem = f"srun --mpi=list has no {site.srun_mpi}" if plugin is None else None
-    if plugin is not None and site.launcher in ("auto", "srun"):
+    launcher = site.wanted_launcher
+    options = step_options(site.srun_options, environ.get("MEGDET_ROOT", str(Path.cwd())))
+    if plugin is not None and launcher in ("auto", "srun"):
+        if site.in_container:
+            limit_s += _IMAGE_S
         srun_problem = _try(
-            lambda given: slurm.srun_problem(plugin, nodes, interpreter, limit_s, given), environ
+            lambda given: slurm.srun_problem(plugin, nodes, interpreter, limit_s, given, options),
+            environ,
         )
     mpirun_problem = slurm.mpirun_problem(environ.get("PATH", ""))
-    wanted = site.launcher == "mpirun" or bool(srun_problem)
+    if site.srun_options:
+        mpirun_problem = "it takes no SITE_SRUN_OPTIONS"
+    wanted = launcher == "mpirun" or bool(srun_problem)
     # Without presets it is left to the ranks: a try takes seconds.
     if mpirun_problem is None and wanted and presets.suspects(environ):
         mpirun_problem = _try(
             lambda given: slurm.mpirun_fails(nodes, interpreter, limit_s, given), environ
         )
-    asked = site.launcher == "horovodrun" or (srun_problem and mpirun_problem)
+    asked = launcher == "horovodrun" or (srun_problem and mpirun_problem)
     chosen, passed = choose_launcher(
-        site.launcher,
+        launcher,
         nodes=nodes,
         srun_problem=srun_problem,
         mpirun_problem=mpirun_problem,
@@ -261,7 +271,10 @@ def _launcher(
         say(line)
     if chosen == "srun":
         return chosen, srun_words(
-            allocation, mpi=plugin or site.srun_mpi, bind=site.bind == "cores"
+            allocation,
+            mpi=plugin or site.srun_mpi,
+            bind=site.bind == "cores",
+            options=options,
         )
     if chosen == "mpirun":
         exports = environ.get(driver_variables.SITE_EXPORTS, "").split()
@@ -271,6 +284,8 @@ def _launcher(
 
 def _ssh_problem(job: BatchJob) -> str | None:
     """Why horovodrun can't start the ranks; None: it can."""
+    if job.site.srun_options:
+        return "it takes no SITE_SRUN_OPTIONS"
     problem = needs_mpi("horovodrun", job.arguments.evaluators)
     return slurm.ssh_problem(job.allocation.hosts) if problem is None else "it starts no MPI"
 

@@ -200,12 +200,20 @@ def mpi_list() -> str:
 
 
 def srun_problem(
-    mpi: str, nodes: int, python: Sequence[str], limit_s: float, environ: Mapping[str, str]
+    mpi: str,
+    nodes: int,
+    python: Sequence[str],
+    limit_s: float,
+    environ: Mapping[str, str],
+    options: Sequence[str] = (),
 ) -> str | None:
-    """Why MPI programs can't be started by ``srun --mpi=…``; None: two tasks found each other."""
+    """Why MPI programs can't be started by ``srun --mpi=…``; None: two tasks found each other.
+
+    ``options``: the site's own, as the ranks are started with them.
+    """
     across = min(nodes, 2)
     words = ["srun", f"--mpi={mpi}", f"--nodes={across}", "--ntasks=2", "--overcommit"]
-    words += ["--cpu-bind=none"]
+    words += ["--cpu-bind=none", *options]
     own = step_environ({**VARIABLES, **environ})
     code, said = _try_mpi([*words, *python, "-c", _PROBE, "2"], own, limit_s)
     if code == 3:

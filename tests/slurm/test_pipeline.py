@@ -1,6 +1,7 @@
 """``--evaluators N``: the templates' pipeline, preempted, requeued, and an evaluator lost."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -44,7 +45,7 @@ def test_evaluators_are_preempted_requeued_and_lost_and_training_goes_on(lab: La
         *words,
         *("--evaluators", "1"),
         options=(*THREE, "--nodelist=n[14-16]"),
-        site={"SITE_LAUNCHER": "srun"},
+        site={"SITE_LAUNCHER": "srun", "SITE_SRUN_OPTIONS": "--job-name=our-ranks"},
     )
     job.wait_for_step(4)
     lab.cluster.run("scancel", "--batch", "--signal=USR1", str(job.number))
@@ -59,6 +60,9 @@ def test_evaluators_are_preempted_requeued_and_lost_and_training_goes_on(lab: La
     assert [r["evaluators"] for r in job.records() if r["event"] == "start"] == [1, 1]
     assert job.log.count("job: ranks 0-1 train, rank 2 evaluates alongside") == 2, job.log
     assert "carrying on after iteration" in job.log, job.log
+    assert re.search(
+        r"started by: srun .* --job-name=our-ranks \S+ -m megdet_hvd.pipeline", job.log
+    )
     assert "the process of rank 2 has ended. Training goes on, and evaluates in line" in job.log
     logs = job.folder / "logs" / f"{job.number}-1"
     assert "its process has ended (signal 9)" in (logs / "rank_0002.log").read_text()

@@ -135,7 +135,7 @@ def test_what_keeps_mpi_from_starting_is_left_out(
     """Only what does: with the rest, MPI starts."""
 
     def srun(
-        mpi: str, nodes: int, python: object, limit_s: float, environ: dict[str, str]
+        mpi: str, nodes: int, python: object, limit_s: float, environ: dict[str, str], *_: object
     ) -> object:
         bad = {"OMPI_MCA_pml": "ucx", "OMPI_MCA_btl_tcp_if_include": "ib9"}
         return "PML ucx cannot be selected" if bad.items() & environ.items() else None
@@ -178,3 +178,41 @@ def test_a_pipeline_is_not_left_to_horovodrun(
     with pytest.raises(UserError, match=r"no launcher serves .*; horovodrun: it starts no MPI"):
         driver._launcher(along, ["python"], {})
     assert driver._launcher(job(tmp_path), ["python"], {})[0] == "horovodrun"
+
+
+def test_what_is_tried_is_what_runs_with_the_sites_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[object, ...]] = []
+
+    def srun(*given: object) -> None:
+        tried.append(given)
+
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", srun)
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: None)
+    options = ("--container-image=/x.sqsh", "--network=y")
+    own = replace(job(tmp_path), site=Site(srun_options=options))
+    expected = [*options, "--container-workdir=/my project"]
+    environ = {"MEGDET_ROOT": "/my project"}
+    launcher, words = driver._launcher(own, ["python"], environ)
+    assert launcher == "srun" and words[-3:] == expected
+    assert tried[0][-1] == expected
+    monkeypatch.undo()
+    start = mock.Mock(return_value=(0, ""))
+    monkeypatch.setattr(slurm, "_try_mpi", start)
+    assert slurm.srun_problem("pmix", 2, ["python"], 9.0, {}, expected) is None
+    words = start.call_args.args[0]
+    assert words[: words.index("python")][-3:] == expected
+
+
+def test_a_refused_option_names_no_other_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "srun: unrecognized option"
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", lambda *_: problem)
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: None)
+    own = replace(job(tmp_path), site=Site(srun_options=("--network=y",)))
+    with pytest.raises(UserError, match=r"srun: unrecognized option; no other launcher serves"):
+        driver._launcher(own, ["python"], {})

@@ -165,6 +165,29 @@ def test_all_problems_at_once(desk: Desk) -> None:
     assert not desk.called("sbatch", "--parsable")
 
 
+def test_options_of_srun_are_shown_and_looked_up(desk: Desk) -> None:
+    image = desk.folder.parent / "x y.sqsh"
+    desk.site(
+        'SITE_DATA_ROOT="$DATA"\n'
+        f"SITE_SRUN_OPTIONS=\"--container-image='{image}' --network=sn_all\"\n"
+    )
+    answers = {**ANSWERS, "srun --help": (0, "  --network=type  (config specific)")}
+    done = desk.run("--check", TEMPLATE, answers=answers)
+    assert done.returncode == 2
+    assert f"PROBLEM: SITE_SRUN_OPTIONS: --container-image={image}: no such file" in done.stdout
+    assert "note: SITE_SRUN_OPTIONS: srun --help lists no --container-image here" in done.stdout
+    assert "lists no --network" not in done.stdout
+    assert f"options of srun: '--container-image={image}' --network=sn_all" in done.stdout
+    image.touch()
+    done = desk.run("--check", TEMPLATE, answers=answers)
+    assert done.returncode == 0, done.stdout
+    assert "environment: the container of SITE_SRUN_OPTIONS" in done.stdout
+    assert "launcher: srun --mpi=pmix\n" in done.stdout, "no other takes them"
+    desk.site("SITE_SRUN_OPTIONS='--ntasks=3'\n")
+    done = desk.run("--check", TEMPLATE)
+    assert "SITE_SRUN_OPTIONS: --ntasks can't be set there: it follows from the job" in done.stdout
+
+
 def test_what_would_make_another_job_of_it(desk: Desk) -> None:
     done = desk.run("--check", "--array=0-3", "--export=NONE", TEMPLATE)
     assert done.returncode == 2
