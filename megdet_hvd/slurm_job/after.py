@@ -40,7 +40,7 @@ def end_job(
         progressed = before is not None and newest(job) > before
     except OSError:  # told of elsewhere, if it matters
         progressed = False
-    facts = slurm.job_facts(number)
+    facts = slurm.job_facts(job.allocation.slurm_id)
     state = facts.get("JobState")
     decision = decide(
         outcome,
@@ -110,7 +110,7 @@ def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str 
 
     if unwanted():
         return f"not requeued ({read_note(notes)})"
-    problem = requeue(allocation.job, bad, say, enough=unwanted)
+    problem = requeue(allocation.slurm_id, bad, say, enough=unwanted)
     if problem is None:
         if bad:
             return None
@@ -140,7 +140,7 @@ def _bad_nodes(job: BatchJob, enough: Callable[[], bool]) -> dict[str, str]:
     )
     if not bad:
         return {}
-    facts = slurm.job_facts(job.allocation.job)
+    facts = slurm.job_facts(job.allocation.slurm_id)
     why_not = can_do_without(bad, job=facts, nodes=slurm.node_facts(), hosts=hosts)
     if why_not is None:
         return bad
@@ -153,23 +153,25 @@ def _succeed(job: BatchJob, bad: Mapping[str, str]) -> tuple[int | None, str]:
     """Submit a job that follows this one; its number, or None and why not."""
     allocation = job.allocation
     queue = slurm.own_queue(successor.QUEUE_FORMAT)
-    follows = successor.follower(queue, job=allocation.job, name=allocation.name)
+    follows = successor.follower(queue, job=allocation.slurm_id, name=allocation.name)
     if follows is not None:
         note(job, "successor", successor=follows)
         return follows, ""
-    facts = slurm.job_facts(allocation.job)
+    facts = slurm.job_facts(allocation.slurm_id)
     if bad:
         own = facts.get("ExcNodeList", "")
         out = [*([] if own in NOTHING else [own]), *bad]
         facts = {**facts, "ExcNodeList": ",".join(out)}
     words = successor.options(
         facts,
-        job=allocation.job,
+        job=allocation.slurm_id,
         tasks_per_node=allocation.tasks_per_node,
         nodes=len(allocation.hosts),
         log=slurm.own_log(),
     )
-    number, told = successor.submit(words, os.environ, job.arguments.folder)
+    number, told = successor.submit(
+        words, os.environ, job.arguments.folder, member=allocation.member
+    )
     if number is not None:
         note(job, "successor", successor=number)
         for node, why in bad.items():
@@ -187,7 +189,7 @@ def requeue_before_start(environ: Mapping[str, str]) -> None:
         return
     say(f"requeued after a failure of the storage ({allocation.restarts + 1} starts so far)")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    problem = requeue(allocation.job, {}, say)
+    problem = requeue(allocation.slurm_id, {}, say)
     if problem is None:
         time.sleep(_REQUEUED_S)
         problem = "it was accepted, and nothing has happened"

@@ -75,6 +75,7 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         nodes=list(job.allocation.hosts),
         tasks_per_node=job.allocation.tasks_per_node,
         evaluators=job.arguments.evaluators,
+        words=list(job.arguments.words),
         log=slurm.own_log(),
         rank_logs=str(job.logs),
     )
@@ -97,7 +98,7 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         notes=notes,
         stop_file=job.stop_file,
         outcome=job.outcome,
-        steps=lambda: slurm.steps(job.allocation.job),
+        steps=lambda: slurm.steps(job.allocation.slurm_id),
         say=say,
     )
     return end_job(job, read_outcome(job.outcome), code, notes, before)
@@ -138,7 +139,7 @@ def introduce(job: BatchJob, environ: Mapping[str, str]) -> None:
     again = ", requeued once" if allocation.restarts == 1 else again
     nodes = f"{len(allocation.hosts)} {'node' if len(allocation.hosts) == 1 else 'nodes'}"
     say(
-        f"Slurm job {allocation.job} ({allocation.name}){again}: {nodes} × "
+        f"Slurm job {allocation.slurm_id} ({allocation.name}){again}: {nodes} × "
         f"{allocation.tasks_per_node} processes on {shown}"
     )
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
@@ -165,14 +166,16 @@ def refuse_company(job: BatchJob) -> None:
     Raises:
         UserError: the job that worked in this run last still waits or runs.
     """
-    other = record.last_job(record.read(job.arguments.folder))
+    records = record.read(job.arguments.folder)
+    other = record.last_job(records)
     if other is None or other == job.allocation.job:
         return
     state = slurm.standing(other)
     if state is not None:
+        named = record.slurm_id(records[-1])
         raise UserError(
-            f"{job.arguments.folder}: job {other} works in this run too, and is {_said(state)}; "
-            f"wait for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
+            f"{job.arguments.folder}: job {named} works in this run too, and is {_said(state)}; "
+            f"wait for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {named}"
         )
 
 

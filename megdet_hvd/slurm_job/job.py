@@ -21,7 +21,7 @@ class BatchJob:
     @property
     def logs(self) -> Path:
         """Where this attempt's files lie, in the run folder."""
-        name = f"{self.allocation.job}-{self.allocation.restarts}"
+        name = f"{self.allocation.slurm_id}-{self.allocation.restarts}"
         return self.arguments.folder / "logs" / name
 
     @property
@@ -49,7 +49,10 @@ def newest(job: BatchJob) -> int:
 
 def note(job: BatchJob, event: str, **values: object) -> None:
     """A line in the run's ``jobs.jsonl``; that it can't be written is a line of the log."""
-    own = {"job": job.allocation.job, "restart": job.allocation.restarts}
+    allocation = job.allocation
+    own: dict[str, object] = {"job": allocation.job, "restart": allocation.restarts}
+    if allocation.array is not None:
+        own["slurm_id"] = allocation.slurm_id
     try:
         record.append(job.arguments.folder, event, **own, **values)
     except OSError as error:

@@ -42,12 +42,12 @@ class NodeProbe:
     """Output lines of the nodes, by :func:`megdet_hvd.slurm_job.node_check.answers`."""
 
 
-def job_facts(job: int) -> dict[str, str]:
+def job_facts(job: int | str) -> dict[str, str]:
     """What Slurm says of a job, by its own names; empty where it does not answer."""
     return read_job(_ask(["scontrol", "show", "job", str(job)]) or "", job)
 
 
-def job_state(job: int) -> str | None:
+def job_state(job: int | str) -> str | None:
     """``RUNNING``, ``COMPLETING``, ``PENDING``, … of the job; None: Slurm does not answer."""
     return job_facts(job).get("JobState")
 
@@ -65,7 +65,7 @@ def standing(job: int) -> str | None:
     return None if over else state.name
 
 
-def requeue(job: int) -> str | None:
+def requeue(job: int | str) -> str | None:
     """Put the job back into the queue; why that failed, or None: it is, or may be, done."""
     try:
         done = subprocess.run(
@@ -82,7 +82,7 @@ def requeue(job: int) -> str | None:
     return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
 
 
-def exclude(job: int, nodes: Sequence[str]) -> str | None:
+def exclude(job: int | str, nodes: Sequence[str]) -> str | None:
     """Keep a waiting job off nodes, besides those it is kept off already; None: done."""
     own = hosts_in(job_facts(job).get("ExcNodeList", ""))
     value = ",".join(dict.fromkeys([*own, *nodes]))
@@ -153,7 +153,7 @@ def node_facts(hosts: Sequence[str] = ()) -> list[dict[str, str]]:
     return read_records(_ask(words) or "")
 
 
-def steps(job: int) -> list[str] | None:
+def steps(job: int | str) -> list[str] | None:
     """The job's steps that run, besides the batch script's own; None: Slurm does not answer."""
     text = _ask(["scontrol", "show", "step", str(job)])
     if text is None:

@@ -3,7 +3,7 @@
 import signal
 from dataclasses import dataclass
 
-from megdet_hvd.scontrol import read_job
+from megdet_hvd.scontrol import read_job, read_records
 from megdet_hvd.submit.commands import ask
 
 _REASONS = {
@@ -80,6 +80,19 @@ def ask_queue(job: str) -> tuple[Queued | None, str | None]:
     return found, None
 
 
+def ask_array(array: str) -> dict[int, str]:
+    """The members in the queue, by number, and how they stand; empty: none, or no answer."""
+    answer = ask(["squeue", "--noheader", "--array", "--format=%K|%T|%r", f"--jobs={array}"])
+    found = {}
+    for line in answer.out.splitlines():
+        member, _, rest = line.strip().partition("|")
+        state, _, reason = rest.partition("|")
+        if member.isdigit() and state:
+            waits = state == "PENDING" and reason not in ("", "None")
+            found[int(member)] = f"waits: {reason}" if waits else state.lower()
+    return found
+
+
 def ask_ended(job: str) -> str | None:
     """How Slurm says that a job ended; None: it no longer knows."""
     answer = ask(["sacct", "--noheader", "--parsable2", "-X", "--format=State,ExitCode", "-j", job])
@@ -106,6 +119,18 @@ def exit_words(code: str) -> str:
         )
     name = signal.Signals(int(signalled)).name if signalled in _SIGNALS else f"signal {signalled}"
     return f"ended by {name}" + (f", exit code {number}" if number != "0" else "")
+
+
+def ask_logs(array: str) -> dict[int, str]:
+    """The logs of an array's members, by number, as far as Slurm still knows."""
+    records = read_records(ask(["scontrol", "show", "job", array]).out)
+    return {
+        int(one["ArrayTaskId"]): one["StdOut"]
+        for one in records
+        if one.get("ArrayJobId") == array
+        and one.get("ArrayTaskId", "").isdigit()
+        and one.get("StdOut")
+    }
 
 
 def ask_log(job: str) -> str | None:

@@ -4,10 +4,13 @@ import io
 import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from megdet_hvd.checkpoint.naming import latest_checkpoint
 from megdet_hvd.cli import parse_train_arguments
+from megdet_hvd.cluster.job_array import OPTION, take_arrays
 from megdet_hvd.config.derive import derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config
@@ -134,16 +137,31 @@ def _divides(config: Config, nodes: int, tasks: int, evaluators: int) -> bool:
     return True
 
 
+def problems_of_values(job: JobRequest) -> list[str]:
+    """What is wrong with single values of an array, each once."""
+    if job.array is None:
+        return []
+    _, words = take_arrays(job.train_words)
+    found = []
+    for key, values in job.array.axes:
+        for value in values:
+            single = replace(job, train_words=(*words, f"{key}={value}"))
+            try:
+                _arguments(CheckReport(), single)
+            except UserError as error:
+                found.append(f"{OPTION} {key}=…: {error}")
+    return list(dict.fromkeys(found))
+
+
 def _arguments(report: CheckReport, job: JobRequest) -> JobArguments | None:
     """What the job will read out of its words; an unknown option is an error like others.
 
     None: the run that it names will not be there, as the report says.
     """
     said = io.StringIO()
-    name = f"{job.name.replace('/', '_')}-{JOB_ID}"
     try:
         with redirect_stderr(said), redirect_stdout(said):
-            arguments = read_job_arguments(job.train_words, name, will_be_there=True)
+            arguments = read_job_arguments(job.train_words, job.run_name, will_be_there=True)
             own = os.path.isfile(arguments.folder / "config.yaml")
             if own or arguments.folder != parse_train_arguments(_own(job.train_words)).run_folder:
                 return arguments
@@ -250,14 +268,16 @@ def check_company(report: CheckReport, folder: Path, waited_for: str = "") -> No
 
     ``waited_for``: the job's ``--dependency``.
     """
-    other = record.last_job(record.read(folder))
+    records = record.read(folder)
+    other = record.last_job(records)
     if str(other) in jobs_waited_for(waited_for):
         return
-    queued = None if other is None else ask_queue(str(other))[0]
+    named = "" if other is None else record.slurm_id(records[-1])
+    queued = None if other is None else ask_queue(named)[0]
     if queued is not None:
         report.notes.append(
-            f"job {other} works in {folder}, and is {queued.state.lower()}: unless it has ended by "
-            f"then, this one will not start. scancel --batch --signal=USR2 {other} ends it with a "
+            f"job {named} works in {folder}, and is {queued.state.lower()}: unless it has ended by "
+            f"then, this one will not start. scancel --batch --signal=USR2 {named} ends it with a "
             "checkpoint; --dependency=afterany waits for it"
         )
 
@@ -316,6 +336,7 @@ def images_per_epoch(config: Config) -> int | None:
         return None
 
 
+@cache
 def _count_pictures(file: Path) -> int:
     mark, count, rest = b'"file_name"', 0, b""
     with file.open("rb") as stream:

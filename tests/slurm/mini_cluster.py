@@ -205,7 +205,7 @@ class MiniCluster:
             raise AssertionError(f"{words}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def job(self, number: int) -> dict[str, str]:
+    def job(self, number: int | str) -> dict[str, str]:
         """What Slurm says of a job: ``JobState``, ``ExitCode``, ``Restarts``, …"""
         return read_job(self.run("scontrol", "show", "job", str(number), check=False), number)
 

@@ -90,9 +90,9 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its checkpoints can't be read just now: neither damage nor a mistake in the input."""
-    requeued: list[int] = []
+    requeued: list[str] = []
 
-    def refuse(number: int, *args: object, **more: object) -> str:
+    def refuse(number: str, *args: object, **more: object) -> str:
         requeued.append(number)
         return "not today"
 
@@ -107,13 +107,13 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     environ = {"MEGDET_NOTE": str(tmp_path / "note")}
     with failing(checkpoint.name, errno.ESTALE, math.inf):
         assert run_job(job(tmp_path), environ) == STORAGE_ERROR
-    assert requeued == [8] and checkpoint.exists(), "not set aside"
+    assert requeued == ["8"] and checkpoint.exists(), "not set aside"
     end = record.read(tmp_path)[0]
     assert end["event"] == "end" and end["failure"] and end["outcome"]["code"] == STORAGE_ERROR
     assert "Stale file handle" in capsys.readouterr().err
     with failing("checkpoints", errno.EIO, math.inf, "list"):
         assert run_job(job(tmp_path), environ) == STORAGE_ERROR
-    assert requeued == [8, 8]
+    assert requeued == ["8", "8"]
 
 
 @pytest.mark.parametrize(
