@@ -165,7 +165,7 @@ def _start_or_carry_on(
     if not begun:
         return TrainingPlan(config, source, None, folder=path, words=words)
     own = load_config(folder.config) if exists(folder.config) else config
-    # The words of a job that is requeued are no wish for another layout.
+    # The words of a job that is requeued ask for no other layout.
     resumption = resumption_of(path, config, own, ())
     return TrainingPlan(config, source, path, resumption, folder=path, words=words)
 

@@ -194,7 +194,7 @@ if [ -x "$megdet_python" ]; then
         fi
         unset OPAL_PREFIX OPAL_LIBDIR OPAL_BINDIR OPAL_DATADIR OPAL_PKGDATADIR PMIX_INSTALL_PREFIX
     fi
-elif [ -n "${SITE_CONTAINER:-}" ]; then # the ranks' Python is the container's; the driver's is not
+elif [ -n "${SITE_CONTAINER:-}" ] || [[ " ${SITE_SRUN_OPTIONS:-}" == *" --container"* ]]; then # the ranks' Python is the container's; the driver's is not
     megdet_python=$(command -v python3)
     if ! "$megdet_python" -c 'import sys, filelock, pydantic, yaml; assert sys.version_info >= (3, 11)'; then
         echo "error: the job's driver needs a Python >= 3.11 with pydantic, PyYAML and filelock on the node" \
@@ -227,7 +227,8 @@ if [ "$(id -u)" = 0 ]; then # Open MPI asks for this before it lets root run any
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 
-# train WORDS…: runs megdet_hvd.train on all nodes of the job, and ends the script with its code.
+# train WORDS…: runs megdet_hvd.train (with --evaluators N: megdet_hvd.pipeline) on all nodes of the
+# job, and ends the script with its code.
 train() {
     (
         trap '' USR1 USR2 TERM # the driver reads the note

@@ -28,6 +28,9 @@ SITE_SBATCH_OPTIONS=
 SITE_LAUNCHER=auto
 # How srun and MPI find each other: a word of `srun --mpi=list`. Default: pmix
 SITE_SRUN_MPI=
+# More options of srun, for the step that starts the ranks, as --name=value (docs/cluster.md, "A
+# container"). Example: SITE_SRUN_OPTIONS="--container-image=/images/megdet.sqsh --network=sn_all"
+SITE_SRUN_OPTIONS=
 # Cores: each process on cores of its own, near its GPU (cores), or wherever it likes (none).
 SITE_BIND=cores
 # Words that stand before python, where the environment lives in a container. They bind the project,

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("megdet_hvd", "errors", "draws", "image_rows", "command", "grouping", "wording"),
-    ("storage", "serialize", "torch_file", "version", "scripts", "job_folder"),
+    ("storage", "serialize", "torch_file", "version", "scripts", "job_folder", "scontrol"),
     ("run_lock",),
     ("schedule",),
     ("config", "cluster", "staging"),
@@ -55,6 +55,7 @@ NO_TORCH = (
     "wording",
     "init",
     "storage",
+    "scontrol",
     "run_lock",
     "draws",
     "schedule",

@@ -24,6 +24,15 @@ class Allocation:
     """Processes on each."""
     cpus_per_task: int | None
     """Cores for each process; None: not asked for."""
+    array: int | None = None
+    """The number of the array that it is a member of; None: of none."""
+    member: int | None = None
+    """Its number in that."""
+
+    @property
+    def slurm_id(self) -> str:
+        """How Slurm's commands mean this job alone: its number may be its whole array's, too."""
+        return str(self.job) if self.array is None else f"{self.array}_{self.member}"
 
     @property
     def tasks(self) -> int:
@@ -35,19 +44,14 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     """The allocation of the job whose batch script has these variables.
 
     Raises:
-        UserError: not in a batch script, a job array or a heterogeneous job, or nodes with unequal
-            numbers of tasks.
+        UserError: not in a batch script, a heterogeneous job, or nodes with unequal numbers of
+            tasks.
     """
     missing = [n for n in ("SLURM_JOB_ID", "SLURM_JOB_NODELIST") if not environ.get(n)]
     if missing:
         raise UserError(
             f"{' and '.join(missing)} not set: this runs inside a Slurm job; submit a template of "
             "slurm/ with sbatch"
-        )
-    if environ.get("SLURM_ARRAY_JOB_ID"):
-        raise UserError(
-            f"job array {environ['SLURM_ARRAY_JOB_ID']}: a requeue of one job of an array may "
-            "restart the others; submit the runs one by one, without --array"
         )
     if environ.get("SLURM_HET_SIZE"):
         raise UserError(
@@ -67,6 +71,8 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
             "run as many, one a GPU; use --nodes=N --ntasks-per-node=M rather than --ntasks"
         )
     cpus = environ.get("SLURM_CPUS_PER_TASK", "")
+    array, member = (environ.get(f"SLURM_ARRAY_{x}_ID", "") for x in ("JOB", "TASK"))
+    in_array = array.isdigit() and member.isdigit()
     return Allocation(
         job=int(environ["SLURM_JOB_ID"]),
         name=environ.get("SLURM_JOB_NAME", "megdet"),
@@ -74,4 +80,6 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
         hosts=hosts,
         tasks_per_node=counts[0],
         cpus_per_task=int(cpus) if cpus.isdigit() else None,
+        array=int(array) if in_array else None,
+        member=int(member) if in_array else None,
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from megdet_hvd.cluster.allocation import Allocation
+from megdet_hvd.cluster.site import Site
 from megdet_hvd.errors import UserError
 
 Launcher = Literal["srun", "mpirun", "horovodrun"]
@@ -24,8 +25,10 @@ PASSED_ON = re.compile(
 """Variables that mpirun hands to ranks on other nodes, besides those of the site file."""
 
 
-def srun_words(allocation: Allocation, *, mpi: str = "pmix", bind: bool = True) -> list[str]:
-    """``srun`` for one task a process, before the program's own words."""
+def srun_words(
+    allocation: Allocation, *, mpi: str = "pmix", bind: bool = True, options: Sequence[str] = ()
+) -> list[str]:
+    """``srun`` for one task a process, before the program's own words; ``options``: a site's."""
     words = [
         "srun",
         f"--mpi={mpi}",
@@ -39,7 +42,7 @@ def srun_words(allocation: Allocation, *, mpi: str = "pmix", bind: bool = True) 
     ]
     if allocation.cpus_per_task is not None:  # srun does not take it over from sbatch
         words.append(f"--cpus-per-task={allocation.cpus_per_task}")
-    return words
+    return [*words, *options]
 
 
 def once_a_node_words(allocation: Allocation) -> list[str]:
@@ -124,6 +127,6 @@ def choose_launcher(
     return chosen, []
 
 
-def in_container(container: Sequence[str], python: str) -> list[str]:
+def interpreter_of(site: Site, python: str) -> list[str]:
     """``python``, or the container's: the words that start the ranks' interpreter."""
-    return [*container, "python"] if container else [python]
+    return [*site.container, "python"] if site.in_container else [python]

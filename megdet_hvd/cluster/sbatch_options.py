@@ -44,13 +44,17 @@ KNOWN = _FLAGS | _OPTIONAL | _VALUED
 """Long names of all options, up to Slurm 24.11."""
 
 
-def read_options(words: Sequence[str], where: str) -> tuple[dict[str, str], list[str]]:
+def read_options(
+    words: Sequence[str], where: str, several: Mapping[str, list[str]] | None = None
+) -> tuple[dict[str, str], list[str]]:
     """Options as long name to value (empty for a flag), and the words behind the last option.
 
     Args:
         words: ``--nodes=2 -t 1:00 job.sbatch …``; reading ends at the first word that is neither
             an option nor the value of one.
         where: begins the message of an error.
+        several: by long name, lists that take all values of options which may stand several times,
+            and are not among the options returned.
 
     An option that is like none of sbatch's is kept: a site's plugins bring their own.
 
@@ -78,7 +82,10 @@ def read_options(words: Sequence[str], where: str) -> tuple[dict[str, str], list
             if not rest:
                 raise UserError(f"{where}: --{name} has no value")
             value = rest.pop(0)
-        options[name] = value
+        if several is not None and name in several:
+            several[name].append(value)
+        else:
+            options[name] = value
     return options, rest
 
 

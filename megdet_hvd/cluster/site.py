@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.cluster.site_values import value_readers
+from megdet_hvd.cluster.srun_options import starts_container
 from megdet_hvd.errors import UserError
 
 _PREFIX = "SITE_"
@@ -48,6 +49,8 @@ class Site:
     """One of ``site_values.LAUNCHERS``."""
     srun_mpi: str = "pmix"
     """For ``srun --mpi``."""
+    srun_options: tuple[str, ...] = ()
+    """More words for ``srun``, where it starts the ranks."""
     container: tuple[str, ...] = ()
     """Words before ``python``; empty: no container."""
     data_root: Path | None = None
@@ -60,6 +63,16 @@ class Site:
     """How often a job that failed through no fault of its user starts again."""
     bind: str = "cores"
     """One of ``site_values.BINDINGS``."""
+
+    @property
+    def in_container(self) -> bool:
+        """Whether the ranks' Python is a container's."""
+        return bool(self.container) or starts_container(self.srun_options)
+
+    @property
+    def wanted_launcher(self) -> str:
+        """``launcher``, which is srun where it was left to the job and srun has options."""
+        return "srun" if self.srun_options and self.launcher == "auto" else self.launcher
 
 
 def site_from_variables(variables: Mapping[str, str]) -> Site:
@@ -178,7 +191,18 @@ def _site(variables: Mapping[str, str], strict: frozenset[str]) -> Site:
             problems.append(f"{name}: no such entry; nearest: {near}")
     if problems:
         raise UserError("\n".join(problems))
-    return Site(**values)
+    site = Site(**values)
+    if site.srun_options and site.wanted_launcher != "srun":
+        raise UserError(
+            f"SITE_SRUN_OPTIONS: nothing takes them with SITE_LAUNCHER={site.launcher}; set "
+            "SITE_LAUNCHER=srun, or leave them out"
+        )
+    if site.container and starts_container(site.srun_options):
+        raise UserError(
+            "SITE_CONTAINER and a container of SITE_SRUN_OPTIONS: the ranks run in one of them; "
+            "leave the other out"
+        )
+    return site
 
 
 def _nearest(field: str, strict: bool) -> str:

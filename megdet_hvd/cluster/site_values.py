@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.cluster.srun_options import read_srun_options
 from megdet_hvd.errors import UserError
 
 LAUNCHERS = ("auto", "srun", "mpirun", "horovodrun")
@@ -29,6 +30,7 @@ def value_readers() -> dict[str, Callable[[str, str], Any]]:
         "sbatch_options": _words,
         "launcher": _one_of(LAUNCHERS),
         "srun_mpi": _word,
+        "srun_options": lambda name, text: read_srun_options(name, _words(name, text)),
         "container": _words,
         "data_root": _path,
         "staging": _path,

@@ -64,7 +64,7 @@ def resumption_of(
         config: what is asked for now.
         own: the run's own configuration, from its folder.
         overrides: words of this resume's own command line; the words of a job that is requeued
-            are no wish for another layout and don't belong here.
+            ask for no other layout and don't belong here.
 
     Raises:
         UserError: a setting was changed that a resumed run keeps.

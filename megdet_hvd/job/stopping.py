@@ -1,4 +1,4 @@
-"""The wish that this job stop in order, as this process knows of it.
+"""The stop request of this job, as this process knows of it.
 
 It comes as SIGTERM, SIGINT (Ctrl-C) or SIGUSR1, as a file that rank 0 looks for, or from another
 rank over the watchdog's side channel. Nothing here stops anything: training asks :func:`wanted`
@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-"""Taken as wishes."""
+"""Taken as stop requests."""
 LOOK_S = 1.0
 """The stop file is looked for at most so often."""
 SECOND_TERM_S = 1.0
@@ -50,13 +50,13 @@ class _StopRequests:
     wakeup_before: int = -1
 
 
-_wishes = _StopRequests()
+_requests = _StopRequests()
 _bell: tuple[socket.socket, socket.socket] | None = None
 """Rung by the kernel at a signal. Never closed: a watchdog may still be listening to it."""
 
 
 def listen(*, who: str = "", stop_file: Path | None = None) -> None:
-    """From now on take SIGTERM, SIGINT and SIGUSR1 as wishes to stop. For entry points.
+    """From now on take SIGTERM, SIGINT and SIGUSR1 as stop requests. For entry points.
 
     Alone, and before anything is at stake (:func:`stake`), SIGINT ends the process at once. A
     SIGINT that is ignored stays so: shells start programs in the background that way.
@@ -68,8 +68,8 @@ def listen(*, who: str = "", stop_file: Path | None = None) -> None:
             SIGTERM or SIGINT ends it at once. In a job the launcher and the watchdog see to that.
         stop_file: once it is there the job shall stop, its content says why. Rank 0 only.
     """
-    global _wishes, _bell
-    _wishes = _StopRequests(who=who, alone=not who, stop_file=stop_file)
+    global _requests, _bell
+    _requests = _StopRequests(who=who, alone=not who, stop_file=stop_file)
     if threading.current_thread() is not threading.main_thread():
         return
     if _bell is None:
@@ -77,11 +77,11 @@ def listen(*, who: str = "", stop_file: Path | None = None) -> None:
         for end in _bell:
             end.setblocking(False)
     # Python's own handlers wait until the main thread leaves its C call, a Horovod wait say.
-    _wishes.wakeup_before = signal.set_wakeup_fd(_bell[1].fileno(), warn_on_full_buffer=False)
+    _requests.wakeup_before = signal.set_wakeup_fd(_bell[1].fileno(), warn_on_full_buffer=False)
     for number in SIGNALS:
         if number == signal.SIGINT and signal.getsignal(number) == signal.SIG_IGN:
             continue
-        _wishes.before[number] = signal.signal(number, _handle)
+        _requests.before[number] = signal.signal(number, _handle)
         # A signal may meet any thread, those of MPI, Gloo and NCCL too: their calls go on.
         signal.siginterrupt(number, False)
     # A launcher may have been started with them blocked, and the mask is inherited.
@@ -89,15 +89,15 @@ def listen(*, who: str = "", stop_file: Path | None = None) -> None:
 
 
 def forget() -> None:
-    """Put the handlers back that were there before :func:`listen`, and drop every wish."""
-    global _wishes
-    before, _wishes = _wishes, _StopRequests()
+    """Put the handlers back that were there before :func:`listen`, and drop every request."""
+    global _requests
+    before, _requests = _requests, _StopRequests()
     if before.before and threading.current_thread() is threading.main_thread():
         for number, handler in before.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(before.wakeup_before)
         answer_bell()  # what came before is of no interest to the next to listen
-        _wishes = _StopRequests()
+        _requests = _StopRequests()
 
 
 def stake(lost: Callable[[], str] | None) -> None:
@@ -105,18 +105,18 @@ def stake(lost: Callable[[], str] | None) -> None:
 
     ``lost`` is asked in a signal's handler: it must neither wait nor raise.
     """
-    _wishes.at_stake = lost
+    _requests.at_stake = lost
 
 
 def request(reason: str) -> None:
     """Somebody wants the job to stop; the first reason stays."""
-    if _wishes.reason is None:
-        _wishes.reason = reason
+    if _requests.reason is None:
+        _requests.reason = reason
 
 
 def requested() -> str | None:
     """As :func:`wanted`, without a look for the file: for a thread that no disk may hold up."""
-    return _wishes.reason
+    return _requests.reason
 
 
 def wanted() -> str | None:
@@ -124,18 +124,18 @@ def wanted() -> str | None:
 
     Other ranks may know more or less: only what they agree on may decide what they do together.
     """
-    wishes = _wishes
-    if wishes.reason is None and wishes.stop_file is not None:
+    requests = _requests
+    if requests.reason is None and requests.stop_file is not None:
         now = time.monotonic()
-        if now - wishes.looked_s >= LOOK_S:
-            wishes.looked_s = now
-            _look(wishes.stop_file)
-    return wishes.reason
+        if now - requests.looked_s >= LOOK_S:
+            requests.looked_s = now
+            _look(requests.stop_file)
+    return requests.reason
 
 
 def terminated() -> bool:
     """Whether SIGTERM came to this process."""
-    return _wishes.terminated_s is not None
+    return _requests.terminated_s is not None
 
 
 def bell() -> socket.socket | None:
@@ -166,15 +166,15 @@ def _look(file: Path) -> None:
 
 def _note(number: int) -> None:
     name = signal.Signals(number).name
-    first = _wishes.reason is None
-    request(f"{name} came to {_wishes.who}" if _wishes.who else f"{name} came")
-    if number == signal.SIGTERM and _wishes.terminated_s is None:
-        _wishes.terminated_s = time.monotonic()
-    if first and _wishes.at_stake is not None:
+    first = _requests.reason is None
+    request(f"{name} came to {_requests.who}" if _requests.who else f"{name} came")
+    if number == signal.SIGTERM and _requests.terminated_s is None:
+        _requests.terminated_s = time.monotonic()
+    if first and _requests.at_stake is not None:
         again = "; a second Ctrl-C ends it at once" if number == signal.SIGINT else ""
         _say(
             f"{name}: stopping after this step, with a checkpoint{again}. Lost if the process is "
-            f"killed before: {_wishes.at_stake()}"
+            f"killed before: {_requests.at_stake()}"
         )
 
 
@@ -190,14 +190,14 @@ def _handle(number: int, frame: FrameType | None) -> None:
     _note(number)
     if number not in _ENDING:
         return
-    first, now = _wishes.handled_s, time.monotonic()
+    first, now = _requests.handled_s, time.monotonic()
     if first is None:
-        _wishes.handled_s = now
+        _requests.handled_s = now
     again = first is not None and now - first > SECOND_TERM_S
-    nothing_to_save = number == signal.SIGINT and _wishes.at_stake is None
-    if _wishes.alone and (again or nothing_to_save):
+    nothing_to_save = number == signal.SIGINT and _requests.at_stake is None
+    if _requests.alone and (again or nothing_to_save):
         if number == signal.SIGINT:
-            lost = "nothing" if _wishes.at_stake is None else _wishes.at_stake()
+            lost = "nothing" if _requests.at_stake is None else _requests.at_stake()
             _say(f"interrupted, and ended at once; lost: {lost}")
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)

@@ -4,19 +4,25 @@ MPI's launchers end a job whose process dies. So the process that the launcher s
 evaluator only waits; a child of it is the rank. Where the child dies (killed for its memory, a
 crash in a library) the launcher sees nothing of it, and the trainers find out by the watchdog, or
 by a file that the keeper lays.
+Under ``srun`` Slurm's PMIx ends the step once a rank's connection to it is lost; so the keeper
+holds that open file, too, as long as the place is kept (:func:`connections_to_pmix`).
 The place is given up once rank 0 says that training has ended, by a file, since a process that
 is no longer part of MPI can be told in no other way; a child that waits for a dead one still is
 killed then. *Measured here* with Open MPI 4.1.8: the
 trainers' messages and their MPI_Finalize go on; mpirun then returns 1, for the process that left
-without MPI_Finalize, and 0 where it was started with ``--enable-recovery``.
+without MPI_Finalize, and 0 where it was started with ``--enable-recovery``. Under ``srun`` (Slurm
+22.05) the places are given up before MPI_Finalize, which may wait for a dead one as long as its
+connection is held; srun returns 1, too.
 """
 
 import ctypes
 import os
+import re
 import signal
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -31,7 +37,10 @@ _LEAVE = ".leave"
 _DIED = ".died"
 """Appended to the name of a sign: the process whose place it is has ended."""
 
-_pipe: int | None = None
+_CONNECTION_URI = re.compile(r"tcp[46]://\[?(?P<host>[^\]]+)\]?:(?P<port>\d+)")
+_MOST_CONNECTIONS = 8
+
+_channel: socket.socket | None = None
 """To the process that keeps this one's place; None: nobody does."""
 
 
@@ -40,26 +49,41 @@ def keep_place(rank: int) -> None:
 
     Call it before anything has started threads, MPI above all. ``rank`` is for a message.
     """
-    global _pipe
-    read, write = os.pipe()
+    global _channel
+    read, write = socket.socketpair()
     sys.stdout.flush()
     sys.stderr.flush()
     keeper = os.getpid()
     child = os.fork()
     if child:
-        os.close(write)
+        write.close()
         os._exit(_Keeper(rank, child, read).run())
-    os.close(read)
-    _pipe = write
+    read.close()
+    _channel = write
     with suppress(OSError, AttributeError):  # no orphan where the launcher kills the keeper
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != keeper:
         os._exit(1)
 
 
-def may_die(sign: Path) -> None:
-    """This process's death shall end nobody else; the place is given up once ``sign`` is there."""
-    _tell(str(sign))
+def may_die(sign: Path, connections: Sequence[int] = ()) -> None:
+    """This process's death shall end nobody else; the place is given up once ``sign`` is there.
+
+    ``connections``: open files that shall outlive it until then.
+    """
+    _tell(str(sign), connections)
+
+
+def connections_to_pmix(environ: Mapping[str, str]) -> list[int]:
+    """This process's open connections to the PMIx server that its variables name."""
+    uris = [value for name, value in environ.items() if name.startswith("PMIX_SERVER_URI")]
+    servers = {(m["host"], int(m["port"])) for uri in uris for m in _CONNECTION_URI.finditer(uri)}
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+            if connection.getpeername()[:2] in servers:
+                found.append(int(name))
+    return sorted(found)[:_MOST_CONNECTIONS]
 
 
 def leaves_in_order() -> None:
@@ -106,21 +130,23 @@ def _leave(sign: Path) -> Path:
     return sign.with_name(sign.name + _LEAVE)
 
 
-def _tell(text: str) -> None:
-    if _pipe is not None:
-        os.write(_pipe, text.encode() + b"\0")
+def _tell(text: str, files: Sequence[int] = ()) -> None:
+    if _channel is not None:
+        socket.send_fds(_channel, [text.encode() + b"\0"], list(files))
 
 
 class _Keeper:
     """The process that the launcher started."""
 
-    def __init__(self, rank: int, child: int, pipe: int) -> None:
-        self._rank, self._child, self._pipe = rank, child, pipe
+    def __init__(self, rank: int, child: int, channel: socket.socket) -> None:
+        self._rank, self._child, self._channel = rank, child, channel
         self._launcher = os.getppid()
         self._ended = False
         """The child has."""
         self._terminated = False
         self._told = b""
+        self._held: list[int] = []
+        """Open files of the child's."""
 
     def run(self) -> int:
         """Wait for the child; returns the exit code."""
@@ -128,7 +154,7 @@ class _Keeper:
             signal.signal(number, self._forward)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
-        os.set_blocking(self._pipe, False)
+        self._channel.setblocking(False)
         while (status := self._status()) is None:
             signal.sigtimedwait([signal.SIGCHLD], _LOOK_EVERY_S)
             sign = self._sign()
@@ -146,12 +172,17 @@ class _Keeper:
             with suppress(OSError):
                 _died(sign).parent.mkdir(parents=True, exist_ok=True)
                 _died(sign).touch()
-            self._wait_for(sign)
+            if self._wait_for(sign):
+                self._clean_up(sign)  # at once: the launcher may leave no time afterwards
+                time.sleep(_LET_OTHERS_LEAVE_S)
         finally:
-            for file in (_died(sign), _leave(sign)):
-                with suppress(OSError):
-                    file.unlink(missing_ok=True)
+            self._clean_up(sign)
         return 1
+
+    def _clean_up(self, sign: Path) -> None:
+        for file in (sign, _died(sign), _leave(sign)):
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
 
     def _status(self) -> int | None:
         """The child's, once it has ended."""
@@ -160,8 +191,12 @@ class _Keeper:
 
     def _sign(self) -> Path | None:
         """What gives the place up, as the child has told last; None: its death ends the job."""
-        with suppress(BlockingIOError):
-            while piece := os.read(self._pipe, 4096):
+        with suppress(BlockingIOError, ConnectionResetError):
+            while True:
+                piece, files, _, _ = socket.recv_fds(self._channel, 4096, _MOST_CONNECTIONS)
+                self._held += files
+                if not piece:
+                    break
                 self._told += piece
         told = self._told.decode().split("\0")
         return Path(told[-2]) if len(told) > 1 and told[-2] else None
@@ -173,14 +208,14 @@ class _Keeper:
             os.kill(os.getpid(), -code)
         return code if code >= 0 else 128 - code
 
-    def _wait_for(self, sign: Path) -> None:
+    def _wait_for(self, sign: Path) -> bool:
+        """Whether the place was given up; False: the launcher has gone, or ends this process."""
         while os.getppid() == self._launcher and not self._terminated:
             with suppress(OSError):
                 if sign.exists():
-                    sign.unlink()
-                    time.sleep(_LET_OTHERS_LEAVE_S)
-                    return
+                    return True
             time.sleep(_LOOK_EVERY_S)
+        return False
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         del frame

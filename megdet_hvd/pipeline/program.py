@@ -23,6 +23,7 @@ from megdet_hvd.job import outcome_notes
 from megdet_hvd.job.life import Life, Program, Refusal, run_program
 from megdet_hvd.pipeline.keeper import (
     Deaths,
+    connections_to_pmix,
     dismiss,
     give_up,
     keep_place,
@@ -31,10 +32,10 @@ from megdet_hvd.pipeline.keeper import (
 )
 
 if TYPE_CHECKING:
+    from megdet_hvd.config.pipeline_roles import Roles
     from megdet_hvd.job.meeting import MpiMeeting
     from megdet_hvd.job.needs import SessionNeeds
     from megdet_hvd.job.world import World
-    from megdet_hvd.pipeline.roles import Roles
     from megdet_hvd.train import TrainingPlan
 
 _LET_OTHERS_SPEAK_S = 2.0
@@ -98,13 +99,17 @@ def _needs(plan: "TrainingPlan") -> "SessionNeeds":
 
 def _roles(plan: "TrainingPlan", world: "World") -> "Roles":
     """Raises UserError, on all ranks alike: there are too few, or nothing to evaluate."""
+    from megdet_hvd.config.pipeline_roles import evaluators_of, share_roles
     from megdet_hvd.job.agree import mark_agreed
-    from megdet_hvd.pipeline.roles import share_roles
 
     try:
-        return share_roles(world.size, _evaluators(plan))
+        return share_roles(world.size, evaluators_of(plan.config))
     except UserError as error:
         raise mark_agreed(error) from None
+
+
+def _is_under_srun(world: "World") -> bool:
+    return world.launcher == "srun"
 
 
 class _Pipeline:
@@ -152,14 +157,14 @@ class _Pipeline:
 
     def work(self, plan: "TrainingPlan", life: "Life[TrainingPlan]") -> int:
         """All stages; returns the exit code. All ranks call it together."""
+        from megdet_hvd.config.pipeline_roles import describe_roles
         from megdet_hvd.job.log import LOGGER
         from megdet_hvd.pipeline.prepare import prepare_data
-        from megdet_hvd.pipeline.roles import describe_roles
 
         world, meeting = life.world, self.meeting
         assert life.watchdog is not None, "it was started before"
         roles = _roles(plan, world)
-        LOGGER.info(describe_roles(roles, world))
+        LOGGER.info(describe_roles(roles))
         nonce = meeting.gather(secrets.token_hex(8) if world.is_main else "", "places")[0]
         output = expand_path(plan.config.output, "output")
         self.places = {rank: output / f".evaluator-{nonce}-{rank}" for rank in roles.evaluators}
@@ -184,14 +189,18 @@ class _Pipeline:
                 dismiss(place)
         if world.is_main:
             outcome_notes.tell(code)
+        if _is_under_srun(world):
+            self._give_up_places(world)
         # Where it waits all the same, it holds Python's lock: no thread of Python's would come.
         faulthandler.dump_traceback_later(_FINALIZE_S, exit=True, file=self._nowhere)
         MPI.Finalize()  # which the dead are not needed for, in Open MPI
         faulthandler.cancel_dump_traceback_later()
-        if world.is_main:
-            for place in self.places.values():
-                with suppress(OSError):
-                    give_up(place)
+        self._give_up_places(world)
+
+    def _give_up_places(self, world: "World") -> None:
+        for place in self.places.values() if world.is_main else ():
+            with suppress(OSError):
+                give_up(place)
 
     def _train_and_evaluate(
         self, plan: "TrainingPlan", roles: "Roles", life: "Life[TrainingPlan]"
@@ -251,7 +260,8 @@ class _Pipeline:
             dead = mailbox is not None and mailbox.dead
             self.lost = bool(broadcast_object(dead, session, "pipeline.lost"))
         else:
-            may_die(self.places[world.rank])
+            held = connections_to_pmix(os.environ) if _is_under_srun(world) else []
+            may_die(self.places[world.rank], held)
             orders = EvaluatorsMailbox(messages)
             try:
                 evaluate_orders(plan.config, session, orders, world)
@@ -269,18 +279,3 @@ class _Pipeline:
             messages.Free()
             communicator.Free()
         return code
-
-
-def _evaluators(plan: "TrainingPlan") -> int:
-    """How many ranks evaluate.
-
-    Raises:
-        UserError: they would have nothing to do.
-    """
-    data, evaluators = plan.config.data, plan.config.pipeline.evaluators
-    if evaluators and data.kind == "coco" and not data.val:
-        raise UserError(
-            f"pipeline.evaluators={evaluators}, and there is nothing to evaluate on: give "
-            "data.val, or set pipeline.evaluators=0"
-        )
-    return evaluators

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 from megdet_hvd.cli import parse_train_arguments
 
 if TYPE_CHECKING:
+    from megdet_hvd.config.bn_groups import RanksByMachine
     from megdet_hvd.job.world import World
     from megdet_hvd.train import TrainingPlan
 
@@ -58,7 +59,7 @@ def preflight_in_world(plan: "TrainingPlan", world: "World") -> int:
     log_report(machine_lines(world), ())
     if plan.resumption is not None:
         with together(world, "refit"):
-            refit = plan.resumption.refit(world.machines)
+            refit = plan.resumption.refit(_trainers(plan, world))
         if world.is_main:
             log_report(refit.lines, () if refit.warning is None else (refit.warning,))
     report = run_preflight(plan.config, world)
@@ -68,6 +69,18 @@ def preflight_in_world(plan: "TrainingPlan", world: "World") -> int:
         if world.is_main:
             log_report(*read_annotations(plan.config))
     return 0
+
+
+def _trainers(plan: "TrainingPlan", world: "World") -> "RanksByMachine":
+    """The ranks of each machine that will train: all, unless the words name evaluators."""
+    from megdet_hvd.config.load import sets
+    from megdet_hvd.config.pipeline_roles import evaluators_of, share_roles
+
+    given = plan.words[2:] if plan.words[:1] == ("--config",) else plan.words
+    if not sets(given, "pipeline.evaluators", plan.config):
+        return world.machines
+    roles = share_roles(world.size, evaluators_of(plan.config))
+    return tuple(roles.trainers_by_machine(world.machines))
 
 
 if __name__ == "__main__":

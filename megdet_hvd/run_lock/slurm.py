@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from functools import cache
 
+from megdet_hvd.scontrol import read_job
+
 _ASK_S = 15.0
 """For Slurm's controller to answer."""
 _ENDED = (
@@ -53,17 +55,17 @@ FORGOTTEN = JobState("COMPLETED", 0, None)
 
 def job_state(job: int) -> JobState | None:
     """What Slurm says of a job; None: it does not answer, so the job counts as still there."""
-    done = _ask(["scontrol", "show", "job", "-o", str(job)])
+    done = _ask(["scontrol", "show", "job", str(job)])
     if done is None:
         return None
     if done.returncode:
         return FORGOTTEN if _NO_SUCH_JOB in (done.stderr + done.stdout).lower() else None
-    return parse_state(done.stdout)
+    return parse_state(done.stdout, job)
 
 
-def parse_state(text: str) -> JobState | None:
-    """The line of ``scontrol show job -o``; None: it says nothing of a job."""
-    facts = dict(word.split("=", 1) for word in text.split() if "=" in word)
+def parse_state(text: str, job: int) -> JobState | None:
+    """The answer of ``scontrol show job``; None: it says nothing of this one."""
+    facts = read_job(text, job)
     if not facts.get("JobState"):
         return None
     owner = facts.get("UserId", "").partition("(")[2].rstrip(")")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from megdet_hvd.cluster.allocation import read_allocation
 from megdet_hvd.cluster.driver_variables import NOTE, SITE_EXPORTS
+from megdet_hvd.cluster.job_array import member_words
 from megdet_hvd.cluster.site import site_from_variables
 from megdet_hvd.errors import STORAGE_ERROR, USER_ERROR, StorageError, UserError
 from megdet_hvd.slurm_job import presets
@@ -31,11 +32,11 @@ def main(words: Sequence[str] | None = None) -> int:
         site = site_from_variables(os.environ)
         if site.data_root is not None:  # configurations name it; staging may move it later
             os.environ.setdefault("COCO_ROOT", str(site.data_root))
-        given = list(sys.argv[1:] if words is None else words)
+        given = member_words(sys.argv[1:] if words is None else words, allocation.member)
         name = allocation.name.replace("/", "_")  # it becomes one folder's
-        wish = read_job_arguments(given, f"{name}-{allocation.job}")
+        arguments = read_job_arguments(given, f"{name}-{allocation.slurm_id}")
         os.environ.setdefault("MEGDET_ROOT", str(Path.cwd()))
-        return run_job(BatchJob(allocation, site, wish), os.environ)
+        return run_job(BatchJob(allocation, site, arguments), os.environ)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return USER_ERROR

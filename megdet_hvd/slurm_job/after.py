@@ -14,10 +14,11 @@ from megdet_hvd.cluster.outcome import Outcome
 from megdet_hvd.cluster.site import site_from_variables
 from megdet_hvd.config.load import to_yaml
 from megdet_hvd.errors import FINISHED, RUN_ERROR, STOPPED, STORAGE_ERROR, USER_ERROR
+from megdet_hvd.scontrol import NOTHING
 from megdet_hvd.slurm_job import lost_nodes, node_check, record, slurm, successor
 from megdet_hvd.slurm_job.decide import NO_REQUEUE, Decision, decide
 from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
-from megdet_hvd.slurm_job.node_facts import NOTHING, can_do_without
+from megdet_hvd.slurm_job.node_facts import can_do_without
 from megdet_hvd.slurm_job.notes import read_note
 from megdet_hvd.slurm_job.rank_logs import last_words
 from megdet_hvd.slurm_job.requeue import is_disabled, requeue
@@ -33,13 +34,13 @@ def end_job(
 
     ``before``: steps of the newest checkpoint that this attempt found; None: it could not look.
     """
-    records, number = record.read(job.wish.folder), job.allocation.job
+    records, number = record.read(job.arguments.folder), job.allocation.job
     why = read_note(notes)
     try:
         progressed = before is not None and newest(job) > before
     except OSError:  # told of elsewhere, if it matters
         progressed = False
-    facts = slurm.job_facts(number)
+    facts = slurm.job_facts(job.allocation.slurm_id)
     state = facts.get("JobState")
     decision = decide(
         outcome,
@@ -82,11 +83,11 @@ def _comes_again(facts: Mapping[str, str], restarts: int) -> bool:
 
 def _keep_config(job: BatchJob) -> None:
     """A run whose folder was moved away in mid-run goes on under its name: with a configuration."""
-    file = job.wish.folder / "config.yaml"
+    file = job.arguments.folder / "config.yaml"
     try:
         if newest(job) < 0 or file.exists():
             return
-        file.write_text(to_yaml(job.wish.config), encoding="utf-8")
+        file.write_text(to_yaml(job.arguments.config), encoding="utf-8")
         say(f"{file} was gone (was the folder moved in mid-run?) and is written anew")
     except OSError as error:
         say(f"{file} is gone, and can't be written ({error.strerror}): no resume without it")
@@ -99,7 +100,7 @@ def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str 
     """
     # Slurm ends this script with TERM, which must be let in now.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    allocation, folder = job.allocation, job.wish.folder
+    allocation, folder = job.allocation, job.arguments.folder
     bad: dict[str, str] = {}
     if decision.failure:
         bad = _bad_nodes(job, lambda: read_note(notes) is not None)
@@ -109,7 +110,7 @@ def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str 
 
     if unwanted():
         return f"not requeued ({read_note(notes)})"
-    problem = requeue(allocation.job, bad, say, enough=unwanted)
+    problem = requeue(allocation.slurm_id, bad, say, enough=unwanted)
     if problem is None:
         if bad:
             return None
@@ -133,13 +134,13 @@ def _requeue(job: BatchJob, decision: Decision, notes: tuple[Path, ...]) -> str 
 def _bad_nodes(job: BatchJob, enough: Callable[[], bool]) -> dict[str, str]:
     """Nodes that the next start shall do without; none where it could not."""
     hosts = job.allocation.hosts
-    words = node_check.words(job.wish.folder.absolute(), sys.executable)
+    words = node_check.words(job.arguments.folder.absolute(), sys.executable)
     bad = lost_nodes.find_bad(
         hosts, lambda: slurm.probe_nodes(len(hosts), words, os.environ), say, enough=enough
     )
     if not bad:
         return {}
-    facts = slurm.job_facts(job.allocation.job)
+    facts = slurm.job_facts(job.allocation.slurm_id)
     why_not = can_do_without(bad, job=facts, nodes=slurm.node_facts(), hosts=hosts)
     if why_not is None:
         return bad
@@ -152,23 +153,25 @@ def _succeed(job: BatchJob, bad: Mapping[str, str]) -> tuple[int | None, str]:
     """Submit a job that follows this one; its number, or None and why not."""
     allocation = job.allocation
     queue = slurm.own_queue(successor.QUEUE_FORMAT)
-    follows = successor.follower(queue, job=allocation.job, name=allocation.name)
+    follows = successor.follower(queue, job=allocation.slurm_id, name=allocation.name)
     if follows is not None:
         note(job, "successor", successor=follows)
         return follows, ""
-    facts = slurm.job_facts(allocation.job)
+    facts = slurm.job_facts(allocation.slurm_id)
     if bad:
         own = facts.get("ExcNodeList", "")
         out = [*([] if own in NOTHING else [own]), *bad]
         facts = {**facts, "ExcNodeList": ",".join(out)}
     words = successor.options(
         facts,
-        job=allocation.job,
+        job=allocation.slurm_id,
         tasks_per_node=allocation.tasks_per_node,
         nodes=len(allocation.hosts),
         log=slurm.own_log(),
     )
-    number, told = successor.submit(words, os.environ, job.wish.folder)
+    number, told = successor.submit(
+        words, os.environ, job.arguments.folder, member=allocation.member
+    )
     if number is not None:
         note(job, "successor", successor=number)
         for node, why in bad.items():
@@ -186,7 +189,7 @@ def requeue_before_start(environ: Mapping[str, str]) -> None:
         return
     say(f"requeued after a failure of the storage ({allocation.restarts + 1} starts so far)")
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    problem = requeue(allocation.job, {}, say)
+    problem = requeue(allocation.slurm_id, {}, say)
     if problem is None:
         time.sleep(_REQUEUED_S)
         problem = "it was accepted, and nothing has happened"

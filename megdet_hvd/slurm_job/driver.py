@@ -12,7 +12,7 @@ from megdet_hvd.cluster.launchers import (
     Launcher,
     choose_launcher,
     horovodrun_words,
-    in_container,
+    interpreter_of,
     mpirun_words,
     passed_on,
     pmix_of,
@@ -20,8 +20,10 @@ from megdet_hvd.cluster.launchers import (
 )
 from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
+from megdet_hvd.cluster.srun_options import step_options
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
+from megdet_hvd.config.pipeline_roles import describe_roles, share_roles
 from megdet_hvd.errors import (
     FAULT,
     STOPPED,
@@ -35,13 +37,15 @@ from megdet_hvd.run_lock.lock import take
 from megdet_hvd.slurm_job import presets, record, slurm, waiting
 from megdet_hvd.slurm_job.after import end_job
 from megdet_hvd.slurm_job.job import BatchJob, newest, note, say
-from megdet_hvd.slurm_job.job_arguments import rank_words
+from megdet_hvd.slurm_job.job_arguments import needs_mpi, rank_words
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.notes import places, read_note
 from megdet_hvd.storage import as_storage_error, is_transient
 from megdet_hvd.wording import counted, first_of
 
 _HOSTS_SHOWN = 4
+_IMAGE_S = 600
+"""For a container's image to get onto two nodes, beside the try itself."""
 
 
 def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
@@ -57,8 +61,8 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         _make_folders(job)
         introduce(job, environ)
         refuse_company(job)
-        with _alone(job.wish.folder, environ):
-            set_damaged_aside(job.wish.folder, say, all_of_them=True)
+        with _alone(job.arguments.folder, environ):
+            set_damaged_aside(job.arguments.folder, say, all_of_them=True)
         before = newest(job)
     except (StorageError, OSError) as raised:
         error = as_storage_error(raised)
@@ -71,6 +75,8 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         "start",
         nodes=list(job.allocation.hosts),
         tasks_per_node=job.allocation.tasks_per_node,
+        evaluators=job.arguments.evaluators,
+        words=list(job.arguments.words),
         log=slurm.own_log(),
         rank_logs=str(job.logs),
     )
@@ -93,7 +99,7 @@ def run_job(job: BatchJob, environ: Mapping[str, str]) -> int:
         notes=notes,
         stop_file=job.stop_file,
         outcome=job.outcome,
-        steps=lambda: slurm.steps(job.allocation.job),
+        steps=lambda: slurm.steps(job.allocation.slurm_id),
         say=say,
     )
     return end_job(job, read_outcome(job.outcome), code, notes, before)
@@ -103,11 +109,13 @@ def _command(
     job: BatchJob, environ: Mapping[str, str]
 ) -> tuple[Launcher, list[str], dict[str, str]]:
     """Prepare the nodes; the launcher, its words, and what its environment is."""
+    if problem := needs_mpi(job.site.launcher, job.arguments.evaluators):
+        raise UserError(problem)
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
     if prepared.environment is not None:
         python = str(prepared.environment / "bin" / "python")
-    interpreter = in_container(job.site.container, python)
+    interpreter = interpreter_of(job.site, python)
     full = step_environ({**environ, **_variables(job, environ, prepared.data_root)})
     for name in (
         driver_variables.NOTE,
@@ -116,26 +124,31 @@ def _command(
     ):  # the driver's own
         full.pop(name, None)
     launcher, words = _launcher(job, interpreter, full)
-    return launcher, [*words, *interpreter, *rank_words(job.wish)], full
+    return launcher, [*words, *interpreter, *rank_words(job.arguments)], full
 
 
 def introduce(job: BatchJob, environ: Mapping[str, str]) -> None:
     """The first lines of the log: where everything is, and what the job was given with it.
 
     Raises:
-        UserError: the system allows too little.
+        UserError: the system allows too little, or more ranks shall evaluate than there are.
     """
-    allocation, folder = job.allocation, job.wish.folder.absolute()
+    allocation, folder = job.allocation, job.arguments.folder.absolute()
     again = f", requeued {allocation.restarts} times" if allocation.restarts > 1 else ""
     again = ", requeued once" if allocation.restarts == 1 else again
     say(
-        f"Slurm job {allocation.job} ({allocation.name}){again}: "
+        f"Slurm job {allocation.slurm_id} ({allocation.name}){again}: "
         f"{counted(len(allocation.hosts), 'node')} × {allocation.tasks_per_node} processes on "
         f"{first_of(allocation.hosts, _HOSTS_SHOWN)}"
     )
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")
     say(f"run folder: {folder}")
+    if evaluators := job.arguments.evaluators:
+        roles = share_roles(allocation.tasks, evaluators)
+        say(describe_roles(roles))
+    elif (told := job.arguments.without_effect) is not None:
+        say(told)
     asked = environ.get(driver_variables.SITE_EXPORTS, "").split()
     if found := presets.named(environ, asked):
         say(
@@ -152,14 +165,16 @@ def refuse_company(job: BatchJob) -> None:
     Raises:
         UserError: the job that worked in this run last still waits or runs.
     """
-    other = record.last_job(record.read(job.wish.folder))
+    records = record.read(job.arguments.folder)
+    other = record.last_job(records)
     if other is None or other == job.allocation.job:
         return
     state = slurm.standing(other)
     if state is not None:
+        named = record.slurm_id(records[-1])
         raise UserError(
-            f"{job.wish.folder}: job {other} works in this run too, and is {_said(state)}; wait "
-            f"for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {other}"
+            f"{job.arguments.folder}: job {named} works in this run too, and is {_said(state)}; "
+            f"wait for its end, or end it with a checkpoint: scancel --batch --signal=USR2 {named}"
         )
 
 
@@ -228,35 +243,53 @@ def _launcher(
     limit_s = start_limit_s(2 * nodes)
     plugin = pmix_of(slurm.mpi_list(), site.srun_mpi)
     srun_problem = f"srun --mpi=list has no {site.srun_mpi}" if plugin is None else None
-    if plugin is not None and site.launcher in ("auto", "srun"):
+    launcher = site.wanted_launcher
+    options = step_options(site.srun_options, environ.get("MEGDET_ROOT", str(Path.cwd())))
+    if plugin is not None and launcher in ("auto", "srun"):
+        if site.in_container:
+            limit_s += _IMAGE_S
         srun_problem = _try(
-            lambda given: slurm.srun_problem(plugin, nodes, interpreter, limit_s, given), environ
+            lambda given: slurm.srun_problem(plugin, nodes, interpreter, limit_s, given, options),
+            environ,
         )
     mpirun_problem = slurm.mpirun_problem(environ.get("PATH", ""))
-    wanted = site.launcher == "mpirun" or bool(srun_problem)
+    if site.srun_options:
+        mpirun_problem = "it takes no SITE_SRUN_OPTIONS"
+    wanted = launcher == "mpirun" or bool(srun_problem)
     # Without presets it is left to the ranks: a try takes seconds.
     if mpirun_problem is None and wanted and presets.suspects(environ):
         mpirun_problem = _try(
             lambda given: slurm.mpirun_fails(nodes, interpreter, limit_s, given), environ
         )
-    asked = site.launcher == "horovodrun" or (srun_problem and mpirun_problem)
+    asked = launcher == "horovodrun" or (srun_problem and mpirun_problem)
     chosen, passed = choose_launcher(
-        site.launcher,
+        launcher,
         nodes=nodes,
         srun_problem=srun_problem,
         mpirun_problem=mpirun_problem,
-        ssh_problem=slurm.ssh_problem(allocation.hosts) if asked else "not tried",
+        ssh_problem=_ssh_problem(job) if asked else "not tried",
     )
     for line in passed:
         say(line)
     if chosen == "srun":
         return chosen, srun_words(
-            allocation, mpi=plugin or site.srun_mpi, bind=site.bind == "cores"
+            allocation,
+            mpi=plugin or site.srun_mpi,
+            bind=site.bind == "cores",
+            options=options,
         )
     if chosen == "mpirun":
         exports = environ.get(driver_variables.SITE_EXPORTS, "").split()
         return chosen, mpirun_words(allocation, passed_on(environ, exports))
     return chosen, horovodrun_words(allocation)
+
+
+def _ssh_problem(job: BatchJob) -> str | None:
+    """Why horovodrun can't start the ranks; None: it can."""
+    if job.site.srun_options:
+        return "it takes no SITE_SRUN_OPTIONS"
+    problem = needs_mpi("horovodrun", job.arguments.evaluators)
+    return slurm.ssh_problem(job.allocation.hosts) if problem is None else "it starts no MPI"
 
 
 def _try(

@@ -16,17 +16,17 @@ class BatchJob:
 
     allocation: Allocation
     site: Site
-    wish: JobArguments
+    arguments: JobArguments
 
     @property
     def logs(self) -> Path:
         """Where this attempt's files lie, in the run folder."""
-        name = f"{self.allocation.job}-{self.allocation.restarts}"
-        return self.wish.folder / "logs" / name
+        name = f"{self.allocation.slurm_id}-{self.allocation.restarts}"
+        return self.arguments.folder / "logs" / name
 
     @property
     def stop_file(self) -> Path:
-        """Where rank 0 looks for the wish to stop: in a container, too, the run folder is there."""
+        """Where rank 0 looks for the stop request: in a container, too, the run folder is there."""
         return self.logs / "stop"
 
     @property
@@ -42,15 +42,18 @@ def say(text: str) -> None:
 
 def newest(job: BatchJob) -> int:
     """Steps that the run's newest checkpoint holds; -1: there is none."""
-    found = list_checkpoints(job.wish.folder / "checkpoints")
+    found = list_checkpoints(job.arguments.folder / "checkpoints")
     steps = iteration_of(found[-1]) if found else None
     return -1 if steps is None else steps
 
 
 def note(job: BatchJob, event: str, **values: object) -> None:
     """A line in the run's ``jobs.jsonl``; that it can't be written is a line of the log."""
-    own = {"job": job.allocation.job, "restart": job.allocation.restarts}
+    allocation = job.allocation
+    own: dict[str, object] = {"job": allocation.job, "restart": allocation.restarts}
+    if allocation.array is not None:
+        own["slurm_id"] = allocation.slurm_id
     try:
-        record.append(job.wish.folder, event, **own, **values)
+        record.append(job.arguments.folder, event, **own, **values)
     except OSError as error:
-        say(f"{job.wish.folder / record.FILE}: can't be written ({error.strerror})")
+        say(f"{job.arguments.folder / record.FILE}: can't be written ({error.strerror})")

@@ -4,21 +4,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from megdet_hvd.cluster.hostlist import expand_hosts
+from megdet_hvd.scontrol import NOTHING
 from megdet_hvd.wording import counted
 
 _LOST = frozenset(("DOWN", "NOT_RESPONDING", "FAIL", "FAILING", "UNKNOWN"))
 _AWAY = _LOST | {"DRAIN", "DRAINED", "DRAINING", "MAINT", "REBOOT", "FUTURE", "FUTR", "INVAL"}
 """A node whose power is off is none of them: Slurm starts it for a job."""
 _KIND = ("Gres", "CPUTot", "ActiveFeatures")
-NOTHING = ("", "(null)", "N/A", "None")
-"""Slurm's words for no value."""
-
-
-def facts_of(line: str) -> dict[str, str]:
-    """``Name=value`` pairs of a line of ``scontrol show -o``; values may hold spaces."""
-    marks = list(re.finditer(r"(?:^|\s)([A-Za-z][\w/:]*)=", line))
-    ends = [*(mark.start() for mark in marks[1:]), len(line)]
-    return {m[1]: line[m.end() : end].strip() for m, end in zip(marks, ends, strict=False)}
 
 
 def is_away(state: str) -> bool:

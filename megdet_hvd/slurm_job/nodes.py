@@ -32,8 +32,8 @@ def prepare_nodes(allocation: Allocation, site: Site, environ: Mapping[str, str]
     Raises:
         UserError, RunError: a node could not; its words stand in the log.
     """
-    archive = None if site.container else site.environment
-    if archive is None and not site.container:
+    archive = None if site.in_container else site.environment
+    if archive is None and not site.in_container:
         packed = Path(environ["MEGDET_ROOT"]) / ".venv.tar"
         archive = packed if packed.is_file() else None
     if site.staging is None or not (site.data_root or archive):

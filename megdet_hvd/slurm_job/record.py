@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ def last_job(records: list[dict[str, Any]]) -> int | None:
     """The job that worked in the run last; None: none has."""
     jobs = [one["job"] for one in records if isinstance(one.get("job"), int)]
     return jobs[-1] if jobs else None
+
+
+def slurm_id(one: Mapping[str, Any]) -> str:
+    """How Slurm's commands mean the job of a record: a member of an array is ``ARRAY_MEMBER``."""
+    return str(one.get("slurm_id", one.get("job", "?")))
 
 
 def jobs_before(records: list[dict[str, Any]], job: int) -> set[int]:

@@ -41,7 +41,7 @@ def may_pass(problem: str, tried_s: float) -> bool:
 
 
 def requeue(
-    job: int,
+    job: int | str,
     leave_out: Mapping[str, str],
     say: Callable[[str], None],
     *,
@@ -50,7 +50,7 @@ def requeue(
     """Put the job back into the queue; why that failed, or None: Slurm has taken it.
 
     Args:
-        job: its number.
+        job: its number, or ``ARRAY_MEMBER``.
         leave_out: nodes that it shall not get again, and why.
         say: writes a line of the log.
         enough: the user wants no requeue any more.
@@ -77,7 +77,7 @@ def requeue(
         time.sleep(AGAIN_S)
 
 
-def _leave_out(job: int, bad: Mapping[str, str], say: Callable[[str], None]) -> None:
+def _leave_out(job: int | str, bad: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Note the nodes in the job that waits now."""
     end = time.monotonic() + _UPDATE_S
     while True:

@@ -11,8 +11,9 @@ from megdet_hvd.cluster.launchers import once_a_node
 from megdet_hvd.cluster.mpi_start import VARIABLES
 from megdet_hvd.cluster.step_environ import step_environ
 from megdet_hvd.run_lock import slurm as any_job
+from megdet_hvd.scontrol import read_job, read_records
 from megdet_hvd.slurm_job import node_check, srun_words
-from megdet_hvd.slurm_job.node_facts import facts_of, hosts_in, is_lost
+from megdet_hvd.slurm_job.node_facts import hosts_in, is_lost
 
 ASK_S = 60
 """For Slurm's controller to answer."""
@@ -41,12 +42,12 @@ class NodeProbe:
     """Output lines of the nodes, by :func:`megdet_hvd.slurm_job.node_check.answers`."""
 
 
-def job_facts(job: int) -> dict[str, str]:
+def job_facts(job: int | str) -> dict[str, str]:
     """What Slurm says of a job, by its own names; empty where it does not answer."""
-    return facts_of(_ask(["scontrol", "show", "job", "-o", str(job)]) or "")
+    return read_job(_ask(["scontrol", "show", "job", str(job)]) or "", job)
 
 
-def job_state(job: int) -> str | None:
+def job_state(job: int | str) -> str | None:
     """``RUNNING``, ``COMPLETING``, ``PENDING``, … of the job; None: Slurm does not answer."""
     return job_facts(job).get("JobState")
 
@@ -64,7 +65,7 @@ def standing(job: int) -> str | None:
     return None if over else state.name
 
 
-def requeue(job: int) -> str | None:
+def requeue(job: int | str) -> str | None:
     """Put the job back into the queue; why that failed, or None: it is, or may be, done."""
     try:
         done = subprocess.run(
@@ -81,7 +82,7 @@ def requeue(job: int) -> str | None:
     return (done.stderr or done.stdout).strip() or "refused" if done.returncode else None
 
 
-def exclude(job: int, nodes: Sequence[str]) -> str | None:
+def exclude(job: int | str, nodes: Sequence[str]) -> str | None:
     """Keep a waiting job off nodes, besides those it is kept off already; None: done."""
     own = hosts_in(job_facts(job).get("ExcNodeList", ""))
     value = ",".join(dict.fromkeys([*own, *nodes]))
@@ -148,16 +149,16 @@ def not_heard(hosts: Sequence[str]) -> list[str]:
 
 def node_facts(hosts: Sequence[str] = ()) -> list[dict[str, str]]:
     """What Slurm says of nodes; of all, without ``hosts``. Empty where it does not answer."""
-    words = ["scontrol", "show", "node", "-o", *([",".join(hosts)] if hosts else [])]
-    return [facts_of(line) for line in (_ask(words) or "").splitlines() if line.strip()]
+    words = ["scontrol", "show", "node", *([",".join(hosts)] if hosts else [])]
+    return read_records(_ask(words) or "")
 
 
-def steps(job: int) -> list[str] | None:
+def steps(job: int | str) -> list[str] | None:
     """The job's steps that run, besides the batch script's own; None: Slurm does not answer."""
-    text = _ask(["scontrol", "show", "step", "-o", str(job)])
+    text = _ask(["scontrol", "show", "step", str(job)])
     if text is None:
         return None
-    found = [facts_of(line).get("StepId", "") for line in text.splitlines()]
+    found = [one.get("StepId", "") for one in read_records(text)]
     return [step for step in found if step.rpartition(".")[2].isdigit()]
 
 
@@ -199,12 +200,20 @@ def mpi_list() -> str:
 
 
 def srun_problem(
-    mpi: str, nodes: int, python: Sequence[str], limit_s: float, environ: Mapping[str, str]
+    mpi: str,
+    nodes: int,
+    python: Sequence[str],
+    limit_s: float,
+    environ: Mapping[str, str],
+    options: Sequence[str] = (),
 ) -> str | None:
-    """Why MPI programs can't be started by ``srun --mpi=…``; None: two tasks found each other."""
+    """Why MPI programs can't be started by ``srun --mpi=…``; None: two tasks found each other.
+
+    ``options``: the site's own, as the ranks are started with them.
+    """
     across = min(nodes, 2)
     words = ["srun", f"--mpi={mpi}", f"--nodes={across}", "--ntasks=2", "--overcommit"]
-    words += ["--cpu-bind=none"]
+    words += ["--cpu-bind=none", *options]
     own = step_environ({**VARIABLES, **environ})
     code, said = _try_mpi([*words, *python, "-c", _PROBE, "2"], own, limit_s)
     if code == 3:

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from megdet_hvd.cluster.driver_variables import SCRIPT, WORDS, WORDS_JOINED_BY
-from megdet_hvd.slurm_job.node_facts import NOTHING
+from megdet_hvd.cluster.job_array import member_words
+from megdet_hvd.scontrol import NOTHING
 
 _SBATCH_S = 300
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
@@ -37,13 +38,13 @@ _SHARED = {"YES": "--oversubscribe", "OK": None, "NO": "--exclusive", "USER": "-
 
 
 def options(
-    facts: Mapping[str, str], *, job: int, tasks_per_node: int, nodes: int, log: str | None
+    facts: Mapping[str, str], *, job: int | str, tasks_per_node: int, nodes: int, log: str | None
 ) -> list[str]:
     """The options of sbatch for a job like this one. Pure.
 
     Args:
         facts: what Slurm says of the job.
-        job: its number.
+        job: its number, or ``ARRAY_MEMBER``.
         tasks_per_node: processes on each of its ``nodes``.
         nodes: how many.
         log: the file that its output goes to; the new one's gets the new number in its place.
@@ -67,14 +68,16 @@ def options(
     shared = _SHARED.get(facts.get("OverSubscribe", "OK"))
     if shared is not None:
         words.append(shared)
-    if log is not None and re.search(rf"(?<!\d){job}(?!\d)", Path(log).name):
-        name = Path(log).name.replace("%", "%%")
-        name = re.sub(rf"(?<!\d){job}(?!\d)", "%j", name)
+    numbers = [str(job), facts.get("JobId", "")]  # %A_%a, or %j
+    marks = [rf"(?<!\d){number}(?!\d)" for number in numbers if number]
+    mark = next((m for m in marks if log is not None and re.search(m, Path(log).name)), None)
+    if log is not None and mark is not None:
+        name = re.sub(mark, "%j", Path(log).name.replace("%", "%%"))
         words.append(f"--output={Path(log).parent / name}")
     return words
 
 
-def follower(queue: str, *, job: int, name: str) -> int | None:
+def follower(queue: str, *, job: int | str, name: str) -> int | None:
     """A job in the queue that follows this one already, of a chain that its user made. Pure.
 
     Args:
@@ -86,7 +89,7 @@ def follower(queue: str, *, job: int, name: str) -> int | None:
         number, _, rest = line.partition("|")
         dependency, _, its_name = rest.partition("|")
         waits = "singleton" in dependency or re.search(rf":{job}(?!\d)", dependency)
-        if number.isdigit() and int(number) != job and its_name == name and waits:
+        if number.isdigit() and number != str(job) and its_name == name and waits:
             return int(number)
     return None
 
@@ -110,7 +113,7 @@ def environ_of(text: bytes) -> dict[str, str]:
 
 
 def submit(
-    words: Sequence[str], environ: Mapping[str, str], folder: Path
+    words: Sequence[str], environ: Mapping[str, str], folder: Path, *, member: int | None = None
 ) -> tuple[int | None, str]:
     """The new job's number, or None, and what sbatch said.
 
@@ -118,11 +121,13 @@ def submit(
         words: options.
         environ: of this process; the new job's are those that the batch script began with.
         folder: the run's.
+        member: the first job's number in its array; the new one is in none.
     """
     if not environ.get(SCRIPT):
         return None, f"{SCRIPT} is not set"
     given = environ.get(WORDS, "")
-    behind = train_words(given.split(WORDS_JOINED_BY) if given else [], folder)
+    own_words = member_words(given.split(WORDS_JOINED_BY) if given else [], member)
+    behind = train_words(own_words, folder)
     try:
         own = environ_of(Path(f"/proc/{os.getppid()}/environ").read_bytes())
     except OSError:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from megdet_hvd.cluster.job_array import take_arrays
 from megdet_hvd.cluster.sbatch_options import read_options
 from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import StorageError, UserError
@@ -19,19 +20,25 @@ from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.version import version_line
 
 USAGE = """\
-usage: PROGRAM [--check] [OPTIONS OF SBATCH] TEMPLATE [WORDS]
+usage: PROGRAM [--check] [--array KEY=A,B,C] [OPTIONS OF SBATCH] TEMPLATE [WORDS]
        PROGRAM --status RUN
 
 Submits a template with the partition and account of slurm/site.sh, from any folder, after a check
 of everything that can be looked at on a login node. Needs no GPU and no torch.
 
   --check       only check, and print what would run
-  --status RUN  where a run stands; RUN is its folder, or the number of its job
+  --status RUN  where a run stands; RUN is its folder, or the number of its job, of an array
+                (4711), or of a member (4711_2)
   --version     show the versions that are installed
+  --array KEY=A,B,C
+                one run for each value, as members of one array of Slurm; repeatable: all pairs
+                of values; KEY=A,B,C%1: one at a time
   OPTIONS       as for sbatch, before the template: --nodes=2 --time=1:00:00 (they win over
                 slurm/site.sh, which wins over the template)
   TEMPLATE      such as slurm/megdet_128gpu.sbatch
-  WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME
+  WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME; and of the
+                job's own: --evaluators N (the last N ranks evaluate while the others train),
+                --placement, --preflight
 
 The exit code is 0, or 2 with problems, which are named all at once; 6: storage fails at the moment.
 """
@@ -64,7 +71,8 @@ def _run(words: list[str]) -> int:
         return 0
     if words[0] == "--status" or words[0].startswith("--status="):
         return _status(words)
-    options, rest = read_options(words, "the command line")
+    arrays: list[str] = []
+    options, rest = read_options(words, "the command line", {"array": arrays})
     only_check = options.pop("check", None) is not None
     if not rest:
         raise UserError("name a template, such as slurm/megdet_128gpu.sbatch (--help says more)")
@@ -75,7 +83,9 @@ def _run(words: list[str]) -> int:
             f"{rest[0]}: no folder for jobs, which has slurm/job.sh: neither above that file, nor "
             f"here, nor in MEGDET_ROOT; {name_of('megdet_hvd.init')} FOLDER makes one"
         )
-    report, job = check(Request(options, rest[0], tuple(rest[1:])), root, here)
+    behind, given = take_arrays(rest[1:])
+    request = Request(options, rest[0], tuple(given), (*arrays, *behind))
+    report, job = check(request, root, here)
     print("\n".join(report.lines()), flush=True)
     if report.problems or job is None:
         return 2
@@ -91,7 +101,8 @@ def _submit(report: CheckReport, job: JobRequest, root: Path) -> int:
     mark = "run folder: "
     folders = [fact.removeprefix(mark) for fact in report.facts if fact.startswith(mark)]
     folder = folders[0].replace(JOB_ID, job_id) if folders else None
-    print(f"\nsubmitted: job {job_id}")
+    members = "" if job.array is None else f", an array of {len(job.array.members)}"
+    print(f"\nsubmitted: job {job_id}{members}")
     print("\n".join(follow_words(job, job_id, root, folder)))
     return 0
 

@@ -7,6 +7,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
+from megdet_hvd.cluster.job_array import EXAMPLE, read_job_array
 from megdet_hvd.cluster.limits import low_limits, raise_open_files
 from megdet_hvd.cluster.site import Site, find_site_file, read_site
 from megdet_hvd.cluster.site_values import ARCHIVES
@@ -34,6 +35,8 @@ class Request:
     template: str
     words: tuple[str, ...]
     """Behind the template."""
+    arrays: tuple[str, ...] = ()
+    """Settings with several values: ``seed=0,1,2``."""
 
 
 def check(request: Request, root: Path, here: Path) -> tuple[CheckReport, JobRequest | None]:
@@ -77,10 +80,11 @@ def check_options(
     report: CheckReport, job: JobRequest, site: Site, environ: Mapping[str, str]
 ) -> None:
     """Options of sbatch that would make another job of it than the one that is checked."""
-    if "array" in job.all_options or environ.get("SBATCH_ARRAY_INX"):
+    indices = job.all_options.get("array") or environ.get("SBATCH_ARRAY_INX")
+    if indices and job.array is None:
         report.problem(
-            "--array: a requeue of one job of an array may restart the others; submit the runs "
-            "one by one"
+            f"--array={indices}: the jobs would all be one and the same run; say what differs: "
+            f"{EXAMPLE}"
         )
     export = job.all_options.get("export", environ.get("SBATCH_EXPORT"))
     if not export or "ALL" in export.split(","):
@@ -157,8 +161,20 @@ def _job(
     try:
         template = read_template(file.read_text(encoding="utf-8"), request.template)
         words = whole_paths(request.words, here, root)
+        arrays = request.arrays
+        try:
+            read_job_array(arrays)
+        except UserError as error:
+            report.problem(error)
+            arrays = ()  # all else is checked as for one job
         return make_job(
-            template, Path(os.path.abspath(file)), site, request.options, words, os.environ
+            template,
+            Path(os.path.abspath(file)),
+            site,
+            request.options,
+            words,
+            os.environ,
+            arrays,
         )
     except UnicodeDecodeError:
         report.problem(f"{request.template}: not a text file; a template is a shell script")
@@ -171,7 +187,7 @@ def _training(
     report: CheckReport, job: JobRequest, site: Site, root: Path, nodes: int, tasks: int
 ) -> None:
     try:
-        from megdet_hvd.submit.training import check_training
+        from megdet_hvd.submit.members import check_members
     except ModuleNotFoundError as error:
         known = ("pydantic", "pydantic_core", "yaml", "filelock")
         if (error.name or "").partition(".")[0] not in known:
@@ -187,12 +203,20 @@ def _training(
     if root_of_data is not None and not packed:
         os.environ["COCO_ROOT"] = str(root_of_data)
     with chdir(root):
-        check_training(report, job, nodes, tasks, data_is_packed=packed)
+        check_members(report, job, nodes, tasks, data_is_packed=packed, launcher=site.launcher)
 
 
 def follow_words(job: JobRequest, job_id: str, root: Path, folder: str | None) -> Sequence[str]:
     """What to do with a job that was submitted."""
     log = root / job.log(job_id)
+    if job.array is not None:
+        return [
+            f"logs: {str(log).replace('%a', 'MEMBER')}",
+            f"where they stand:  {name_of('megdet_hvd.submit')} --status {job_id}",
+            f"where one stands:  {name_of('megdet_hvd.submit')} --status {job_id}_0",
+            f"stop all, and resume later: scancel --batch --signal=USR2 {job_id} (one: {job_id}_0)",
+            f"cancel all:        scancel {job_id} (one: {job_id}_0)",
+        ]
     lines = [f"log: {log}"]
     if folder is not None:
         lines.append(f"run folder: {folder}")

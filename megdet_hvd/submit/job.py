@@ -4,9 +4,10 @@ import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from megdet_hvd.cluster.job_array import OPTION, JobArray, member_words, read_job_array
 from megdet_hvd.cluster.sbatch_options import read_options, to_words
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.template import Template
@@ -33,6 +34,26 @@ class JobRequest:
     """All that the template gives to ``train``."""
     name: str
     """The job's name."""
+    array: JobArray | None = None
+    """What its members differ in; None: it is one job."""
+    member: int | None = None
+    """The member that ``train_words`` are of; None: of all."""
+
+    @property
+    def members(self) -> list["JobRequest"]:
+        """One for each member of the array; the job itself, where it is none."""
+        if self.array is None:
+            return [self]
+        return [
+            replace(self, train_words=tuple(member_words(self.train_words, i)), member=i)
+            for i in range(len(self.array.members))
+        ]
+
+    @property
+    def run_name(self) -> str:
+        """The run folder's, where nobody names it."""
+        job = JOB_ID if self.member is None else f"{JOB_ID}_{self.member}"
+        return f"{self.name.replace('/', '_')}-{job}"
 
     @property
     def all_options(self) -> dict[str, str]:
@@ -67,13 +88,14 @@ def make_job(
     given: Mapping[str, str],
     words: Sequence[str],
     environ: Mapping[str, str],
+    arrays: Sequence[str] = (),
 ) -> JobRequest:
     """Put together what the command line, the site file and the template say.
 
-    Where they differ, the one named first counts.
+    Where they differ, the one named first counts. ``arrays``: settings with several values.
 
     Raises:
-        UserError: SITE_SBATCH_OPTIONS can't be read.
+        UserError: SITE_SBATCH_OPTIONS, or an array, can't be read.
     """
     site_options, rest = read_options(site.sbatch_options, "SITE_SBATCH_OPTIONS")
     if rest:
@@ -81,6 +103,12 @@ def make_job(
     named = {"partition": site.partition, "account": site.account, "qos": site.qos}
     options = {name: value for name, value in named.items() if value}
     options = {**options, **site_options, **given}
+    array = read_job_array(arrays) if arrays else None
+    if array is not None:
+        options["array"] = array.indices
+        words = [*words, *(word for text in arrays for word in (OPTION, text))]
+        if "output" not in options and "%j" in template.options.get("output", ""):
+            options["output"] = template.options["output"].replace("%j", "%A_%a")
     default = environ.get("SBATCH_JOB_NAME") or template.options.get("job-name") or file.name
     return JobRequest(
         options=options,
@@ -89,6 +117,7 @@ def make_job(
         words=tuple(words),
         train_words=tuple(template.arguments(words)),
         name=options.get("job-name", default),
+        array=array,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.site_values import ARCHIVES
+from megdet_hvd.cluster.srun_options import container_image
 from megdet_hvd.job_folder import MARK, carried
 from megdet_hvd.submit.commands import ask
 from megdet_hvd.submit.report import CheckReport
@@ -49,7 +50,7 @@ def check_environment(
 ) -> None:
     """The environment, or the container in its place; its archive, where there is one."""
     venv = root / Path(environ.get("MEGDET_VENV") or ".venv").expanduser()
-    if site.container:
+    if site.in_container:
         _container(report, site)
         _driver(report, venv, environ)
         return
@@ -132,6 +133,12 @@ def _made_by_hand(
 
 
 def _container(report: CheckReport, site: Site) -> None:
+    if not site.container:
+        image = container_image(site.srun_options)
+        if image is not None and image.startswith("/") and not Path(image).exists():
+            report.problem(f"SITE_SRUN_OPTIONS: --container-image={image}: no such file")
+        report.facts.append("environment: the container of SITE_SRUN_OPTIONS")
+        return
     program, *more = site.container
     if shutil.which(program) is None:
         report.notes.append(

@@ -3,6 +3,7 @@
 import signal
 from dataclasses import dataclass
 
+from megdet_hvd.scontrol import read_job, read_records
 from megdet_hvd.submit.commands import ask
 
 _REASONS = {
@@ -79,6 +80,19 @@ def ask_queue(job: str) -> tuple[Queued | None, str | None]:
     return found, None
 
 
+def ask_array(array: str) -> dict[int, str]:
+    """The members in the queue, by number, and how they stand; empty: none, or no answer."""
+    answer = ask(["squeue", "--noheader", "--array", "--format=%K|%T|%r", f"--jobs={array}"])
+    found = {}
+    for line in answer.out.splitlines():
+        member, _, rest = line.strip().partition("|")
+        state, _, reason = rest.partition("|")
+        if member.isdigit() and state:
+            waits = state == "PENDING" and reason not in ("", "None")
+            found[int(member)] = f"waits: {reason}" if waits else state.lower()
+    return found
+
+
 def ask_ended(job: str) -> str | None:
     """How Slurm says that a job ended; None: it no longer knows."""
     answer = ask(["sacct", "--noheader", "--parsable2", "-X", "--format=State,ExitCode", "-j", job])
@@ -86,8 +100,8 @@ def ask_ended(job: str) -> str | None:
     if answer.code == 0 and rows:
         state, _, code = rows[-1].partition("|")
         return f"{state}, {exit_words(code)}"
-    answer = ask(["scontrol", "show", "job", "-o", job])
-    facts = dict(word.partition("=")[::2] for word in answer.out.split() if "=" in word)
+    answer = ask(["scontrol", "show", "job", job])
+    facts = read_job(answer.out, job)
     if answer.code == 0 and "JobState" in facts:
         return f"{facts['JobState']}, {exit_words(facts.get('ExitCode', '?'))}"
     return None
@@ -107,8 +121,18 @@ def exit_words(code: str) -> str:
     return f"ended by {name}" + (f", exit code {number}" if number != "0" else "")
 
 
+def ask_logs(array: str) -> dict[int, str]:
+    """The logs of an array's members, by number, as far as Slurm still knows."""
+    records = read_records(ask(["scontrol", "show", "job", array]).out)
+    return {
+        int(one["ArrayTaskId"]): one["StdOut"]
+        for one in records
+        if one.get("ArrayJobId") == array
+        and one.get("ArrayTaskId", "").isdigit()
+        and one.get("StdOut")
+    }
+
+
 def ask_log(job: str) -> str | None:
     """The job's log, as Slurm knows it; None: it does not."""
-    answer = ask(["scontrol", "show", "job", job])
-    marks = [line.strip() for line in answer.out.splitlines() if "StdOut=" in line]
-    return marks[0].partition("StdOut=")[2] if marks else None
+    return read_job(ask(["scontrol", "show", "job", job]).out, job).get("StdOut")

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -51,9 +52,26 @@ def check_requeue(report: CheckReport, job: JobRequest) -> None:
         )
 
 
+def check_srun_options(report: CheckReport, site: Site) -> None:
+    """Whether ``srun`` has them: a site's plugins bring their own."""
+    if not site.srun_options:
+        return
+    report.facts.append(f"options of srun: {shlex.join(site.srun_options)}")
+    answer = ask(["srun", "--help"], environ=step_environ(os.environ))
+    if answer.code != 0:
+        return
+    for word in site.srun_options:
+        if word.partition("=")[0] not in re.findall(r"--[\w-]+", answer.out):
+            report.notes.append(
+                f"SITE_SRUN_OPTIONS: srun --help lists no {word.partition('=')[0]} here; is its "
+                "plugin (pyxis, say) there on the nodes?"
+            )
+
+
 def check_launcher(report: CheckReport, site: Site, nodes: int) -> None:
     """Whether ``srun`` has what starts MPI programs; the nodes themselves are tried in the job."""
-    if site.launcher in ("auto", "srun"):
+    if site.wanted_launcher in ("auto", "srun"):
+        check_srun_options(report, site)
         answer = ask(["srun", "--mpi=list"], environ=step_environ(os.environ))
         plugin = pmix_of(answer.text, site.srun_mpi)
         if answer.no_cluster or answer.code != 0:
@@ -61,9 +79,13 @@ def check_launcher(report: CheckReport, site: Site, nodes: int) -> None:
         elif plugin is not None:
             report.facts.append(
                 f"launcher: srun --mpi={plugin}"
-                + (", or mpirun where MPI does not share it" if site.launcher == "auto" else "")
+                + (
+                    ", or mpirun where MPI does not share it"
+                    if site.wanted_launcher == "auto"
+                    else ""
+                )
             )
-        elif site.launcher == "srun":
+        elif site.wanted_launcher == "srun":
             report.problem(
                 f"SITE_LAUNCHER=srun: srun --mpi=list has no {site.srun_mpi} (it says: "
                 f"{' '.join(answer.text.split())}); set SITE_SRUN_MPI to one that MPI knows, or "

@@ -75,6 +75,8 @@ def attempts(records: Sequence[Mapping[str, Any]]) -> list[str]:
         again = f" restart {key[1]}" if key[1] else ""
         count, tasks = len(start.get("nodes") or ()), start.get("tasks_per_node", "?")
         text = f"attempt: job {key[0]}{again}, {counted(count, 'node')} × {tasks}"
+        if evaluators := start.get("evaluators"):
+            text += f", of which {evaluators} evaluate"
         by = f" by {launchers[key]}" if launchers.get(key) else ""
         text += f"{by}, {when(start.get('time'))}"
         lines.append(f"{text}: {_ending(ends.get(key))}")

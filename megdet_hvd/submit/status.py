@@ -10,7 +10,14 @@ from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
 from megdet_hvd.errors import UserError
 from megdet_hvd.report.metrics_file import read_metrics
 from megdet_hvd.slurm_job import record
-from megdet_hvd.submit.queue import ask_ended, ask_log, ask_queue, queue_words
+from megdet_hvd.submit.queue import (
+    ask_array,
+    ask_ended,
+    ask_log,
+    ask_logs,
+    ask_queue,
+    queue_words,
+)
 from megdet_hvd.submit.standing import attempts, progress
 from megdet_hvd.wording import duration
 
@@ -22,7 +29,7 @@ def status(run: str, root: Path) -> list[str]:
     """One screen on a run.
 
     Args:
-        run: its folder, or the number of its job.
+        run: its folder, or the number of its job, of an array, or of a member (``4711_2``).
         root: the project's folder.
 
     Raises:
@@ -33,10 +40,12 @@ def status(run: str, root: Path) -> list[str]:
         folder = root / run
     if folder.is_dir():
         records = record.read(folder)
-        jobs = [str(one["job"]) for one in records if "job" in one]
+        jobs = [record.slurm_id(one) for one in records if "job" in one]
         return [*_of_folder(folder, records), *(_of_job(jobs[-1]) if jobs else [])]
-    if not run.isdecimal():
+    if not re.fullmatch(r"\d+(_\d+)?", run, re.ASCII):
         raise UserError(f"{run}: no such folder, and no job's number; runs lie in {root}/runs")
+    if run.isdecimal() and (members := _members(run, root)):
+        return _of_array(run, members)
     log = ask_log(run)
     found = folder_of(run, root) or (folder_in_log(Path(log)) if log else None)
     if found is not None:
@@ -51,9 +60,50 @@ def status(run: str, root: Path) -> list[str]:
 def folder_of(job: str, root: Path) -> Path | None:
     """The run folder that a job worked in, below ``runs``; None: none did."""
     for file in sorted(root.glob(f"runs/*/{record.FILE}")):
-        if any(str(one.get("job")) == job for one in record.read(file.parent)):
+        if any(record.slurm_id(one) == job for one in record.read(file.parent)):
             return file.parent
     return None
+
+
+def _members(array: str, root: Path) -> dict[int, Path | None]:
+    """The members of an array, and their run folders; empty: it is none."""
+    found: dict[int, Path | None] = dict.fromkeys(ask_array(array))
+    for folder in root.glob(f"runs/*-{array}_*"):
+        if match := re.search(rf"-{array}_(\d+)$", folder.name, re.ASCII):
+            found[int(match[1])] = folder
+    for number, log in ask_logs(array).items():
+        if found.get(number) is None:
+            found[number] = folder_in_log(Path(log))
+    return found
+
+
+def _of_array(array: str, members: Mapping[int, Path | None]) -> list[str]:
+    """A line for each: what it differs in, how it stands, how far it is."""
+    queued = ask_array(array)
+    records = {n: [] if folder is None else record.read(folder) for n, folder in members.items()}
+    words = {n: _words(one) for n, one in records.items()}
+    known = [set(one) for one in words.values() if one]
+    common = set.intersection(*known) if len(known) > 1 else set()
+    lines = [f"array {array}: {len(members)} members"]
+    for number, folder in sorted(members.items()):
+        own = " ".join(word for word in words[number] if word not in common)
+        state = queued.get(number)
+        if state is None:
+            state = f"ended: {ask_ended(f'{array}_{number}') or 'Slurm no longer knows how'}"
+        far = "no run folder yet"
+        if folder is not None:
+            metrics = read_metrics(folder / "metrics.jsonl")
+            end = _end_iteration(folder, metrics.train)
+            far = "; ".join([*progress(metrics.train, metrics.eval, end), str(folder)])
+        lines.append(f"{array}_{number}{f' ({own})' if own else ''}: {state}; {far}")
+    return lines
+
+
+def _words(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings of a run's last start."""
+    starts = [one for one in records if one.get("event") == "start"]
+    found = starts[-1].get("words") if starts else None
+    return [str(word) for word in found] if isinstance(found, list) else []
 
 
 def folder_in_log(log: Path) -> Path | None:

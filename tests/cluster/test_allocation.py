@@ -53,9 +53,14 @@ def test_unequal_nodes_and_no_job_are_refused_with_the_fix() -> None:
         read_allocation({})
 
 
-@pytest.mark.parametrize(
-    ("variable", "said"), [("SLURM_ARRAY_JOB_ID", "--array"), ("SLURM_HET_SIZE", "heterogeneous")]
-)
-def test_jobs_of_several_parts_are_refused(variable: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        read_allocation({**JOB, variable: "2"})
+def test_a_heterogeneous_job_is_refused() -> None:
+    with pytest.raises(UserError, match="heterogeneous"):
+        read_allocation({**JOB, "SLURM_HET_SIZE": "2"})
+
+
+def test_a_member_of_an_array_is_named_as_one() -> None:
+    """Its own number may be that of the whole array, which a requeue would start again."""
+    member = {**JOB, "SLURM_ARRAY_JOB_ID": "17", "SLURM_ARRAY_TASK_ID": "2"}
+    found = read_allocation(member)
+    assert (found.job, found.array, found.member, found.slurm_id) == (17, 17, 2, "17_2")
+    assert read_allocation(JOB).slurm_id == "17"

@@ -56,7 +56,7 @@ def test_the_gpu_of_a_task(
         (
             {"CUDA_VISIBLE_DEVICES": "-1", "SLURM_JOB_GPUS": EIGHT},
             0,
-            r"given 8 .* shows none \(CUDA_VISIBLE_DEVICES=-1\)",  # the user's own wish stands
+            r"given 8 .* shows none \(CUDA_VISIBLE_DEVICES=-1\)",  # the user's own choice stands
         ),
         ({"CUDA_VISIBLE_DEVICES": EIGHT, "SLURM_JOB_GPUS": EIGHT}, 0, "given 8 .* shows none"),
     ],

@@ -4,12 +4,13 @@ from megdet_hvd.cluster.allocation import Allocation
 from megdet_hvd.cluster.launchers import (
     choose_launcher,
     horovodrun_words,
-    in_container,
+    interpreter_of,
     mpirun_words,
     passed_on,
     pmix_of,
     srun_words,
 )
+from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.time_limits import start_limit_s, start_variables
 from megdet_hvd.errors import UserError
 
@@ -94,12 +95,18 @@ def test_the_first_launcher_that_serves_is_taken_and_the_others_are_explained() 
         choose("auto", "no PMIx", "not there", "no ssh")
 
 
-def test_a_container_brings_its_own_python() -> None:
-    assert in_container([], "/env/bin/python") == ["/env/bin/python"]
-    assert in_container(["apptainer", "exec", "a b.sif"], "/env/bin/python")[-2:] == [
-        "a b.sif",
-        "python",
-    ]
+def test_the_ranks_interpreter() -> None:
+    own = "/env/bin/python"
+    assert interpreter_of(Site(), own) == [own]
+    program = ("apptainer", "exec", "a b.sif")
+    assert interpreter_of(Site(container=program), own) == [*program, "python"]
+    assert interpreter_of(Site(srun_options=("--container-image=x",)), own) == ["python"]
+    assert interpreter_of(Site(srun_options=("--network=x",)), own) == [own]
+
+
+def test_a_sites_own_options_of_srun_come_last() -> None:
+    words = srun_words(TWO, options=("--network=x y", "--mem-bind=local"))
+    assert words == [*srun_words(TWO), "--network=x y", "--mem-bind=local"]
 
 
 def test_starting_may_take_longer_with_more_processes() -> None:

@@ -165,7 +165,7 @@ KINDS: tuple[Kind, ...] = (
     ),
     Kind(
         "TERM or USR1",
-        "a wish to stop, at start-up, in a step, in evaluation, while a checkpoint is written",
+        "a stop request, at start-up, in a step, in evaluation, while a checkpoint is written",
         ("start", "step", "evaluation", "checkpoint"),
         _STOP,
         r"stopped on request|finished after",

@@ -1,4 +1,4 @@
-"""Wishes to stop, in real processes: signals, the file, and a main thread that is busy."""
+"""Stop requests, in real processes: signals, the file, and a main thread that is busy."""
 
 import os
 import select

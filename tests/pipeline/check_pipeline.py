@@ -114,7 +114,7 @@ CASES: dict[str, dict[str, Any]] = {
         "megdet_hvd.engine.step.loop.apply_gradients": slow_step,
     },
     "stop": {EVALUATE: stopped_evaluation},
-    "wish": {EVALUATE: evaluation_in_a_stop},
+    "told_in_evaluation": {EVALUATE: evaluation_in_a_stop},
 }
 
 if __name__ == "__main__":

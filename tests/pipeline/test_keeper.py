@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -81,6 +82,45 @@ def test_a_death_that_was_allowed_is_not_seen_until_training_ends(
     process.communicate(timeout=60)
     assert process.returncode == 1 and time.monotonic() - began > 2, "the others leave first"
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_a_connection_to_pmix_outlives_the_rank_as_long_as_its_place_is_kept(
+    tmp_path: Path,
+) -> None:
+    """Slurm's PMIx ends the whole step once a rank's connection is lost."""
+    code = """
+import socket
+from megdet_hvd.pipeline.keeper import connections_to_pmix
+own = socket.create_connection(("127.0.0.1", PORT))
+other = socket.create_connection(("127.0.0.1", OTHER))
+uris = {"PMIX_SERVER_URI41": "slurm.pmix.7.0;tcp4://127.0.0.1:PORT", "PMIX_RANK": "2"}
+found = connections_to_pmix(uris)
+assert found == [own.fileno()], (found, own.fileno())
+may_die(Path(sys.argv[2]), found)
+ready(); time.sleep(300)
+"""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_server(("127.0.0.1", 0)) as another,
+    ):
+        ports = (str(one.getsockname()[1]) for one in (server, another))
+        for name, port in zip(("PORT", "OTHER"), ports, strict=True):
+            code = code.replace(name, port)
+        process = start(tmp_path, code)
+        child = child_of(tmp_path)
+        held, dropped = server.accept()[0], another.accept()[0]
+        os.kill(child, signal.SIGKILL)
+        assert process.stderr is not None and "training goes on" in process.stderr.readline()
+        for connection in (held, dropped):
+            connection.settimeout(2)
+        assert dropped.recv(1) == b"", "closed with the rank"
+        with pytest.raises(TimeoutError):
+            held.recv(1)
+        give_up(tmp_path / "sign")
+        process.communicate(timeout=60)
+        assert held.recv(1) == b""
+        held.close()
+        dropped.close()
 
 
 def test_who_waits_for_a_dead_one_is_killed_when_training_ends(tmp_path: Path) -> None:

@@ -55,7 +55,9 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     words = settings(tmp_path, "name=along", "evaluation.untrained=true", *scaled)
     words.append("preflight=always")
     began = time.time()
-    done = run_ranks(CHECK, 3, "wish", *words, launcher="mpirun", timeout_s=300, env=env)
+    done = run_ranks(
+        CHECK, 3, "told_in_evaluation", *words, launcher="mpirun", timeout_s=300, env=env
+    )
     took_s = time.time() - began
     assert done.returncode != 0, done.stdout
     assert sorted(re.findall(r"RANK \d ends with \d", done.stdout)) == [
@@ -65,7 +67,7 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     told = json.loads(outcome.read_text())
     assert told["code"] == 5 and told["iteration"] == STEPS
     assert "the queue is drained" in told["message"] and "--resume" in told["message"]
-    assert "ranks 0-1 train, 2 evaluate alongside" in done.stdout
+    assert "ranks 0-1 train, rank 2 evaluates alongside" in done.stdout
     assert "prepared by 3 ranks" in done.stdout and "46 pictures read, 0 unchanged" in done.stdout
     assert "30 scaled down for training (pipeline.max_side=48)" in done.stdout
     kept = load_config(along / "config.yaml").data

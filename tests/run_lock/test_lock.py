@@ -475,15 +475,18 @@ def test_two_steps_of_one_job_are_told_apart_by_their_heartbeats(
     assert clock.now > LEASE_S
 
 
-SCONTROL = (
-    "JobId=7 JobName=a UserId=me(1000) GroupId=g(1) JobState=RUNNING Reason=None Requeue=1 "
-    "Restarts=3 BatchFlag=1\n"
-)
+SCONTROL = """\
+JobId=7 JobName=a JobState=FAILED
+   UserId=me(1000) GroupId=g(1)
+   JobState=RUNNING Reason=None
+   Requeue=1 Restarts=3 BatchFlag=1
+   Command=/a b/job.sbatch Restarts=9
+"""
 
 
 def test_what_scontrol_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parse_state(SCONTROL) == JobState("RUNNING", 3, 1000)
-    assert parse_state("") is None
+    assert parse_state(SCONTROL, 7) == JobState("RUNNING", 3, 1000)
+    assert parse_state("", 7) is None and parse_state(SCONTROL, 8) is None
     found = JobState("RUNNING", 3, 1000)
     assert not found.has_left(3, 1000) and found.has_left(2, 1000) and found.has_left(3, 1001)
     assert not JobState("COMPLETING", 0, 1000).has_left(0, 1000)

@@ -106,22 +106,29 @@ class Job:
     name: str
     run: Path | None = None
     """Its run folder, where that is not named after it."""
+    member: int | None = None
+    """Its place in the array of that number; None: it is no array."""
+
+    @property
+    def slurm_id(self) -> str:
+        """How Slurm's commands mean it."""
+        return str(self.number) if self.member is None else f"{self.number}_{self.member}"
 
     @property
     def log(self) -> str:
         """Its output so far."""
-        file = self.lab.folder / f"{self.name}-{self.number}.log"
+        file = self.lab.folder / f"{self.name}-{self.slurm_id}.log"
         return file.read_text(errors="replace") if file.exists() else ""
 
     @property
     def folder(self) -> Path:
         """Its run folder."""
-        return self.run or self.lab.runs / f"{self.name}-{self.number}"
+        return self.run or self.lab.runs / f"{self.name}-{self.slurm_id}"
 
     @property
     def state(self) -> dict[str, str]:
         """What Slurm says of it."""
-        return self.lab.cluster.job(self.number)
+        return self.lab.cluster.job(self.slurm_id)
 
     def wait(self, timeout_s: float = 300) -> str:
         """Its state once it has ended; a requeued job is let go at once."""
@@ -166,7 +173,7 @@ class Job:
         """
         if self.state.get("Reason") == "BeginTime":
             time.sleep(_HELD_S)
-            command = ("scontrol", "update", f"jobid={self.number}", "StartTime=now")
+            command = ("scontrol", "update", f"jobid={self.slurm_id}", "StartTime=now")
             self.lab.cluster.run(*command, check=False)
 
     def _looks(self, timeout_s: float, what: str) -> Iterator[dict[str, str]]:
@@ -181,7 +188,7 @@ class Job:
                 left_s -= now - before
             before = now
         raise AssertionError(
-            f"job {self.number} did not {what} in {timeout_s} s, or all had to end\n"
+            f"job {self.slurm_id} did not {what} in {timeout_s} s, or all had to end\n"
             f"{self.state}\n{self.log}"
         )
 

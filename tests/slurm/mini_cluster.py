@@ -19,6 +19,8 @@ from pathlib import Path
 
 import psutil
 
+from megdet_hvd.scontrol import read_job
+
 PACKAGES = "slurm-wlm munge libpmix2 libpmix-dev"
 NODES = 16
 GPUS = 8
@@ -203,10 +205,9 @@ class MiniCluster:
             raise AssertionError(f"{words}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def job(self, number: int) -> dict[str, str]:
+    def job(self, number: int | str) -> dict[str, str]:
         """What Slurm says of a job: ``JobState``, ``ExitCode``, ``Restarts``, …"""
-        text = self.run("scontrol", "show", "job", "-o", str(number), check=False)
-        return dict(word.split("=", 1) for word in text.split() if "=" in word)
+        return read_job(self.run("scontrol", "show", "job", str(number), check=False), number)
 
     def processes_of(self, node: str) -> list[psutil.Process]:
         """Everything that runs on a node: its slurmd, and the jobs' processes."""

@@ -39,7 +39,8 @@ class Cluster:
         self.submitted: list[str] = []
         patch.setattr(slurm, "job_facts", lambda job: self.facts)
         patch.setattr(slurm, "node_facts", lambda hosts=(): self.nodes)
-        patch.setattr(slurm, "requeue", lambda job: self.refusal)
+        self.requeued: list[str] = []
+        patch.setattr(slurm, "requeue", self._requeue)
         patch.setattr(slurm, "own_queue", lambda form: self.queue)
         patch.setattr(slurm, "probe_nodes", lambda *given: NodeProbe(said=self.said))
         patch.setattr(slurm, "exclude", lambda job, nodes: self.excluded.extend(nodes))
@@ -47,8 +48,14 @@ class Cluster:
         patch.setattr(successor, "submit", self._submit)
         patch.setattr(after, "_REQUEUED_S", 0)
 
-    def _submit(self, words: list[str], environ: Any, folder: Path) -> tuple[int | None, str]:
-        self.submitted = words
+    def _requeue(self, job: str) -> str | None:
+        self.requeued.append(job)
+        return self.refusal
+
+    def _submit(
+        self, words: list[str], environ: Any, folder: Path, member: int | None
+    ) -> tuple[int | None, str]:
+        self.submitted, self.member = words, member
         return 50, ""
 
 
@@ -59,17 +66,20 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     signal.signal(signal.SIGTERM, before)
 
 
-def job(folder: Path) -> BatchJob:
-    allocation = Allocation(47, "big", 0, ("n1", "n2"), 8, 8)
+def job(folder: Path, array: int | None = None) -> BatchJob:
+    member = None if array is None else 2
+    allocation = Allocation(47, "big", 0, ("n1", "n2"), 8, 8, array, member)
     config = load_config(None, ["data.kind=scenes", "seed=5"])
     return BatchJob(allocation, Site(), JobArguments("megdet_hvd.train", (), folder, config))
 
 
-def ended(folder: Path, code: int, note: str = "") -> tuple[int, list[dict[str, Any]]]:
+def ended(
+    folder: Path, code: int, note: str = "", array: int | None = None
+) -> tuple[int, list[dict[str, Any]]]:
     """The job's exit code, and its record."""
     if note:
         (folder / f"note.{note}").touch()
-    found = end_job(job(folder), Outcome(code, "so"), code, (folder,), -1)
+    found = end_job(job(folder, array), Outcome(code, "so"), code, (folder,), -1)
     lines = (folder / "jobs.jsonl").read_text().splitlines()
     return found, [json.loads(line) for line in lines]
 
@@ -84,6 +94,18 @@ def test_another_job_follows_where_none_is_requeued(
     assert records[0]["requeued"] and records[1]["successor"] == 50
     assert {"--dependency=afterany:47", "--job-name=big", "--exclude=n9"} < set(cluster.submitted)
     assert "job 50 follows it, and carries on" in capsys.readouterr().out
+
+
+def test_a_member_of_an_array_is_requeued_without_the_others(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The last one's own number is the whole array's."""
+    _, (record, _) = ended(tmp_path, 5, "USR1", array=47)
+    assert cluster.requeued == ["47_2"]
+    assert (record["job"], record["slurm_id"], record["requeued"]) == (47, "47_2", True)
+    cluster.refusal = OFF
+    ended(tmp_path, 5, "USR1", array=47)
+    assert "--dependency=afterany:47_2" in cluster.submitted and cluster.member == 2
 
 
 def test_a_chain_of_the_users_goes_on(

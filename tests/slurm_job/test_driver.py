@@ -90,9 +90,9 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its checkpoints can't be read just now: neither damage nor a mistake in the input."""
-    requeued: list[int] = []
+    requeued: list[str] = []
 
-    def refuse(number: int, *args: object, **more: object) -> str:
+    def refuse(number: str, *args: object, **more: object) -> str:
         requeued.append(number)
         return "not today"
 
@@ -107,13 +107,13 @@ def test_storage_that_fails_before_the_launch_requeues_the_job(
     environ = {"MEGDET_NOTE": str(tmp_path / "note")}
     with failing(checkpoint.name, errno.ESTALE, math.inf):
         assert run_job(job(tmp_path), environ) == STORAGE_ERROR
-    assert requeued == [8] and checkpoint.exists(), "not set aside"
+    assert requeued == ["8"] and checkpoint.exists(), "not set aside"
     end = record.read(tmp_path)[0]
     assert end["event"] == "end" and end["failure"] and end["outcome"]["code"] == STORAGE_ERROR
     assert "Stale file handle" in capsys.readouterr().err
     with failing("checkpoints", errno.EIO, math.inf, "list"):
         assert run_job(job(tmp_path), environ) == STORAGE_ERROR
-    assert requeued == [8, 8]
+    assert requeued == ["8", "8"]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_keeps_mpi_from_starting_is_left_out(
     """Only what does: with the rest, MPI starts."""
 
     def srun(
-        mpi: str, nodes: int, python: object, limit_s: float, environ: dict[str, str]
+        mpi: str, nodes: int, python: object, limit_s: float, environ: dict[str, str], *_: object
     ) -> object:
         bad = {"OMPI_MCA_pml": "ucx", "OMPI_MCA_btl_tcp_if_include": "ib9"}
         return "PML ucx cannot be selected" if bad.items() & environ.items() else None
@@ -160,3 +160,59 @@ def test_a_preset_that_is_not_to_blame_stays(
     environ = {"OMPI_MCA_pml": "ob1"}
     assert driver._launcher(job(tmp_path), ["python"], environ)[0] == "mpirun"
     assert environ == {"OMPI_MCA_pml": "ob1"}
+
+
+def test_a_pipeline_is_not_left_to_horovodrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither where the site says so, nor where nothing else serves; before nodes are prepared."""
+    along = job(tmp_path)
+    along = replace(along, arguments=replace(along.arguments, evaluators=1))
+    monkeypatch.setattr(driver, "prepare_nodes", mock.Mock(side_effect=ZeroDivisionError))
+    wanted = replace(along, site=replace(along.site, launcher="horovodrun"))
+    with pytest.raises(UserError, match="--evaluators 1: the pipeline is an MPI program"):
+        driver._command(wanted, {})
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "")
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: "mpirun is not on PATH")
+    monkeypatch.setattr(slurm, "ssh_problem", lambda hosts: None)
+    with pytest.raises(UserError, match=r"no launcher serves .*; horovodrun: it starts no MPI"):
+        driver._launcher(along, ["python"], {})
+    assert driver._launcher(job(tmp_path), ["python"], {})[0] == "horovodrun"
+
+
+def test_what_is_tried_is_what_runs_with_the_sites_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[tuple[object, ...]] = []
+
+    def srun(*given: object) -> None:
+        tried.append(given)
+
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", srun)
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: None)
+    options = ("--container-image=/x.sqsh", "--network=y")
+    own = replace(job(tmp_path), site=Site(srun_options=options))
+    expected = [*options, "--container-workdir=/my project"]
+    environ = {"MEGDET_ROOT": "/my project"}
+    launcher, words = driver._launcher(own, ["python"], environ)
+    assert launcher == "srun" and words[-3:] == expected
+    assert tried[0][-1] == expected
+    monkeypatch.undo()
+    start = mock.Mock(return_value=(0, ""))
+    monkeypatch.setattr(slurm, "_try_mpi", start)
+    assert slurm.srun_problem("pmix", 2, ["python"], 9.0, {}, expected) is None
+    words = start.call_args.args[0]
+    assert words[: words.index("python")][-3:] == expected
+
+
+def test_a_refused_option_names_no_other_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    problem = "srun: unrecognized option"
+    monkeypatch.setattr(slurm, "mpi_list", lambda: "MPI plugin types are...\n\tpmix\n")
+    monkeypatch.setattr(slurm, "srun_problem", lambda *_: problem)
+    monkeypatch.setattr(slurm, "mpirun_problem", lambda path: None)
+    own = replace(job(tmp_path), site=Site(srun_options=("--network=y",)))
+    with pytest.raises(UserError, match=r"srun: unrecognized option; no other launcher serves"):
+        driver._launcher(own, ["python"], {})

@@ -8,7 +8,7 @@ STRAYS = """HOROVOD_RANK HOROVOD_SIZE HOROVOD_LOCAL_RANK HOROVOD_CROSS_SIZE HORO
 HOROVOD_GLOO_RENDEZVOUS_ADDR HOROVOD_HOSTNAME OMPI_COMM_WORLD_SIZE OMPI_UNIVERSE_SIZE
 OMPI_MCA_orte_hnp_uri OMPI_MCA_ess_base_vpid PMIX_RANK PMIX_SERVER_URI2 PMIX_NAMESPACE PMI_RANK
 PMI_SIZE MPI_LOCALRANKID MPI_LOCALNRANKS"""
-WISHES = """OMPI_MCA_pml OMPI_MCA_btl_tcp_if_include PMIX_MCA_psec HOROVOD_FUSION_THRESHOLD
+CHOSEN = """OMPI_MCA_pml OMPI_MCA_btl_tcp_if_include PMIX_MCA_psec HOROVOD_FUSION_THRESHOLD
 HOROVOD_GLOO_IFACE NCCL_SOCKET_IFNAME UCX_TLS FI_PROVIDER LD_PRELOAD PYTHONWARNINGS"""
 
 
@@ -19,7 +19,7 @@ def test_another_jobs_rank(name: str) -> None:
     assert named({name: "1"}, ()) == {}
 
 
-@pytest.mark.parametrize("name", WISHES.split())
+@pytest.mark.parametrize("name", CHOSEN.split())
 def test_what_is_named_and_stays(name: str) -> None:
     assert identity({name: "1"}, ()) == []
     assert named({name: "1"}, ()) == {name: "1"}

@@ -78,7 +78,7 @@ def test_what_no_other_try_would_mend_is_told_at_once(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.usefixtures("term")
-def test_the_wish_for_an_end_is_heard_while_the_controller_is_away(
+def test_the_request_for_an_end_is_heard_while_the_controller_is_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert asked(Controller(AWAY), monkeypatch) == AWAY

@@ -39,10 +39,21 @@ def test_memory_sharing_and_a_log_without_a_number() -> None:
     )
 
 
+def test_a_member_of_an_array_is_followed_by_a_plain_job() -> None:
+    facts = {**FACTS, "JobId": "49", "ArrayJobId": "47", "ArrayTaskId": "2"}
+    for log in ("/x/run-47_2.log", "/x/run-49.log"):
+        words = options(facts, job="47_2", tasks_per_node=8, nodes=2, log=log)
+        assert words[0] == "--dependency=afterany:47_2"
+        assert words[-1] == "--output=/x/run-%j.log"
+        assert not [word for word in words if word.startswith("--array")]
+
+
 def test_the_run_is_named_unless_the_user_has_named_one(tmp_path: Path) -> None:
     run = tmp_path / "my run"
     given = ["name=a b", "seed=1"]
     assert train_words(given, run) == [*given, "--run", str(run)]
+    along = ["--evaluators", "8"]
+    assert train_words(along, run)[:2] == along, "a pipeline goes on as one"
     for named in (["--run=x"], ["--resume", "x", "seed=2"]):
         assert train_words(named, run) == named
 

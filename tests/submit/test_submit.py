@@ -165,13 +165,120 @@ def test_all_problems_at_once(desk: Desk) -> None:
     assert not desk.called("sbatch", "--parsable")
 
 
+def test_options_of_srun_are_shown_and_looked_up(desk: Desk) -> None:
+    image = desk.folder.parent / "x y.sqsh"
+    desk.site(
+        'SITE_DATA_ROOT="$DATA"\n'
+        f"SITE_SRUN_OPTIONS=\"--container-image='{image}' --network=sn_all\"\n"
+    )
+    answers = {**ANSWERS, "srun --help": (0, "  --network=type  (config specific)")}
+    done = desk.run("--check", TEMPLATE, answers=answers)
+    assert done.returncode == 2
+    assert f"PROBLEM: SITE_SRUN_OPTIONS: --container-image={image}: no such file" in done.stdout
+    assert "note: SITE_SRUN_OPTIONS: srun --help lists no --container-image here" in done.stdout
+    assert "lists no --network" not in done.stdout
+    assert f"options of srun: '--container-image={image}' --network=sn_all" in done.stdout
+    image.touch()
+    done = desk.run("--check", TEMPLATE, answers=answers)
+    assert done.returncode == 0, done.stdout
+    assert "environment: the container of SITE_SRUN_OPTIONS" in done.stdout
+    assert "launcher: srun --mpi=pmix\n" in done.stdout, "no other takes them"
+    desk.site("SITE_SRUN_OPTIONS='--ntasks=3'\n")
+    done = desk.run("--check", TEMPLATE)
+    assert "SITE_SRUN_OPTIONS: --ntasks can't be set there: it follows from the job" in done.stdout
+
+
 def test_what_would_make_another_job_of_it(desk: Desk) -> None:
     done = desk.run("--check", "--array=0-3", "--export=NONE", TEMPLATE)
     assert done.returncode == 2
-    assert "PROBLEM: --array: a requeue of one job of an array" in done.stdout
+    assert "PROBLEM: --array=0-3: the jobs would all be one and the same run" in done.stdout
     assert "PROBLEM: --export=NONE keeps MEGDET_SITE, MEGDET_VENV from the job" in done.stdout
     passed = desk.run("--check", "--export=ALL,X=1", TEMPLATE)
     assert passed.returncode == 0, passed.stdout
+
+
+def test_an_array_of_settings(desk: Desk) -> None:
+    array = ("--array=seed=0,1", "--array", "learning.policy=normal,long%3")
+    done = desk.run("--check", *array, "--qos=low", TEMPLATE, "name=auto")
+    assert done.returncode == 0, done.stdout
+    for line in (
+        "4 jobs, as members of one array (sbatch --array=0-3%3)",
+        f"member 2 (seed=1 learning.policy=normal): run folder: {ROOT}/runs/megdet_16gpu-JOBID_2",
+        "global batch 32 = 16 processes × 2 images × 1 pass",
+        "job log: megdet_16gpu-JOBID_%a.log",
+    ):
+        assert line in done.stdout, done.stdout
+    assert done.stdout.count("global batch 32") == 1, "what holds for all is said once"
+    (asked,) = desk.called("sbatch", "--test-only")
+    words = ["--array", "seed=0,1", "--array", "learning.policy=normal,long%3"]
+    assert asked[0][-6:] == [TEMPLATE, "name=auto", *words]
+    assert {"--array=0-3%3", "--output=%x-%A_%a.log"} < set(asked[0])
+
+    done = desk.run(*array, TEMPLATE)
+    assert "submitted: job 4711, an array of 4" in done.stdout
+    assert "scancel 4711 (one: 4711_0)" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        (
+            ("--array", "seed=x,1", "--array", "learning.policy=norml,long"),
+            ["seed=x: ", "learning.policy=norml: "],
+        ),
+        (("--array", "seed=1,1"), ["1 stands there twice"]),
+        (
+            ("--array", "global_batch=32,33"),
+            ["member 1 (global_batch=33): global_batch=33 does not"],
+        ),
+        (("--array", "seed=0,1", TEMPLATE, "name=mine"), ["would share the run folder: "]),
+        (("--array", "seed=0,1", TEMPLATE, "seed=3"), ["seed has a value, and --array gives"]),
+    ],
+)
+def test_values_that_can_not_be(desk: Desk, words: tuple[str, ...], problems: list[str]) -> None:
+    """All at once, and each once, not for each pair with another."""
+    done = desk.run("--check", *words, *(() if TEMPLATE in words else (TEMPLATE,)))
+    assert done.returncode == 2, done.stdout
+    for problem in problems:
+        assert done.stdout.count(problem) == 1, done.stdout
+    assert "1 problem; nothing was submitted" in done.stdout
+
+
+def test_an_array_may_stand_behind_the_template_too(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = desk.run(
+        "--check", "--array=learning.policy=normal,long", TEMPLATE, "--array", "seed=0,1"
+    )
+    assert done.returncode == 0 and "sbatch --array=0-3)" in done.stdout, done.stdout
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-3")
+    done = desk.run("--check", TEMPLATE)
+    assert "PROBLEM: --array=0-3: the jobs would all be one and the same run" in done.stdout
+
+
+def test_the_status_of_an_array(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEGDET_ROOT", str(desk.folder / "jobs"))
+    lay_out(ROOT, desk.folder / "jobs")
+    for number, seed in enumerate((3, 5)):
+        run = desk.folder / "jobs" / "runs" / f"x-47_{number}"
+        run.mkdir(parents=True)
+        one: dict[str, Any] = {"event": "start", "job": 49 - number, "slurm_id": f"47_{number}"}
+        one |= {"nodes": ["n1"], "words": ["--config", "x.yaml", f"seed={seed}"], "time": 1.0}
+        (run / "jobs.jsonl").write_text(json.dumps(one))
+    answers = {
+        "squeue --array": (0, "2|PENDING|Resources\n1|RUNNING|None\n"),
+        "sacct": (0, "COMPLETED|0:0"),
+        "scontrol": (0, "JobId=47 ArrayJobId=47 ArrayTaskId=2\n   StdOut=/none\n"),
+        "squeue": (0, ""),
+    }
+    done = desk.run("--status", "47", answers=answers)
+    member = desk.run("--status", "47_1", answers=answers)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "array 47: 3 members", done.stdout + done.stderr
+    assert lines[1].startswith("47_0 (seed=3): ended: COMPLETED, exit code 0; no metrics yet")
+    assert lines[2].startswith("47_1 (seed=5): running; no metrics yet")
+    assert lines[3] == "47_2: waits: Resources; no run folder yet"
+    assert f"run {desk.folder}/jobs/runs/x-47_1" in member.stdout, member.stdout + member.stderr
 
 
 def test_what_would_die_without_a_log(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 """What of training is checked: a resume on other processes, and pictures counted."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -43,12 +44,12 @@ def test_a_bn_size_that_can_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "16" in problem and "resume.other_bn_size" in problem
 
 
-def test_only_what_differs_from_the_run_is_a_wish(
+def test_only_what_differs_from_the_run_is_a_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As in the job, whose ranks can't tell a first start from a requeue: 16 = 4 × 2 × 2 passes.
 
-    Were the word taken as a wish, the check would promise 4 × 4 × 1.
+    Were the word taken as a request, the check would promise 4 × 4 × 1.
     """
     monkeypatch.setattr(
         resumption, "read_saved_layout", lambda path: SavedLayout(16, 8, 1, "frozen", ())
@@ -119,3 +120,50 @@ def test_weights_of_a_new_run_are_looked_for(
         report = CheckReport()
         training.check_training(report, job, 1, 8, data_is_packed=False)
         assert (report.problems, report.notes) == ([], [])
+
+
+def along(folder: Path, *words: str) -> JobRequest:
+    own = ("data.kind=scenes", f"output={folder}/runs", *words)
+    return JobRequest({}, folder / "t", {}, (), own, "job")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "batch", "evaluators", "facts", "problem"),
+    [
+        (17, 256, 8, ["ranks 0-127 train, ranks 128-135 evaluate", "16 nodes × 8 proc"], ""),
+        (2, 15, 1, ["2 nodes × 8 processes × 1 image, 7 on the last node"], ""),
+        (
+            *(16, 256, 8, ["ranks 0-119 train"]),
+            "over 120 processes .*--nodes=17 before the template gives 128 trainers and 8 eval",
+        ),
+        (
+            *(16, 256, 1, []),
+            "--nodes=17 before the template and --evaluators 8 gives 128 trainers and 8 evaluat",
+        ),
+        (2, 16, 16, [], r"--evaluators 16 of 2 × 8 = 16 processes leave none to train"),
+    ],
+)
+def test_the_sums_are_those_of_the_trainers(
+    nodes: int, batch: int, evaluators: int, facts: list[str], problem: str, tmp_path: Path
+) -> None:
+    report = CheckReport()
+    job = along(tmp_path, f"global_batch={batch}", "--evaluators", str(evaluators))
+    training.check_training(report, job, nodes, 8, data_is_packed=False)
+    told = "\n".join(report.facts)
+    for fact in facts:
+        assert fact in told
+    assert len(report.problems) == bool(problem), report.problems
+    if problem:
+        assert re.search(problem, report.problems[0]), report.problems
+
+
+def test_a_pipeline_where_nothing_is_to_be_evaluated_or_no_mpi_starts_it(tmp_path: Path) -> None:
+    report = CheckReport()
+    words = ("--evaluators=8", "global_batch=64", "data.kind=coco", "data.val=[]")
+    (tmp_path / "a.json").write_text("{}")
+    source = f"{{annotations: {tmp_path}/a.json, images: {tmp_path}}}"
+    job = along(tmp_path, *words, f"data.train=[{source}]")
+    training.check_training(report, job, 2, 8, data_is_packed=False, launcher="horovodrun")
+    first, second = report.problems
+    assert "the pipeline is an MPI program" in first
+    assert "there is nothing to evaluate on" in second

@@ -139,7 +139,7 @@ class Hub(Member):
         return {rank: own for rank, own in standings.items() if rank not in dispensable}
 
     def news(self) -> bool:
-        """A wish to stop, or ranks that have fallen."""
+        """A stop request, or ranks that have fallen."""
         if stopping.terminated() and not self._own_term_told:
             self._own_term_told = True
             self._note_fall(self._terminated, 0, self.own.read(self.clock.tick()))
