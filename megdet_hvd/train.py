@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
     from megdet_hvd.engine.run import Measure
+    from megdet_hvd.engine.run_folder.loggers import LoggerFactory
+    from megdet_hvd.engine.step.optimizer import OptimizerFactory
+    from megdet_hvd.evaluation.measures import OwnMeasure
     from megdet_hvd.job.world import World
 
 
@@ -77,6 +80,9 @@ def train(
     run_folder: Path | None = None,
     resume: bool = False,
     machine_of_rank: Sequence[int] | None = None,
+    optimizer: "OptimizerFactory | str | None" = None,
+    loggers: "Sequence[LoggerFactory | str] | None" = None,
+    measures: "Sequence[OwnMeasure | str] | None" = None,
 ) -> "TrainResult":
     """Train inside a program of yours. All members call it together; any number of times.
 
@@ -89,6 +95,11 @@ def train(
             makes it. Rank 0's counts.
         resume: carry on the run in that folder; None: the newest one below ``config.output``.
         machine_of_rank: pretended machines, see :func:`megdet_hvd.job.session.start`.
+        optimizer: one of your own, as ``learning.optimizer`` names it (docs/extending.md). Here and
+            below: a function or class, or its name; the same on all members. It wins over the
+            setting, and ``config.yaml`` of the run has its name.
+        loggers: of your own, as ``log.loggers`` names them.
+        measures: of your own, as ``evaluation.measures`` names them.
 
     Returns:
         The result, on all members.
@@ -101,9 +112,15 @@ def train(
             then the watchdog ends the whole program (``config.watchdog.seconds=0``: never).
     """
     from megdet_hvd.engine.library import train_as_member
+    from megdet_hvd.engine.own_code import GivenCode
 
     return train_as_member(
-        config, comm, run_folder=run_folder, resume=resume, machine_of_rank=machine_of_rank
+        config,
+        comm,
+        run_folder=run_folder,
+        resume=resume,
+        machine_of_rank=machine_of_rank,
+        given=GivenCode(optimizer=optimizer, loggers=loggers, measures=measures),
     )
 
 

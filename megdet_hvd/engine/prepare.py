@@ -29,6 +29,13 @@ from megdet_hvd.engine.norms import (
     sends_over_horovod,
     shares_statistics_with_all,
 )
+from megdet_hvd.engine.own_code import (
+    ALL_OURS,
+    NOTHING_GIVEN,
+    GivenCode,
+    OwnCode,
+    find_own_code,
+)
 from megdet_hvd.engine.resumption import filed
 from megdet_hvd.engine.run_folder.best import best_ap_of
 from megdet_hvd.engine.run_folder.folder import (
@@ -38,7 +45,7 @@ from megdet_hvd.engine.run_folder.folder import (
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
-from megdet_hvd.engine.step.optimizer import build_optimizer
+from megdet_hvd.engine.step.optimizer import build_optimizer, make_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
@@ -97,6 +104,8 @@ class Run:
     """Whether the boxes are other ones since this resume."""
     filed: dict[str, object] = field(default_factory=dict)
     """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
+    own: OwnCode = ALL_OURS
+    """What of it is the user's own."""
     lock: RunLock | None = None
     """Rank 0's hold on the folder; None: other ranks, or nobody else can come."""
     own_checkpoints: set[str] = field(default_factory=set)
@@ -131,18 +140,22 @@ def prepare_run(
     anew: bool = False,
     prepared: DataConfig | None = None,
     lock: RunLock | None = None,
+    given: GivenCode = NOTHING_GIVEN,
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
     ``path`` is the run folder; with ``resume``, its latest sound checkpoint is taken up, and with
     ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
     files to read instead of those that ``config`` names, made from them. ``lock``: rank 0's hold
-    on the folder, for as long as the run lasts.
+    on the folder, for as long as the run lasts. ``given``: code of the user's own that ``config``
+    has the names of, already.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
     """
     go_outside("preparing the run")
+    with together(world, "own code"):
+        own_code = find_own_code(config, given)
     with together(world, "device"):
         device = prepare_device(config, world)
     with together(world, "data"):
@@ -184,7 +197,12 @@ def prepare_run(
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
-    optimizer = build_optimizer(detector, config, hold=sends_over_horovod(config, world))
+    made = None
+    if own_code.optimizer is not None:
+        with together(world, "optimizer"):
+            made = make_optimizer(detector, config, own_code.optimizer)
+    hold = sends_over_horovod(config, world)
+    optimizer = build_optimizer(detector, config, hold=hold, made=made)
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
     run = Run(
@@ -201,6 +219,7 @@ def prepare_run(
         recomputation,
         taught=taught(data.train),
         filed=own,
+        own=own_code,
         lock=lock,
     )
     if resume:

@@ -204,6 +204,11 @@ def schedules() -> Iterator[Round]:
         "preflight": ("never", lambda seen: job(seen).facts, None),
         "log.every_iterations": ("2", lambda seen: len(seen.lines("train")), 1),
         "log.progress": ("bar", lambda seen: seen.progress[0]._bar is not None, True),
+        "log.loggers": (
+            "[tests.extending.parts:Lines]",
+            lambda seen: (seen.run.folder.path / "lines.txt").read_text().split("\n")[0],
+            f"from {STOPPED_AT}",
+        ),
         "log.tensorboard": ("true", lambda seen: any(seen.run.folder.tensorboard.iterdir()), True),
         "pipeline.evaluators": ("3", pipeline("evaluators"), 3),
         "pipeline.max_side": ("500", pipeline("max_side"), 500),
@@ -266,6 +271,11 @@ def detectors(folder: Path) -> Iterator[Round]:
             True,
         ),
         "evaluation.images_per_process": ("3", lambda s: max(map(len, s.evaluated)), 3),
+        "evaluation.measures": (
+            "[tests.extending.parts:pictures]",
+            lambda seen: seen.lines("eval")[-1]["pictures"],
+            4.0,
+        ),
         "evaluation.max_images": ("4", lambda s: sum(map(len, s.evaluated)), 4),
         "model.rpn.anchors_per_image": ("64", rpn("anchors_per_image"), 64),
         "model.rpn.positive_fraction": ("0.4", rpn("positive_fraction"), 0.4),
@@ -463,6 +473,7 @@ REFUSED = {
     "model.roi.width": "64",
     "model.roi.norm": "same",
     "learning.decay_bn": "false",
+    "learning.optimizer": "tests.extending.parts:build",
 }
 
 
