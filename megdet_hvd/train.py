@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from megdet_hvd.engine.step.optimizer import OptimizerFactory
     from megdet_hvd.evaluation.measures import OwnMeasure
     from megdet_hvd.job.world import World
+    from megdet_hvd.model.own import DetectorFactory
 
 
 @serializable
@@ -80,6 +81,7 @@ def train(
     run_folder: Path | None = None,
     resume: bool = False,
     machine_of_rank: Sequence[int] | None = None,
+    detector: "DetectorFactory | str | None" = None,
     optimizer: "OptimizerFactory | str | None" = None,
     loggers: "Sequence[LoggerFactory | str] | None" = None,
     measures: "Sequence[OwnMeasure | str] | None" = None,
@@ -95,9 +97,10 @@ def train(
             makes it. Rank 0's counts.
         resume: carry on the run in that folder; None: the newest one below ``config.output``.
         machine_of_rank: pretended machines, see :func:`megdet_hvd.job.session.start`.
-        optimizer: one of your own, as ``learning.optimizer`` names it (docs/extending.md). Here and
+        detector: one of your own, as ``model.detector`` names it (docs/extending.md). Here and
             below: a function or class, or its name; the same on all members. It wins over the
             setting, and ``config.yaml`` of the run has its name.
+        optimizer: of your own, as ``learning.optimizer`` names it.
         loggers: of your own, as ``log.loggers`` names them.
         measures: of your own, as ``evaluation.measures`` names them.
 
@@ -120,7 +123,7 @@ def train(
         run_folder=run_folder,
         resume=resume,
         machine_of_rank=machine_of_rank,
-        given=GivenCode(optimizer=optimizer, loggers=loggers, measures=measures),
+        given=GivenCode(detector=detector, optimizer=optimizer, loggers=loggers, measures=measures),
     )
 
 

@@ -118,6 +118,10 @@ RULES: Mapping[str, Rule] = {
     "data.scenes.val_images": replace(_measures(), only=_SCENES),
     "data.scenes.size": _refused("the scenes would be others", only=_SCENES),
     "data.scenes.cache": _START,
+    "model.detector": _refused(
+        "the checkpoint's weights belong to another network; a function that has moved is found "
+        "under its old name where its old module imports it"
+    ),
     "model.backbone": _OTHER_WEIGHTS,
     "model.backbone_weights": _ONCE,
     "model.init_from": _ONCE,

@@ -11,12 +11,14 @@ from megdet_hvd.engine.run_folder.loggers import LoggerFactory
 from megdet_hvd.engine.step.optimizer import OptimizerFactory
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.measures import OwnMeasure
+from megdet_hvd.model.own import DetectorFactory
 
 
 @dataclass(frozen=True)
 class OwnCode:
     """Each part as it is called; None, or none: ours."""
 
+    detector: DetectorFactory | None = None
     optimizer: OptimizerFactory | None = None
     loggers: tuple[tuple[str, LoggerFactory], ...] = ()
     """Each by its name."""
@@ -28,6 +30,7 @@ class OwnCode:
 class GivenCode:
     """What a program gives to ``train()`` as arguments; each wins over the setting of that name."""
 
+    detector: DetectorFactory | str | None = None
     optimizer: OptimizerFactory | str | None = None
     loggers: Sequence[LoggerFactory | str] | None = None
     measures: Sequence[OwnMeasure | str] | None = None
@@ -39,6 +42,8 @@ class GivenCode:
             UserError: something given is neither a name nor can it be called.
         """
         words = []
+        if self.detector is not None:
+            words.append(f"model.detector={_name('detector', self.detector)}")
         if self.optimizer is not None:
             words.append(f"learning.optimizer={_name('optimizer', self.optimizer)}")
         for setting, argument, several in (
@@ -63,9 +68,18 @@ def find_own_code(config: Config, given: GivenCode) -> OwnCode:
         Exception: whatever a module of the user's raises when it is imported.
     """
     return OwnCode(
+        detector=_one("model.detector", config.model.detector, given.detector),
         optimizer=_one("learning.optimizer", config.learning.optimizer, given.optimizer),
         loggers=_several("log.loggers", config.log.loggers, given.loggers),
         measures=_several("evaluation.measures", config.evaluation.measures, given.measures),
+    )
+
+
+def find_evaluation_code(config: Config) -> OwnCode:
+    """What an evaluation is to use of it, which is less; errors as there."""
+    return OwnCode(
+        detector=_one("model.detector", config.model.detector, None),
+        measures=_several("evaluation.measures", config.evaluation.measures, None),
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
@@ -19,6 +20,7 @@ from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
+from megdet_hvd.draws import draw_key
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.fingerprints import measure, taught
@@ -51,9 +53,9 @@ from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
 from megdet_hvd.job.log import LOGGER, log_to_file
 from megdet_hvd.job.world import World, describe_ranks, machine_names
-from megdet_hvd.model.build import build_detector
-from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.initialise import init_from
+from megdet_hvd.model.own import build_own_detector, replace_norms, try_out
 from megdet_hvd.model.pretrained import fetch_backbone_weights
 from megdet_hvd.run_lock.lock import RunLock
 
@@ -70,7 +72,7 @@ class Run:
     device: torch.device
     data: DataSets
     derived: Derived
-    detector: Detector
+    detector: nn.Module
     optimizer: Any
     scaler: Any
     shared_statistics: bool
@@ -106,6 +108,8 @@ class Run:
     """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
     own: OwnCode = ALL_OURS
     """What of it is the user's own."""
+    losses_of_own: list[str] | None = None
+    """What a detector of the user's own calls its losses; None: it is ours."""
     lock: RunLock | None = None
     """Rank 0's hold on the folder; None: other ranks, or nobody else can come."""
     own_checkpoints: set[str] = field(default_factory=set)
@@ -170,20 +174,32 @@ def prepare_run(
     state: dict[str, Any] | None = None
     set_aside: list[str] = []
     folder = RunFolder(path)
-    if not resume:  # not all at once
-        with together(world, "backbone weights"):
-            if world.local_rank == 0:
-                fetch_backbone_weights(config.model)
+    own_factory = own_code.detector
+    detector: nn.Module | None = None
+    classes = data.train.categories
+    with together(world, "backbone weights"):  # not all at once
+        if own_factory is not None and world.local_rank == 0:
+            detector = build_own_detector(
+                own_factory, config, len(classes), local_norm(config.model), pretrained=not resume
+            )
+        elif not resume and world.local_rank == 0:
+            fetch_backbone_weights(config.model)
+    losses_of_own: list[str] | None = None
     with together(world, "model"):
-        detector = build_detector(
-            config.model,
-            len(data.train.categories),
-            detector_norm(config, world, device),
-            seed=config.seed,
-            pretrained=not resume,
-        )
+        norm = detector_norm(config, world, device)
+        if own_factory is None:
+            detector = build_detector(
+                config.model, len(classes), norm, seed=config.seed, pretrained=not resume
+            )
+        else:
+            detector = detector or build_own_detector(
+                own_factory, config, len(classes), local_norm(config.model), pretrained=not resume
+            )
+            empty = config.data.unreadable_images == "skip"  # it may be all that a process has
+            losses_of_own = try_out(detector, config, len(classes), empty=empty)
+            replace_norms(detector, config.model, norm)
+            torch.manual_seed(draw_key(config.seed, 0, world.rank, 0, "own detector"))
         weights = None if resume else config.model.init_from
-        classes = data.train.categories
         new_layers = [] if weights is None else init_from(detector, weights_file(weights), classes)
     with together(world, "folder"):
         if resume and world.is_main:
@@ -215,11 +231,12 @@ def prepare_run(
         detector,
         optimizer,
         scaler,
-        shares_statistics_with_all(config, world),
+        shares_statistics_with_all(config, world) and not _has_bn_of_its_own(detector, world),
         recomputation,
         taught=taught(data.train),
         filed=own,
         own=own_code,
+        losses_of_own=losses_of_own,
         lock=lock,
     )
     if resume:
@@ -237,6 +254,15 @@ def prepare_run(
     for layer in new_layers:
         LOGGER.info(f"newly initialised, as model.init_from does not fit it: {layer}")
     return run
+
+
+def _has_bn_of_its_own(detector: nn.Module, world: World) -> bool:
+    """Whether there are BN layers, of one or three dimensions, that CGBN doesn't know."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return world.size > 1 and any(
+        isinstance(layer, kinds) and not isinstance(layer, nn.BatchNorm2d)
+        for layer in detector.modules()
+    )
 
 
 def weights_file(wanted: str) -> str:

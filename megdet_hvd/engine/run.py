@@ -175,6 +175,7 @@ def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:
         run.world,
         run.device,
         run.iteration,
+        run.losses_of_own,
     )
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,17 @@ SETTING = "learning.optimizer"
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, with a module in it that no other test has."""
     path = [entry for entry in sys.path if entry not in ("", str(Path.cwd()))]
     monkeypatch.setattr(sys, "path", path)
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     monkeypatch.chdir(tmp_path)
     text = "def build(): ...\ndef built(): ...\nRATE = 1\n"
     kind = "class Kind:\n    make = staticmethod(build)\n"
     (tmp_path / "own_parts.py").write_text(text + kind)
-    return tmp_path
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[name]
 
 
 def test_a_module_is_found_in_the_current_folder(folder: Path) -> None:

@@ -117,12 +117,17 @@ def derived(name: str) -> Effect:
     return lambda seen: getattr(seen.run.derived, name)
 
 
+def ours(seen: Seen) -> Any:
+    assert isinstance(seen.run.detector, Detector)
+    return seen.run.detector
+
+
 def rpn(name: str) -> Effect:
-    return lambda seen: getattr(seen.run.detector.rpn.config, name)
+    return lambda seen: getattr(ours(seen).rpn.config, name)
 
 
 def roi(name: str) -> Effect:
-    return lambda seen: getattr(seen.run.detector.roi_heads.config, name)
+    return lambda seen: getattr(ours(seen).roi_heads.config, name)
 
 
 def pipeline(name: str) -> Effect:
@@ -374,7 +379,7 @@ class Check:
             seen.clipped.append(most)
             clip(parameters, most, norm)
 
-        detector = seen.run.detector
+        detector = ours(seen)
         hooks = [
             detector.register_forward_pre_hook(looked_at),
             detector.backbone.body["conv1"].register_forward_hook(computed),
@@ -473,6 +478,7 @@ REFUSED = {
     "model.roi.width": "64",
     "model.roi.norm": "same",
     "learning.decay_bn": "false",
+    "model.detector": "tests.extending.parts:tiny",
     "learning.optimizer": "tests.extending.parts:build",
 }
 

@@ -4,21 +4,24 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.config.load import load_config
+from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
+from megdet_hvd.data import collate
+from megdet_hvd.data.transforms import UnreadablePicture
 from megdet_hvd.engine.result import TrainResult
 from megdet_hvd.train import train
-from tests.engine.small import small_and_quiet, small_settings
+from tests.engine.small import small_and_quiet, small_config, small_settings
 
 STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
-MORE = ("model.backbone=resnet18", "deterministic=true")
+MORE = ("deterministic=true", "memory.checkpoint=blocks")
 
 
 @contextmanager
@@ -86,12 +89,19 @@ def whole_and_in_parts(config: Config, runs: Path, **given: Any) -> tuple[TrainR
     return whole, runs / "parts"
 
 
-def optimizer_logger_measure(path: str) -> None:
-    """Named in a file."""
+def named_in_a_file(path: str) -> None:
+    """All parts, on CGBN; a process without pictures; and the same in another way."""
     folder = Path(path)
     with in_folder(folder), small_and_quiet():
         config = load_config(folder / "mine.yaml", [*small_settings(folder, *MORE)])
         result, parts = whole_and_in_parts(config, folder / "runs")
+        log = (result.run_folder / "log.txt").read_text()
+        assert "CGBN: 21 layers share statistics over ranks 0-1" in log, log
+        assert "recomputation blocks (memory.checkpoint=blocks); 8 segments" in log, log
+        names = ("classification", "bbox_regression", "bbox_ctrness")
+        for line in lines(result.run_folder, "train"):
+            assert abs(line["loss"] - sum(line[name] for name in names)) < 1e-9
+            assert "rpn_foreground" not in line
         # The optimizer is the one of the page, with all that it was made with.
         content = load_checkpoint(result.run_folder)
         (group,) = content["optimizer"]["param_groups"]
@@ -104,7 +114,17 @@ def optimizer_logger_measure(path: str) -> None:
             assert [number for number, _ in losses] == [1, 2, 3, 4, 5]
             assert all(line["count_error"] >= 0 for line in lines(run, "eval"))
         assert result.evaluations[-1]["count_error"] >= 0
-        adamw_given(config, folder)
+        without_pictures(config, folder)
+        adamw_given(small_config(folder, MORE), folder)
+
+
+def without_pictures(config: Config, folder: Path) -> None:
+    """Rank 1 can read none of its pictures, and keeps step."""
+    words = ["global_batch=2", "learning.max_iterations=2", "data.unreadable_images=skip"]
+    broken = mock.patch.object(collate, "decode", side_effect=UnreadablePicture("cut off"))
+    with broken if os.environ["HOROVOD_RANK"] == "1" else nullcontext():
+        result = train(override(config, words), run_folder=folder / "runs" / "without")
+    assert [line["skipped"] for line in lines(result.run_folder, "train")] == [1, 2]
 
 
 def adamw_given(config: Config, folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.extending.page import examples, write_examples
 from tests.pool import on_ranks
 
@@ -15,7 +13,7 @@ def test_a_block_with_a_file_name_is_an_example() -> None:
     assert examples(text) == {"a.py": "x = 1\n", "b.yaml": "c: 2\n"}
 
 
-@pytest.mark.parametrize("part", ["optimizer_logger_measure"])
-def test_the_examples_train_evaluate_and_resume_to_the_bit(part: str, tmp_path: Path) -> None:
-    assert len(write_examples(tmp_path)) > 3
-    on_ranks(f"tests.extending.check_page:{part}", 2, tmp_path, launcher="gloo", timeout_s=300)
+def test_the_examples_train_evaluate_and_resume_to_the_bit(tmp_path: Path) -> None:
+    assert len(write_examples(tmp_path)) > 4
+    check = "tests.extending.check_page:named_in_a_file"
+    on_ranks(check, 2, tmp_path, launcher="gloo", timeout_s=400)
