@@ -12,12 +12,14 @@ if __name__ == "__main__":
 
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.cluster.rank_log import redirect_output
+from megdet_hvd.config.code_settings import refuse_strangers_code
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import STOPPED
 from megdet_hvd.job import outcome_notes
 
 if TYPE_CHECKING:
+    from megdet_hvd.engine.own_code import OwnCode
     from megdet_hvd.evaluation.trained import Trained
     from megdet_hvd.job.world import World
 
@@ -29,6 +31,8 @@ class EvaluationPlan:
     trained: "Trained"
     config: Config
     out: Path | None
+    own: "OwnCode"
+    """Code of the user's own that he has named."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="write the detections as COCO results JSON; with several annotation files, "
         "FILE_1, FILE_2, …",
     )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="import what the checkpoint names (model.detector=module:name and the like), which "
+        "runs it; otherwise only what is named here again",
+    )
     found = parse(parser, argv)
     from megdet_hvd.engine.needs import evaluation_needs
     from megdet_hvd.job.life import Program, run_program
@@ -68,7 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_program(
         Program(
             lambda: make_evaluation_plan(
-                found.checkpoint, found.config, found.overrides, found.out
+                found.checkpoint,
+                found.config,
+                found.overrides,
+                found.out,
+                trust_code=found.trust_code,
             ),
             lambda plan, life: evaluate_in_world(plan, life.world),
             needs=lambda plan: evaluation_needs(plan.config),
@@ -78,20 +92,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_evaluation_plan(
-    checkpoint: Path, config_file: Path | None, overrides: Sequence[str], out: Path | None
+    checkpoint: Path,
+    config_file: Path | None,
+    overrides: Sequence[str],
+    out: Path | None,
+    *,
+    trust_code: bool = False,
 ) -> EvaluationPlan:
     """Read the checkpoint and the settings.
+
+    ``trust_code``: import what the checkpoint names. Otherwise only what the file or the overrides
+    name.
 
     Raises:
         UserError: a file that can't be used, or a bad setting.
     """
+    from megdet_hvd.engine.own_code import find_evaluation_code
     from megdet_hvd.evaluation.trained import read_trained
 
     trained = read_trained(checkpoint.expanduser())
     config = _no_folder_of(trained.config)
-    if config_file is not None:
-        config = load_config(config_file).model_copy(update={"model": config.model})
-    return EvaluationPlan(trained, override(config, overrides), out)
+    file = None if config_file is None else load_config(config_file)
+    if file is not None:
+        config = file.model_copy(update={"model": config.model})
+    config = override(config, overrides)
+    if not trust_code:
+        refuse_strangers_code(config, file, overrides, str(trained.path))
+    return EvaluationPlan(trained, config, out, find_evaluation_code(config))
 
 
 def _no_folder_of(config: Config) -> Config:
@@ -116,8 +143,10 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
 
     from megdet_hvd.cluster.threads import threads_per_process
     from megdet_hvd.data.factory import open_validation
+    from megdet_hvd.evaluation.coco_ap import STATS
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
+    from megdet_hvd.evaluation.measures import own_numbers
     from megdet_hvd.evaluation.results_json import result_files, write_results
     from megdet_hvd.job.agree import together
     from megdet_hvd.job.exchange import barrier
@@ -137,7 +166,8 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)
-        detector = Relabelled(plan.trained.build(device, plan.config.model), table)
+        built = plan.trained.build(device, plan.config.model, plan.own.detector)
+        detector = Relabelled(built, table)
     try:
         found = evaluate_detector(detector, index, plan.config, world)
     except StopRequested as reason:
@@ -156,6 +186,8 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
         if found.dark is not None:
             print(f"warning: {found.dark}")
         print("\n".join(found.result.lines()), flush=True)
+        for name, value in own_numbers(plan.own.measures, found, STATS).items():
+            print(f"  {name:<32} {value:.3f}", flush=True)
     with together(world, "evaluate.write"):
         if plan.out is not None and world.is_main:
             for file, out in write_results(plan.out, found.numbering, found.found_boxes()):

@@ -68,13 +68,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)"
     )
+    parser.add_argument(
+        "--detector",
+        metavar="MODULE:NAME",
+        help="what makes the detector, where the checkpoint is of one of your own",
+    )
+    parser.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="take for it what the checkpoint names, and import that, which runs it",
+    )
     found = parse(parser, argv)
     from megdet_hvd.data.given import given_pictures
     from megdet_hvd.evaluation.predictor import load_detector
 
     try:
         images, unknown = given_pictures(found.images)
-        predictor = load_detector(found.checkpoint, found.device)
+        predictor = load_detector(
+            found.checkpoint, found.device, detector=found.detector, trust_code=found.trust_code
+        )
         if found.value_range is not None:
             predictor.value_range = tuple(found.value_range)
         problems = [*unknown, *predict(predictor, images, found.out, found.score)]

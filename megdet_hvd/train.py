@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
     from megdet_hvd.engine.run import Measure
+    from megdet_hvd.engine.run_folder.loggers import LoggerFactory
+    from megdet_hvd.engine.step.optimizer import OptimizerFactory
+    from megdet_hvd.evaluation.measures import OwnMeasure
     from megdet_hvd.job.world import World
+    from megdet_hvd.model.own import DetectorFactory
 
 
 @serializable
@@ -81,6 +85,10 @@ def train(
     run_folder: Path | None = None,
     resume: bool = False,
     machine_of_rank: Sequence[int] | None = None,
+    detector: "DetectorFactory | str | None" = None,
+    optimizer: "OptimizerFactory | str | None" = None,
+    loggers: "Sequence[LoggerFactory | str] | None" = None,
+    measures: "Sequence[OwnMeasure | str] | None" = None,
 ) -> "TrainResult":
     """Train inside a program of yours. All members call it together; any number of times.
 
@@ -93,6 +101,12 @@ def train(
             makes it. Rank 0's counts.
         resume: carry on the run in that folder; None: the newest one below ``config.output``.
         machine_of_rank: pretended machines, see :func:`megdet_hvd.job.session.start`.
+        detector: one of your own, as ``model.detector`` names it (docs/extending.md). Here and
+            below: a function or class, or its name; the same on all members. It wins over the
+            setting, and ``config.yaml`` of the run has its name.
+        optimizer: of your own, as ``learning.optimizer`` names it.
+        loggers: of your own, as ``log.loggers`` names them.
+        measures: of your own, as ``evaluation.measures`` names them.
 
     Returns:
         The result, on all members.
@@ -105,9 +119,15 @@ def train(
             then the watchdog ends the whole program (``config.watchdog.seconds=0``: never).
     """
     from megdet_hvd.engine.library import train_as_member
+    from megdet_hvd.engine.own_code import GivenCode
 
     return train_as_member(
-        config, comm, run_folder=run_folder, resume=resume, machine_of_rank=machine_of_rank
+        config,
+        comm,
+        run_folder=run_folder,
+        resume=resume,
+        machine_of_rank=machine_of_rank,
+        given=GivenCode(detector=detector, optimizer=optimizer, loggers=loggers, measures=measures),
     )
 
 

@@ -60,7 +60,7 @@ def save_checkpoint(
     content = {"format": FORMAT, "version": VERSION, **state}
     missing = [key for key in REQUIRED if key not in content]
     assert not missing, missing
-    _check_plain(content, "checkpoint")
+    check_plain(content, "checkpoint")
     try:
         write_atomically(path, lambda file: torch.save(content, file), before_it_shows)
     except OSError as error:
@@ -205,14 +205,14 @@ def _describe(content: Any) -> str:
     return f"a {type(content).__name__}"
 
 
-def _check_plain(value: Any, where: str) -> None:
+def check_plain(value: Any, where: str) -> None:
     """Fail before writing what could not be read back: weights_only knows a short list of types."""
     if isinstance(value, dict):
         for key, item in value.items():
-            _check_plain(key, f"{where} key {key!r}")
-            _check_plain(item, f"{where}.{key}")
+            check_plain(key, f"{where} key {key!r}")
+            check_plain(item, f"{where}.{key}")
     elif isinstance(value, list | tuple):
         for position, item in enumerate(value):
-            _check_plain(item, f"{where}[{position}]")
+            check_plain(item, f"{where}[{position}]")
     elif type(value) not in _PLAIN and not isinstance(value, torch.Tensor):
         raise TypeError(f"{where} holds a {type(value).__name__}: use tensors or plain values")

@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from megdet_hvd.config.schema import Config, Section
+from megdet_hvd.config.sections.section import InWords
 
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -121,12 +122,14 @@ def describe(annotation: Any) -> str:
     if section := as_section(kind):
         names = ", ".join(f"{n}: {describe(f)}" for n, f in section.model_fields.items())
         return f"{{{names}}}"
+    if "words" in limits:
+        return str(limits["words"])
     bounds = [f"{_SIGNS[name]} {limits[name]:g}" for name in _SIGNS if name in limits]
     return " ".join([_WORDS[kind], " and ".join(bounds)]).strip()
 
 
 def _unwrap(annotation: Any) -> tuple[Any, dict[str, Any]]:
-    """The bare type and its limits by name (gt, ge, lt, le, min_length, max_length)."""
+    """The bare type and its limits by name (gt, ge, lt, le, min_length, max_length, words)."""
     metadata: list[Any] = []
     while True:
         if isinstance(annotation, FieldInfo):
@@ -140,6 +143,8 @@ def _unwrap(annotation: Any) -> tuple[Any, dict[str, Any]]:
             break
     limits: dict[str, Any] = {}
     for item in metadata:
+        if isinstance(item, InWords):
+            limits["words"] = item.words
         for name in (*_SIGNS, "min_length", "max_length"):
             if getattr(item, name, None) is not None:
                 limits[name] = getattr(item, name)
@@ -156,7 +161,8 @@ def _length(limits: dict[str, Any]) -> str:
 def is_text(annotation: Any) -> bool:
     """Whether the setting takes free text (``str``, or ``str`` and null)."""
     kind, _ = _unwrap(annotation)
-    return kind is str or str in get_args(kind)
+    union = get_origin(kind) in (Union, types.UnionType)
+    return kind is str or (union and any(_unwrap(one)[0] is str for one in get_args(kind)))
 
 
 def choices(annotation: Any) -> list[str]:

@@ -118,6 +118,10 @@ RULES: Mapping[str, Rule] = {
     "data.scenes.val_images": replace(_measures(), only=_SCENES),
     "data.scenes.size": _refused("the scenes would be others", only=_SCENES),
     "data.scenes.cache": _START,
+    "model.detector": _refused(
+        "the checkpoint's weights belong to another network; a function that has moved is found "
+        "under its old name where its old module imports it"
+    ),
     "model.backbone": _OTHER_WEIGHTS,
     "model.backbone_weights": _ONCE,
     "model.init_from": _ONCE,
@@ -160,6 +164,10 @@ RULES: Mapping[str, Rule] = {
     ),
     "bn.carrier": _applies(),
     "memory.checkpoint": _applies("from the next step on; no bit of the result changes"),
+    "learning.optimizer": _refused(
+        "the optimizer's state is another one's; a function that has moved is found under its old "
+        "name where its old module imports it"
+    ),
     "learning.base_rate": _SCHEDULE,
     "learning.base_batch": _SCHEDULE,
     "learning.scaling": _SCHEDULE,
@@ -189,6 +197,7 @@ RULES: Mapping[str, Rule] = {
     "evaluation.untrained": Rule("no effect", "the untrained model is gone after the first step"),
     "evaluation.images_per_process": _applies("from the next evaluation on"),
     "evaluation.max_images": _measures(),
+    "evaluation.measures": _applies("from the next evaluation on"),
     "checkpoint.every_epochs": _applies(),
     "checkpoint.every_iterations": _applies(),
     "checkpoint.keep": _applies("from the next checkpoint on"),
@@ -197,6 +206,7 @@ RULES: Mapping[str, Rule] = {
     "log.every_iterations": _applies(),
     "log.progress": _applies(),
     "log.tensorboard": _applies(),
+    "log.loggers": _START,
     "pipeline.evaluators": _START,
     "pipeline.max_side": _applies("from the next step on; pictures are prepared anew"),
     "pipeline.folder": _START,

@@ -24,7 +24,13 @@ class InLine(Evaluations):
         assert run.data.val is not None, "there is something to measure on"
         self._run, self._pictures = run, pictures
         self._validation = Validation(
-            run.data.val, run.config, run.world, run.folder, metrics, run.shared_statistics
+            run.data.val,
+            run.config,
+            run.world,
+            run.folder,
+            metrics,
+            run.shared_statistics,
+            run.own.measures,
         )
 
     def begin(self) -> bool:

@@ -18,6 +18,7 @@ from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.device import borrowed_torch
 from megdet_hvd.engine.needs import training_needs
+from megdet_hvd.engine.own_code import NOTHING_GIVEN, GivenCode
 from megdet_hvd.engine.prepare import announce, prepare_run
 from megdet_hvd.engine.result import TrainResult, result_of
 from megdet_hvd.engine.resumption import Resumption, resumption_of
@@ -45,18 +46,24 @@ def train_as_member(
     run_folder: Path | None,
     resume: bool,
     machine_of_rank: Sequence[int] | None,
+    given: GivenCode = NOTHING_GIVEN,
 ) -> TrainResult:
     """See :func:`megdet_hvd.train.train`."""
     meeting = meeting_over(comm)
+    problem: UserError | None = None
+    try:
+        config = given.noted_in(config)
+    except UserError as error:
+        problem = error  # told once all have met
 
     def configure(meeting: Meeting) -> _Agreed:
-        return _agree_on_run(meeting, config, run_folder, resume)
+        return _agree_on_run(meeting, config, run_folder, resume, problem)
 
     def work(agreed: _Agreed, world: World) -> TrainResult | None:
         path, resumption = agreed
         elastic = _elastic_resume(config, resumption, world.machines)
         with holding(path, world) as lock:
-            run = prepare_run(elastic.config, world, path, resume=resume, lock=lock)
+            run = prepare_run(elastic.config, world, path, resume=resume, lock=lock, given=given)
             announce(run)
             log_elastic_resume(elastic, world)
             execute(run)
@@ -127,11 +134,15 @@ def _needs(config: Config, resumption: Resumption | None) -> SessionNeeds:
 
 
 def _agree_on_run(
-    meeting: Meeting, config: Config, run_folder: Path | None, resume: bool
+    meeting: Meeting,
+    config: Config,
+    run_folder: Path | None,
+    resume: bool,
+    known: UserError | None = None,
 ) -> _Agreed:
     """The run folder, and how its run is carried on, as rank 0 sees them.
 
-    All members call it together, before Horovod runs.
+    All members call it together, before Horovod runs. ``known``: why this one can't take part.
 
     Raises:
         UserError, StorageError: on all members alike.
@@ -140,16 +151,18 @@ def _agree_on_run(
     path: Path | None = None
     resumption: Resumption | None = None
     try:
+        if known is not None:
+            raise known
         if (reason := _not_ready()) is not None:
             raise UserError(reason)
         if meeting.rank == 0:
             path = _run_folder(config, run_folder, resume)
             resumption = _resumption(path, config) if resume else None
     except (UserError, StorageError, OSError) as error:
-        known = as_storage_error(error)
-        if not isinstance(known, UserError | StorageError):
+        found_error = as_storage_error(error)
+        if not isinstance(found_error, UserError | StorageError):
             raise
-        problem = as_told(known)
+        problem = as_told(found_error)
     digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()
     found = meeting.gather((problem, digest, resume, (path, resumption)), "run")
     raise_first([one[0] for one in found])

@@ -3,6 +3,7 @@
 from functools import partial
 
 import torch
+from torch import nn
 
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
@@ -11,12 +12,11 @@ from megdet_hvd.job.world import World
 from megdet_hvd.memory import recompute_segments
 from megdet_hvd.memory.auto import choose_mode, largest_work
 from megdet_hvd.memory.segments import Mode
-from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.device import autocast
 
 
 def set_recomputation(
-    detector: Detector,
+    detector: nn.Module,
     config: Config,
     derived: Derived,
     train: ImageIndex,
@@ -25,6 +25,8 @@ def set_recomputation(
 ) -> str:
     """Do as ``memory.checkpoint`` says; returns a line for the log. Processes call it together."""
     mode: Mode
+    if config.model.detector is not None:
+        return _of_own(detector, config)
     if config.memory.checkpoint == "auto":
         work = largest_work(train, config.data, derived.images_per_process_per_pass)
         precision = partial(autocast, config.precision, device)
@@ -37,3 +39,21 @@ def set_recomputation(
         told = f"recomputation {mode} (memory.checkpoint={mode})"
     count = len(recompute_segments(detector, mode))
     return f"{told}; {count} segments" if count else told
+
+
+def _of_own(detector: nn.Module, config: Config) -> str:
+    """A detector of the user's own: what can be found in it, or a line that says why not."""
+    wanted = config.memory.checkpoint
+    if wanted == "auto":
+        return (
+            "recomputation none: memory.checkpoint=auto can't measure a detector of your own; give "
+            "blocks or stages"
+        )
+    count = len(recompute_segments(detector, wanted))
+    if wanted == "none" or count:
+        parts = f"; {count} segments" if count else ""
+        return f"recomputation {wanted} (memory.checkpoint={wanted}){parts}"
+    return (
+        f"recomputation none: memory.checkpoint={wanted} finds no residual blocks of torchvision's "
+        "in this detector; name its pieces in a method recompute_parts(mode)"
+    )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
@@ -19,6 +20,7 @@ from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
+from megdet_hvd.draws import draw_key
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.fingerprints import measure, taught
@@ -29,6 +31,13 @@ from megdet_hvd.engine.norms import (
     sends_over_horovod,
     shares_statistics_with_all,
 )
+from megdet_hvd.engine.own_code import (
+    ALL_OURS,
+    NOTHING_GIVEN,
+    GivenCode,
+    OwnCode,
+    find_own_code,
+)
 from megdet_hvd.engine.resumption import filed
 from megdet_hvd.engine.run_folder.best import best_ap_of
 from megdet_hvd.engine.run_folder.folder import (
@@ -38,15 +47,15 @@ from megdet_hvd.engine.run_folder.folder import (
     forget_after,
 )
 from megdet_hvd.engine.state import restore_state
-from megdet_hvd.engine.step.optimizer import build_optimizer
+from megdet_hvd.engine.step.optimizer import build_optimizer, make_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
 from megdet_hvd.job.log import LOGGER, log_to_file
 from megdet_hvd.job.world import World, machine_names
-from megdet_hvd.model.build import build_detector
-from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.initialise import init_from
+from megdet_hvd.model.own import build_own_detector, replace_norms, try_out
 from megdet_hvd.model.pretrained import fetch_backbone_weights
 from megdet_hvd.run_lock.lock import RunLock
 from megdet_hvd.wording import counted, first_of, ranks_in_words
@@ -64,7 +73,7 @@ class Run:
     device: torch.device
     data: DataSets
     derived: Derived
-    detector: Detector
+    detector: nn.Module
     optimizer: Any
     scaler: Any
     shared_statistics: bool
@@ -98,6 +107,10 @@ class Run:
     """Whether the boxes are other ones since this resume."""
     filed: dict[str, object] = field(default_factory=dict)
     """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
+    own: OwnCode = ALL_OURS
+    """What of it is the user's own."""
+    losses_of_own: list[str] | None = None
+    """What a detector of the user's own calls its losses; None: it is ours."""
     lock: RunLock | None = None
     """Rank 0's hold on the folder; None: other ranks, or nobody else can come."""
     own_checkpoints: set[str] = field(default_factory=set)
@@ -132,18 +145,22 @@ def prepare_run(
     anew: bool = False,
     prepared: DataConfig | None = None,
     lock: RunLock | None = None,
+    given: GivenCode = NOTHING_GIVEN,
 ) -> Run:
     """Open the data, build the detector and the run folder. Every process calls it together.
 
     ``path`` is the run folder; with ``resume``, its latest sound checkpoint is taken up, and with
     ``anew`` it may hold a run without any checkpoint, whose place this one takes. ``prepared``:
     files to read instead of those that ``config`` names, made from them. ``lock``: rank 0's hold
-    on the folder, for as long as the run lasts.
+    on the folder, for as long as the run lasts. ``given``: code of the user's own that ``config``
+    has the names of, already.
 
     Raises:
         UserError: on all ranks alike; nothing has been trained.
     """
     go_outside("preparing the run")
+    with together(world, "own code"):
+        own_code = find_own_code(config, given)
     with together(world, "device"):
         device = prepare_device(config, world)
     with together(world, "data"):
@@ -158,20 +175,32 @@ def prepare_run(
     state: dict[str, Any] | None = None
     set_aside: list[str] = []
     folder = RunFolder(path)
-    if not resume:  # not all at once
-        with together(world, "backbone weights"):
-            if world.local_rank == 0:
-                fetch_backbone_weights(config.model)
+    own_factory = own_code.detector
+    detector: nn.Module | None = None
+    classes = data.train.categories
+    with together(world, "backbone weights"):  # not all at once
+        if own_factory is not None and world.local_rank == 0:
+            detector = build_own_detector(
+                own_factory, config, len(classes), local_norm(config.model), pretrained=not resume
+            )
+        elif not resume and world.local_rank == 0:
+            fetch_backbone_weights(config.model)
+    losses_of_own: list[str] | None = None
     with together(world, "model"):
-        detector = build_detector(
-            config.model,
-            len(data.train.categories),
-            detector_norm(config, world, device),
-            seed=config.seed,
-            pretrained=not resume,
-        )
+        norm = detector_norm(config, world, device)
+        if own_factory is None:
+            detector = build_detector(
+                config.model, len(classes), norm, seed=config.seed, pretrained=not resume
+            )
+        else:
+            detector = detector or build_own_detector(
+                own_factory, config, len(classes), local_norm(config.model), pretrained=not resume
+            )
+            empty = config.data.unreadable_images == "skip"  # it may be all that a process has
+            losses_of_own = try_out(detector, config, len(classes), empty=empty)
+            replace_norms(detector, config.model, norm)
+            torch.manual_seed(draw_key(config.seed, 0, world.rank, 0, "own detector"))
         weights = None if resume else config.model.init_from
-        classes = data.train.categories
         new_layers = [] if weights is None else init_from(detector, weights_file(weights), classes)
     with together(world, "folder"):
         if resume and world.is_main:
@@ -185,7 +214,12 @@ def prepare_run(
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
-    optimizer = build_optimizer(detector, config, hold=sends_over_horovod(config, world))
+    made = None
+    if own_code.optimizer is not None:
+        with together(world, "optimizer"):
+            made = make_optimizer(detector, config, own_code.optimizer)
+    hold = sends_over_horovod(config, world)
+    optimizer = build_optimizer(detector, config, hold=hold, made=made)
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
     run = Run(
@@ -198,10 +232,12 @@ def prepare_run(
         detector,
         optimizer,
         scaler,
-        shares_statistics_with_all(config, world),
+        shares_statistics_with_all(config, world) and not _has_bn_of_its_own(detector, world),
         recomputation,
         taught=taught(data.train),
         filed=own,
+        own=own_code,
+        losses_of_own=losses_of_own,
         lock=lock,
     )
     if resume:
@@ -219,6 +255,15 @@ def prepare_run(
     for layer in new_layers:
         LOGGER.info(f"newly initialised, as model.init_from does not fit it: {layer}")
     return run
+
+
+def _has_bn_of_its_own(detector: nn.Module, world: World) -> bool:
+    """Whether there are BN layers, of one or three dimensions, that CGBN doesn't know."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return world.size > 1 and any(
+        isinstance(layer, kinds) and not isinstance(layer, nn.BatchNorm2d)
+        for layer in detector.modules()
+    )
 
 
 def weights_file(wanted: str) -> str:

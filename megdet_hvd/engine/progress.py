@@ -11,7 +11,6 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.run_folder.best_effort import BestEffort
 from megdet_hvd.engine.step.status import StepStatus
 from megdet_hvd.job.log import LOGGER
-from megdet_hvd.model.detector import LOSSES
 from megdet_hvd.wording import hours_minutes_seconds
 
 
@@ -45,7 +44,7 @@ class TrainingProgress:
         """``shown`` is true on rank 0 only."""
         self._every = config.log.every_iterations
         self._end = end
-        self._losses = dict.fromkeys(LOSSES, 0.0)
+        self._losses: dict[str, float] = {}
         self._balance: dict[str, float] = {}
         self._interval = Interval()
         self._since = time.monotonic()
@@ -85,7 +84,7 @@ class TrainingProgress:
         interval.images += status.images
         interval.wait_s += wait_s
         for part, value in status.losses.items():
-            self._losses[part] += value
+            self._losses[part] = self._losses.get(part, 0.0) + value
         for name, value in status.balance.items():
             self._balance[name] = self._balance.get(name, 0.0) + value
         if self._bar is not None:
@@ -107,15 +106,20 @@ class TrainingProgress:
         self._trained_s += elapsed
         self._trained_steps += interval.steps
         left_s = (self._end - iteration) * self._trained_s / self._trained_steps
-        self._show(iteration, metrics, left_s, split)
-        self._losses = dict.fromkeys(LOSSES, 0.0)
+        self._show(iteration, metrics, mean, left_s, split)
+        self._losses = {}
         self._balance = {}
         self._interval = Interval()
         self._since = time.monotonic()
         return metrics
 
     def _show(
-        self, iteration: int, metrics: dict[str, float], left_s: float, split: str | None
+        self,
+        iteration: int,
+        metrics: dict[str, float],
+        losses: dict[str, float],
+        left_s: float,
+        split: str | None,
     ) -> None:
         waiting = 100 * metrics["data_s"] / metrics["step_s"]
         if self._bar is not None:
@@ -125,7 +129,7 @@ class TrainingProgress:
                     f"{metrics['images_per_s']:.1f} images/s"
                 )
         elif self._shown:
-            parts = " ".join(f"{part} {metrics[part]:.3f}" for part in LOSSES)
+            parts = " ".join(f"{part} {value:.3f}" for part, value in losses.items())
             LOGGER.info(
                 f"iteration {iteration}/{self._end}  loss {metrics['loss']:.3f} ({parts})  "
                 f"rate {metrics['rate']:.4g}  {metrics['images_per_s']:.1f} images/s  "

@@ -14,6 +14,7 @@ from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.engine.prepare import Run
 from megdet_hvd.engine.progress import TrainingProgress
 from megdet_hvd.engine.run_folder.best_effort import BestEffort
+from megdet_hvd.engine.run_folder.loggers import MetricsLoggers
 from megdet_hvd.engine.run_folder.metrics import Metrics
 from megdet_hvd.engine.run_folder.pictures import RunPictures
 from megdet_hvd.engine.run_folder.summary import summary
@@ -21,6 +22,7 @@ from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
 from megdet_hvd.engine.step.loop import Step, train_steps
 from megdet_hvd.engine.step.time_split import time_split
 from megdet_hvd.job import outcome_notes, stopping
+from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.log import LOGGER
 from megdet_hvd.wording import counted
@@ -43,9 +45,10 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     end = run.derived.end_iteration
     outcome_notes.note(run_folder=folder.path, iteration=run.iteration)
     metrics = None
+    loggers = _loggers(run)
     if world.is_main:
         events = folder.tensorboard if config.log.tensorboard else None
-        metrics = Metrics(folder.metrics, events, run.iteration, run.still_ours)
+        metrics = Metrics(folder.metrics, events, run.iteration, run.still_ours, loggers)
     progress = TrainingProgress(config, world.launcher, run.iteration, end, world.is_main)
     pictures = RunPictures(folder, run.data, world)
     catch_up(run)
@@ -67,7 +70,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     )
     skipped = 0
     dark = DarkPictures()
-    with closing(progress), _at_stake(run):
+    with closing(loggers), closing(progress), _at_stake(run):
         if evaluations is not None:
             began = time.monotonic()
             _before_steps(run, evaluations)
@@ -119,6 +122,17 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
     return run
 
 
+def _loggers(run: Run) -> MetricsLoggers:
+    """Rank 0's, of the user's own; none elsewhere."""
+    loggers = MetricsLoggers()
+    if run.own.loggers:
+        with together(run.world, "loggers"):
+            if run.world.is_main:
+                factories, path = run.own.loggers, run.folder.path
+                loggers = MetricsLoggers.opened(factories, path, run.config, run.iteration)
+    return loggers
+
+
 @contextmanager
 def _at_stake(run: Run) -> Iterator[None]:
     """Inside, whoever ends rank 0's process is told what that costs."""
@@ -162,6 +176,7 @@ def _steps(run: Run, loader: TrainLoader) -> Iterator[Step]:
         run.world,
         run.device,
         run.iteration,
+        run.losses_of_own,
     )
 
 

@@ -12,7 +12,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.engine.fingerprints import order_of_pictures
 from megdet_hvd.engine.norms import sharing_of
-from megdet_hvd.engine.step.optimizer import load_optimizer
+from megdet_hvd.engine.step.optimizer import built_settings, load_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
@@ -52,6 +52,7 @@ def capture_state(
         "category_ids": list(data.category_ids),
         "model": model,
         "optimizer": optimizer.state_dict(),
+        "optimizer_built": built_settings(optimizer),
         "scaler": None if scaler is None else scaler.state_dict(),
         "iteration": iteration,
         "images_seen": iteration * config.global_batch,
@@ -99,7 +100,7 @@ def restore_state(
     """
     _check_same_run(state, config, data)
     load_exactly(detector, state["model"], "the checkpoint to carry on from")
-    load_optimizer(optimizer, state["optimizer"])
+    load_optimizer(optimizer, state["optimizer"], state.get("optimizer_built"))
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])
     if state["world"] == world.size:

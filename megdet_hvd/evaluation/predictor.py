@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
+from megdet_hvd.config.named_code import check_name, find_code
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
@@ -20,8 +21,8 @@ from megdet_hvd.data.transforms import UnreadablePicture, decode, resize, resize
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.inference import evaluating
 from megdet_hvd.evaluation.trained import read_trained
-from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.device import autocast, pick_device
+from megdet_hvd.model.own import DetectorFactory
 
 Picture = str | os.PathLike[str] | Image.Image | Tensor
 
@@ -31,7 +32,7 @@ class Predictor:
 
     def __init__(
         self,
-        detector: Detector,
+        detector: nn.Module,
         categories: Sequence[str],
         category_ids: Sequence[Id],
         data: DataConfig,
@@ -92,7 +93,12 @@ class Predictor:
 
 
 def load_detector(
-    path: str | os.PathLike[str], device: str = "auto", *, norm_eps: float | None = None
+    path: str | os.PathLike[str],
+    device: str = "auto",
+    *,
+    norm_eps: float | None = None,
+    detector: DetectorFactory | str | None = None,
+    trust_code: bool = False,
 ) -> Predictor:
     """A detector from a file, ready to use.
 
@@ -101,15 +107,26 @@ def load_detector(
             torchvision's Faster R-CNN.
         device: ``auto`` (CUDA where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
         norm_eps: see :func:`megdet_hvd.evaluation.trained.read_trained`; for torchvision only.
+        detector: what makes the detector, or its ``module:name``, where it is one of your own
+            (docs/extending.md).
+        trust_code: import whatever the file names, which runs it; for files of your own.
 
     Raises:
-        UserError: missing, damaged or foreign file, or no such device.
+        UserError: missing, damaged or foreign file, or no such device; the file names code to
+            make its detector with, and neither ``detector`` nor ``trust_code`` is given.
     """
     trained = read_trained(Path(path).expanduser(), norm_eps=norm_eps)
     chosen = pick_device(device)
     precision = trained.config.precision if chosen.type == "cuda" else "float32"
+    if detector is None and trust_code:
+        detector = trained.config.model.detector
+    if isinstance(detector, str):
+        try:
+            detector = find_code("model.detector", check_name("model.detector", detector))
+        except ValueError as error:
+            raise UserError(str(error)) from None
     return Predictor(
-        trained.build(chosen),
+        trained.build(chosen, own=detector),
         trained.categories,
         trained.category_ids,
         trained.config.data,

@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from megdet_hvd.checkpoint.file import check_content, is_checkpoint, read_or_offer_another
 from megdet_hvd.checkpoint.naming import find_checkpoint
 from megdet_hvd.config.load import config_from_dict
+from megdet_hvd.config.named_code import refuse_unasked
 from megdet_hvd.config.schema import Config, ModelConfig
 from megdet_hvd.data.ids import Id
 from megdet_hvd.model.build import build_detector, local_norm
-from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.initialise import load_exactly
+from megdet_hvd.model.own import DetectorFactory, build_own_detector
 from megdet_hvd.model.torchvision_io import config_of
 from megdet_hvd.model.weights_file import find_weights
 
@@ -50,21 +51,33 @@ class Trained:
         return {number: name for number, name in pairs if not (self.coco and name == _UNUSED)}
 
     def build(
-        self, device: torch.device | None = None, model: ModelConfig | None = None
-    ) -> Detector:
+        self,
+        device: torch.device | None = None,
+        model: ModelConfig | None = None,
+        own: DetectorFactory | None = None,
+    ) -> nn.Module:
         """The detector in evaluation mode; CGBN layers are plain BN, which needs no Horovod.
 
         Args:
             device: where it shall live; None: on the CPU.
             model: other thresholds than those it was trained with; None: the same.
+            own: makes the detector, where ``model.detector`` is one of the user's own. What the
+                file names is never looked for here: see
+                :func:`megdet_hvd.config.named_code.refuse_unasked`.
 
         Raises:
-            UserError: the weights don't fit ``model``.
+            UserError: the weights don't fit ``model``, or it is the user's own and ``own`` is None.
         """
         model = model or self.config.model
-        detector = build_detector(
-            model, len(self.categories), local_norm(model), seed=0, pretrained=False
-        )
+        detector: nn.Module
+        classes = len(self.categories)
+        if own is not None:
+            config = self.config.model_copy(update={"model": model})
+            detector = build_own_detector(own, config, classes, local_norm(model), pretrained=False)
+        elif model.detector is None:
+            detector = build_detector(model, classes, local_norm(model), seed=0, pretrained=False)
+        else:
+            refuse_unasked([("model.detector", model.detector)], (), str(self.path))
         load_exactly(detector, self.state, str(self.path))
         return detector.to(device or torch.device("cpu")).eval()
 

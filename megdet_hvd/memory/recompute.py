@@ -12,7 +12,6 @@ from torch import nn
 
 from megdet_hvd.memory.checkpointing import checkpoint
 from megdet_hvd.memory.segments import Mode, Segment, segments
-from megdet_hvd.model.detector import Detector
 
 
 class Recomputed:
@@ -35,7 +34,7 @@ class Recomputed:
         return checkpoint(compute, *inputs)
 
 
-def recompute_segments(detector: Detector, mode: Mode) -> list[Segment]:
+def recompute_segments(detector: nn.Module, mode: Mode) -> list[Segment]:
     """Recompute the segments of ``mode`` from now on; returns them. ``none`` takes it all back."""
     for module in detector.modules():
         for name, value in list(vars(module).items()):

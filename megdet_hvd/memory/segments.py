@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from megdet_hvd.model.backbone import RESIDUAL_STAGES
 from megdet_hvd.model.detector import Detector
@@ -35,15 +36,33 @@ class Segment:
         return any(p.requires_grad for part in self.parts for p in part.parameters())
 
 
-def segments(detector: Detector, mode: Mode) -> list[Segment]:
+def segments(detector: nn.Module, mode: Mode) -> list[Segment]:
     """The pieces that train, from the picture on; none with mode ``none``.
 
     Stem · each residual block, or each residual stage · the pyramid as a whole · the RPN head on
-    each level · ROIAlign with the second stage.
+    each level · ROIAlign with the second stage. Of a detector of the user's own: what its
+    ``recompute_parts`` gives, else the residual blocks, or stages, of torchvision that it has.
     """
     if mode == "none":
         return []
-    return [segment for segment in _all(detector, mode) if segment.trains]
+    found = _all(detector, mode) if isinstance(detector, Detector) else _of_own(detector, mode)
+    return [segment for segment in found if segment.trains]
+
+
+def _of_own(detector: nn.Module, mode: Mode) -> Iterator[Segment]:
+    parts = getattr(detector, "recompute_parts", None)
+    if parts is not None:
+        yield from map(_whole, parts(mode))
+        return
+    for module in detector.modules():
+        inside = list(module) if isinstance(module, nn.Sequential) else []
+        stage = bool(inside) and all(map(_is_block, inside))
+        if stage if mode == "stages" else _is_block(module):
+            yield _whole(module)
+
+
+def _is_block(module: nn.Module) -> bool:
+    return isinstance(module, BasicBlock | Bottleneck)
 
 
 def _all(detector: Detector, mode: Mode) -> Iterator[Segment]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from megdet_hvd.config.paths import expand_path
+from megdet_hvd.errors import UserError
 from megdet_hvd.model.fit import align_counters, find_misfit, refuse
 from megdet_hvd.model.weights_file import find_weights, read_content
 
@@ -44,8 +45,8 @@ def load_for_fine_tuning(
 ) -> list[str]:
     """Load ``state``, but leave a predictor that doesn't fit as it is: newly initialised.
 
-    The predictor (``roi_heads.box_predictor.*``) counts as a whole: its rows belong to classes,
-    so with other classes none of them is kept.
+    The predictor (``roi_heads.box_predictor.*``, or what ``class_layers`` of the detector begins)
+    counts as a whole: its rows belong to classes, so with other classes none of them is kept.
 
     Args:
         detector: what is loaded into.
@@ -62,10 +63,18 @@ def load_for_fine_tuning(
     state = align_counters(modern_names(state), detector)
     misfit = find_misfit(state, detector)
     new: list[str] = []
-    if other_classes or any(name.startswith(PREDICTOR) for name in misfit.names()):
+    # A detector of the user's own says so itself.
+    predictor = getattr(detector, "class_layers", PREDICTOR)
+    if other_classes or any(name.startswith(predictor) for name in misfit.names()):
         own = detector.state_dict()
-        new = [name for name in own if name.startswith(PREDICTOR)]
-        state = {k: v for k, v in state.items() if not k.startswith(PREDICTOR)}
+        new = [name for name in own if name.startswith(predictor)]
+        if not new:
+            raise UserError(
+                f"{source} was trained on other classes, and the detector does not say which of "
+                "its layers belong to them: give it an attribute class_layers, the beginning of "
+                "their names in its state dict"
+            )
+        state = {k: v for k, v in state.items() if not k.startswith(predictor)}
         state.update((name, own[name]) for name in new)
         misfit = find_misfit(state, detector)
     if misfit:

@@ -12,12 +12,14 @@ from megdet_hvd.cluster.threads import threads_per_process
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_validation
+from megdet_hvd.engine.own_code import find_evaluation_code
 from megdet_hvd.engine.run_folder.best_effort import BestEffort, reason_of
 from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.engine.run_folder.pictures import draw_found
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.evaluation.evaluate import contained, evaluate_detector
 from megdet_hvd.evaluation.labels import Relabelled, labels_in
+from megdet_hvd.evaluation.measures import own_numbers
 from megdet_hvd.evaluation.trained import read_trained
 from megdet_hvd.job.agree import is_agreed, together
 from megdet_hvd.job.exchange import barrier
@@ -85,20 +87,25 @@ def _evaluation(
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
+    with together(world, "evaluators.own"), contained():
+        own = find_evaluation_code(config)
     spare = BestEffort("the picture of detections")
 
     def evaluate(order: Order) -> EvaluationReply:
         go_outside("evaluation")
         with together(world, "evaluators.detector"), contained():
             trained = read_trained(order.path)
-            detector = Relabelled(trained.build(device, config.model), labels_in(index, trained))
+            built = trained.build(device, config.model, own.detector)
+            detector = Relabelled(built, labels_in(index, trained))
         found = evaluate_detector(detector, index, config, world, survives=True)
         if world.is_main:
             draw_found(index, found, folder_of(order.path).detections, spare)
         result = found.result
-        return EvaluationReply(
-            order, result.ap, result.ap50, result.images, result.as_metrics(), found.dark
-        )
+        numbers = result.as_metrics()
+        if world.is_main:
+            taken = ("kind", "iteration", "epoch", *numbers)
+            numbers |= own_numbers(own.measures, found, taken)
+        return EvaluationReply(order, result.ap, result.ap50, result.images, numbers, found.dark)
 
     return evaluate
 

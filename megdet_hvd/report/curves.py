@@ -76,6 +76,8 @@ def _draw_losses(axes: Any, lines: MetricsFile) -> None:
     axes.set_title("loss, eq. (1) without weight decay")
     for key, name, colour in _LOSSES:
         x, y = series(lines.train, "iteration", key)
+        if not x and lines.train:
+            continue  # a detector of the user's own has other losses
         width = 1.6 if key == "loss" else 1.0
         axes.plot(x, y, color=colour, label=name, linewidth=width, marker=_mark(x))
     axes.set_ylim(bottom=0)

@@ -275,7 +275,7 @@ def test_unknown_keys_in_a_file(tmp_path: Path) -> None:
         ("data.train=[{annotations: 3, images: b}]", 'must be text; put it in quotes: "3"'),
         ("data.train=[3]", "data.train.0=3: must be a group of settings; its keys are annotations"),
         ("learning.milestones=[{epoch: 1, factor: 0}]", "learning.milestones.0.factor=0: must be"),
-        ("model=3", "model=3: must be a group of settings; its keys are backbone, "),
+        ("model=3", "model=3: must be a group of settings; its keys are detector, backbone, "),
         ("model.rpn=null", "model.rpn=null: must be a group of settings; its keys are conv_depth"),
         ("data.kind=coco", "data.kind=coco needs data.train: a list of {annotations: FILE"),
         ("learning.policy=normal", "belong to learning.policy=custom, not to policy=normal: set"),

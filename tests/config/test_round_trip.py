@@ -17,6 +17,8 @@ def random_value(kind: str, draw: random.Random) -> Any:
         return draw.random() < 0.5
     if branch == "null":
         return None
+    if branch == "module:name":
+        return draw.choice(["mine:build", "mine.parts:Kind.make"])
     if branch == "text":
         return draw.choice(
             ["on", "1e-4", "010", "null", "~", "a: b", "#x", "é ü", "'", "true", "-"]

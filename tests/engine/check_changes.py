@@ -117,12 +117,17 @@ def derived(name: str) -> Effect:
     return lambda seen: getattr(seen.run.derived, name)
 
 
+def ours(seen: Seen) -> Any:
+    assert isinstance(seen.run.detector, Detector)
+    return seen.run.detector
+
+
 def rpn(name: str) -> Effect:
-    return lambda seen: getattr(seen.run.detector.rpn.config, name)
+    return lambda seen: getattr(ours(seen).rpn.config, name)
 
 
 def roi(name: str) -> Effect:
-    return lambda seen: getattr(seen.run.detector.roi_heads.config, name)
+    return lambda seen: getattr(ours(seen).roi_heads.config, name)
 
 
 def pipeline(name: str) -> Effect:
@@ -204,6 +209,11 @@ def schedules() -> Iterator[Round]:
         "preflight": ("never", lambda seen: job(seen).facts, None),
         "log.every_iterations": ("2", lambda seen: len(seen.lines("train")), 1),
         "log.progress": ("bar", lambda seen: seen.progress[0]._bar is not None, True),
+        "log.loggers": (
+            "[tests.extending.parts:Lines]",
+            lambda seen: (seen.run.folder.path / "lines.txt").read_text().split("\n")[0],
+            f"from {STOPPED_AT}",
+        ),
         "log.tensorboard": ("true", lambda seen: any(seen.run.folder.tensorboard.iterdir()), True),
         "pipeline.evaluators": ("3", pipeline("evaluators"), 3),
         "pipeline.max_side": ("500", pipeline("max_side"), 500),
@@ -266,6 +276,11 @@ def detectors(folder: Path) -> Iterator[Round]:
             True,
         ),
         "evaluation.images_per_process": ("3", lambda s: max(map(len, s.evaluated)), 3),
+        "evaluation.measures": (
+            "[tests.extending.parts:pictures]",
+            lambda seen: seen.lines("eval")[-1]["pictures"],
+            4.0,
+        ),
         "evaluation.max_images": ("4", lambda s: sum(map(len, s.evaluated)), 4),
         "model.rpn.anchors_per_image": ("64", rpn("anchors_per_image"), 64),
         "model.rpn.positive_fraction": ("0.4", rpn("positive_fraction"), 0.4),
@@ -364,7 +379,7 @@ class Check:
             seen.clipped.append(most)
             clip(parameters, most, norm)
 
-        detector = seen.run.detector
+        detector = ours(seen)
         hooks = [
             detector.register_forward_pre_hook(looked_at),
             detector.backbone.body["conv1"].register_forward_hook(computed),
@@ -463,6 +478,8 @@ REFUSED = {
     "model.roi.width": "64",
     "model.roi.norm": "same",
     "learning.decay_bn": "false",
+    "model.detector": "tests.extending.parts:tiny",
+    "learning.optimizer": "tests.extending.parts:build",
 }
 
 

@@ -99,7 +99,9 @@ def with_weights_of(theirs: FasterRCNN, model: ModelConfig) -> Detector:
     names = tuple(f"class {k}" for k in range(1, classes + 1))
     config = Config().model_copy(update={"model": model})
     ids = tuple(range(1, classes + 1))
-    return Trained(Path("theirs.pt"), config, names, ids, named=False, state=state).build()
+    built = Trained(Path("theirs.pt"), config, names, ids, named=False, state=state).build()
+    assert isinstance(built, Detector)
+    return built
 
 
 def lively_torchvision(model: FasterRCNN, pictures: list[Tensor]) -> FasterRCNN:

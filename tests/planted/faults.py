@@ -234,7 +234,7 @@ FAULTS = (
         "checkpoint",
         "a resumed run's momentum starts anew",
         "engine/state.py",
-        'load_optimizer(optimizer, state["optimizer"])',
+        'load_optimizer(optimizer, state["optimizer"], state.get("optimizer_built"))',
         "optimizer.state_dict()",
         "engine/test_resume.py",
     ),

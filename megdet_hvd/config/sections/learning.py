@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import field_validator, model_validator
 
+from megdet_hvd.config.named_code import check_name
 from megdet_hvd.config.sections.section import (
+    CodeName,
     Fraction,
     NotNegative,
     NotNegativeFloat,
@@ -26,6 +28,8 @@ class Milestone(Section):
 class LearningConfig(Section):
     """SGD, linear scaling, warm-up and policy (§3.2, §4)."""
 
+    optimizer: CodeName | None = None
+    """An optimizer of your own (docs/extending.md); None: SGD."""
     base_rate: PositiveFloat = 0.02
     """Reference rate r, for a batch of ``base_batch``."""
     base_batch: Positive = 16
@@ -63,6 +67,11 @@ class LearningConfig(Section):
     """Largest norm of the averaged gradient; None: no clipping."""
     accumulation: Positive = 1
     """Backward passes per step; they count in the global batch."""
+
+    @field_validator("optimizer")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        return None if value is None else check_name("learning.optimizer", value)
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "LearningConfig":

@@ -2,9 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from megdet_hvd.config.named_code import check_name
 from megdet_hvd.config.sections.section import (
+    CodeName,
     Fraction,
     NotNegativeFloat,
     Positive,
@@ -64,6 +66,9 @@ class RoiConfig(Section):
 class ModelConfig(Section):
     """Faster R-CNN with a feature pyramid (FPN) and ROIAlign."""
 
+    detector: CodeName | None = None
+    """A detector of your own (docs/extending.md), which of this group has ``norm``, ``norm_eps``,
+    ``norm_momentum`` and ``init_from``; None: Faster R-CNN."""
     backbone: Literal["resnet18", "resnet50", "resnet101"] = "resnet50"
     """The residual network below the pyramid."""
     backbone_weights: str | None = None
@@ -97,6 +102,11 @@ class ModelConfig(Section):
     """First stage."""
     roi: RoiConfig = RoiConfig()
     """Second stage."""
+
+    @field_validator("detector")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        return None if value is None else check_name("model.detector", value)
 
     @model_validator(mode="after")
     def _iou_order(self) -> "ModelConfig":

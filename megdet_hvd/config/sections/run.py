@@ -2,7 +2,16 @@
 
 from typing import Literal
 
-from megdet_hvd.config.sections.section import NotNegative, NotNegativeFloat, Positive, Section
+from pydantic import field_validator
+
+from megdet_hvd.config.named_code import check_name
+from megdet_hvd.config.sections.section import (
+    CodeName,
+    NotNegative,
+    NotNegativeFloat,
+    Positive,
+    Section,
+)
 
 
 class EvaluationConfig(Section):
@@ -16,6 +25,13 @@ class EvaluationConfig(Section):
     """Pictures in one forward pass of one process."""
     max_images: Positive | None = None
     """Only the first so many validation pictures; None: all."""
+    measures: tuple[CodeName, ...] = ()
+    """Measures of your own (docs/extending.md), beside COCO's numbers."""
+
+    @field_validator("measures")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_name("evaluation.measures", one) for one in value)
 
 
 class CheckpointConfig(Section):
@@ -49,6 +65,13 @@ class LogConfig(Section):
     """``auto``: a bar where rank 0 writes to a terminal, lines elsewhere."""
     tensorboard: bool = True
     """Write TensorBoard event files too."""
+    loggers: tuple[CodeName, ...] = ()
+    """Loggers of your own (docs/extending.md): they get every metrics line."""
+
+    @field_validator("loggers")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_name("log.loggers", one) for one in value)
 
 
 class PipelineConfig(Section):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.engine.run_folder.best_effort import BestEffort
+from megdet_hvd.engine.run_folder.loggers import MetricsLoggers
 from megdet_hvd.report.metrics_file import MetricsFile, read_metrics
 
 
@@ -28,7 +29,7 @@ def lines_so_far(file: Path) -> MetricsFile:
 
 
 class Metrics:
-    """Appends to ``metrics.jsonl`` and, where wanted, to TensorBoard event files.
+    """Appends to ``metrics.jsonl`` and, where wanted, to TensorBoard event files and loggers.
 
     Whatever goes wrong costs lines, with one warning, and never the run.
     """
@@ -39,9 +40,11 @@ class Metrics:
         tensorboard: Path | None,
         from_iteration: int,
         before: Callable[[], None] = lambda: None,
+        loggers: MetricsLoggers | None = None,
     ) -> None:
         """``before`` is called before each line; what it raises passes, and nothing is written."""
         self._before = before
+        self._loggers = MetricsLoggers() if loggers is None else loggers
         self._file = file
         self._spare = BestEffort(str(file))
         self._torn = False
@@ -57,13 +60,14 @@ class Metrics:
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
         self._before()
+        record = _plain({"kind": kind, "iteration": iteration, **values})
         with self._spare.writing():
-            record = {"kind": kind, "iteration": iteration, **values}
-            line = json.dumps(_plain(record)) + "\n"
+            line = json.dumps(record) + "\n"
             before, self._torn = "\n" if self._torn else "", True
             with self._file.open("a", encoding="utf-8") as file:
                 file.write(before + line)
             self._torn = False
+        self._loggers.write(record)
         if self._writer is None:
             return
         writer, self._writer = self._writer, None  # after an error its thread has ended
@@ -75,7 +79,8 @@ class Metrics:
             self._writer = writer
 
     def close(self) -> None:
-        """Close the event files."""
+        """Close the event files, and the loggers."""
+        self._loggers.close()
         if self._writer is not None:
             with self._spare_events.writing():
                 self._writer.close()

@@ -17,8 +17,9 @@ from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.engine.step.status import StatusMessage, StepStatus
 from megdet_hvd.engine.step.time_split import NO_TIMES, StepTimes
 from megdet_hvd.job.world import World
-from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.detector import LOSSES
 from megdet_hvd.model.device import autocast
+from megdet_hvd.model.own import checked_losses
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def share_of_mean(losses: dict[str, Tensor], global_batch: int, world_size: int)
 
 
 def train_steps(
-    detector: Detector,
+    detector: nn.Module,
     optimizer: Any,
     scaler: Any,
     steps: Iterator[list[Batch]],
@@ -62,8 +63,11 @@ def train_steps(
     world: World,
     device: torch.device,
     start_iteration: int,
+    losses_of_own: list[str] | None = None,
 ) -> Iterator[Step]:
     """Take a step for each list of batches (one per accumulated pass), and say how it went.
+
+    ``losses_of_own``: what a detector of the user's own calls its losses; None: it is ours.
 
     Raises:
         RunError: on all ranks: a loss is not finite, or a rank met a picture it can't read and
@@ -83,15 +87,18 @@ def train_steps(
         rate = derived.schedule.rate_at(iteration * config.global_batch)
         set_rate(optimizer, rate)
         optimizer.zero_grad()
-        message = StatusMessage(world, device)
+        message = StatusMessage(world, device, losses_of_own or LOSSES)
         message.problem = unreadable_problem(batches, config.data.unreadable_images)
         message.storage = next((text for batch in batches for text in batch.failed), None)
         for number, batch in enumerate(batches):
             compute(iteration + 1, "forward")
             with autocast(config.precision, device):
                 losses = detector(batch.to(device))
+                if losses_of_own is not None:
+                    losses = checked_losses(losses, losses_of_own, len(batch))
                 share = share_of_mean(losses, config.global_batch, world.size)
-            message.add(losses, detector.sample_balance, len(batch), len(batch.unreadable))
+            balance = getattr(detector, "sample_balance", None)
+            message.add(losses, balance, len(batch), len(batch.unreadable))
             if number == len(batches) - 1:
                 message.send()
             compute(iteration + 1, "backward")

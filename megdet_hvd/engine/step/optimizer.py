@@ -1,14 +1,35 @@
-"""SGD as in §4, its gradients averaged over all processes by Horovod."""
+"""SGD as in §4, or an optimizer of the user's own; Horovod averages the gradients."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
+from megdet_hvd.checkpoint.file import check_plain
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.step.compression import wire_for
 from megdet_hvd.errors import UserError
+
+
+class OptimizerFactory(Protocol):
+    """Makes an optimizer of the user's own."""
+
+    def __call__(self, groups: list[dict[str, Any]], config: Config, /) -> torch.optim.Optimizer:
+        """Called on every rank with the same, once the detector is on its device.
+
+        Args:
+            groups: what torch's optimizers take: ``params`` and ``weight_decay`` of each group, as
+                ``learning.weight_decay`` and ``decay_bn`` have it. All of them must be trained,
+                the same on every rank; they may be grouped otherwise.
+            config: of the run, resolved; ``config.learning`` has the settings of learning.
+
+        Returns:
+            An optimizer of these parameters. The schedule sets ``lr`` of every group before each
+            step, and ``step()`` is called without a closure. Gradients are averaged by then.
+        """
+        ...
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, decay_bn: bool) -> list[dict[str, Any]]:
@@ -28,8 +49,55 @@ def parameter_groups(model: nn.Module, weight_decay: float, decay_bn: bool) -> l
     return [*groups, {"params": rest, "weight_decay": 0.0}] if rest else groups
 
 
-def build_optimizer(model: nn.Module, config: Config, *, hold: bool = True) -> Any:
+def make_optimizer(
+    model: nn.Module, config: Config, own: OptimizerFactory | None = None
+) -> torch.optim.Optimizer:
+    """SGD over what trains of ``model``, or the optimizer that ``own`` makes. No communication.
+
+    Raises:
+        UserError: nothing is left to train, or ``own`` gives something else than an optimizer of
+            these parameters.
+    """
+    learning = config.learning
+    groups = parameter_groups(model, learning.weight_decay, learning.decay_bn)
+    if not groups[0]["params"]:
+        raise UserError("no parameter is left to train: lower model.frozen_stages")
+    if own is None:
+        return torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)
+    wanted = [parameter for group in groups for parameter in group["params"]]
+    made = own(groups, config)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise UserError(
+            f"learning.optimizer={learning.optimizer} gives a {type(made).__name__}; return a "
+            "torch.optim.Optimizer over the groups that it is given"
+        )
+    try:
+        check_plain(made.state_dict(), "optimizer")
+    except TypeError as error:
+        raise UserError(
+            f"learning.optimizer={learning.optimizer} could not be saved in a checkpoint: {error}; "
+            "keep tensors, numbers and texts in its groups and its state"
+        ) from error
+    given = [parameter for group in made.param_groups for parameter in group["params"]]
+    if sorted(map(id, given)) != sorted(map(id, wanted)):
+        raise UserError(
+            f"learning.optimizer={learning.optimizer} gives an optimizer of {len(given)} "
+            f"parameters, and {len(wanted)} are to be trained; it must be over all those in the "
+            "groups that it is given, and no others"
+        )
+    return made
+
+
+def build_optimizer(
+    model: nn.Module,
+    config: Config,
+    *,
+    hold: bool = True,
+    made: torch.optim.Optimizer | None = None,
+) -> Any:
     """``hvd.DistributedOptimizer`` around SGD. Every process calls it together, ``hold`` equal.
+
+    ``made``: an optimizer of the user's own in SGD's place, see :func:`make_optimizer`.
 
     With ``hold``, gradients go out as one group once all are ready: a BN message never waits
     behind a gradient that was ready early. What it gains and costs: docs/benchmarks.md.
@@ -42,28 +110,70 @@ def build_optimizer(model: nn.Module, config: Config, *, hold: bool = True) -> A
     """
     import horovod.torch as hvd
 
-    learning = config.learning
-    groups = parameter_groups(model, learning.weight_decay, learning.decay_bn)
-    if not groups[0]["params"]:
-        raise UserError("no parameter is left to train: lower model.frozen_stages")
-    sgd = torch.optim.SGD(groups, lr=learning.base_rate, momentum=learning.momentum)
+    if made is None:
+        wrapped = make_optimizer(model, config)
+    else:
+        built = _settings(made.param_groups)
+        wrapped = _kept_as_made(made)
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     with waiting("megdet.optimizer", range(hvd.size())):  # groups are agreed on with rank 0
-        return hvd.DistributedOptimizer(
-            sgd,
+        optimizer = hvd.DistributedOptimizer(
+            wrapped,
             named_parameters=trainable,
             compression=wire_for(config.horovod, hvd.size()),
             op=hvd.Sum,  # the wire makes it the mean
-            backward_passes_per_step=learning.accumulation,
+            backward_passes_per_step=config.learning.accumulation,
             groups=1 if hold or config.deterministic else None,
         )
+    if made is not None:
+        optimizer.megdet_built = built
+    return optimizer
 
 
-def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
+def _kept_as_made(made: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """``made``, such that Horovod's wrapper takes it over as it is.
+
+    The wrapper is a subclass of the optimizer's class, which it makes anew by ``__init__(groups)``:
+    arguments beside the groups, and whatever ``__init__`` keeps outside of them, would be lost.
+    """
+
+    def take_over(wrapper: torch.optim.Optimizer, _: Any) -> None:
+        wrapper.__dict__.update(made.__dict__)
+
+    kind = type(made)
+    made.__class__ = type(kind.__name__, (kind,), {"__init__": take_over})
+    return made
+
+
+def built_settings(optimizer: Any) -> list[dict[str, Any]] | None:
+    """What an optimizer of the user's own was built with, by group; None for SGD."""
+    found: list[dict[str, Any]] | None = getattr(optimizer, "megdet_built", None)
+    return found
+
+
+def _settings(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The settings of each group, plain values only: what else there is is no setting."""
+    return [
+        {name: value for name, value in group.items() if name != "params" and _is_plain(value)}
+        for group in groups
+    ]
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def load_optimizer(
+    optimizer: Any, state: dict[str, Any], built_then: Sequence[dict[str, Any]] | None = None
+) -> None:
     """Take up the momentum in ``state``; what configuration sets stays as ``optimizer`` was built.
 
     torch's ``load_state_dict`` brings back all of a group: its weight decay, momentum and whatever
-    else it was once built with.
+    else it was once built with. An optimizer of the user's own may keep state among its settings
+    (a count of steps, an estimated rate): there, what it was built with then (``built_then``) and
+    now says which is which. Settings built alike go on as they were saved.
 
     Raises:
         UserError: ``state`` belongs to other parameters, or groups of them.
@@ -76,11 +186,19 @@ def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
             f"{_sizes(have)} are trained now; go on with the settings (learning.decay_bn, "
             "model.frozen_stages, model.norm) that it was written with"
         )
-    own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    groups = optimizer.param_groups
+    own = [{k: v for k, v in group.items() if k != "params"} for group in groups]
+    ours = built_settings(optimizer) is None
+    if not ours:
+        then = built_then or [{} for _ in groups]
+        own = [
+            {name: value for name, value in now.items() if name in old and old[name] != value}
+            for now, old in zip(_settings(groups), then, strict=True)
+        ]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, own, strict=True):
         group.update(settings)
-        if not group["momentum"]:
+        if ours and not group["momentum"]:
             for parameter in group["params"]:  # it would lie there until a later resume asks for it
                 optimizer.state.pop(parameter, None)
 

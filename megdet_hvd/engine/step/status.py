@@ -8,6 +8,7 @@ step, with weights untouched and none left waiting.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,11 +53,15 @@ class StepStatus:
 class StatusMessage:
     """Collects a step's facts on this rank, and sums them over all."""
 
-    def __init__(self, world: World, device: torch.device) -> None:
+    def __init__(self, world: World, device: torch.device, parts: Sequence[str] = LOSSES) -> None:
+        """``parts``: names of the losses, the same on all ranks."""
         self.world = world
-        self.sums = torch.zeros(len(LOSSES), dtype=torch.float64, device=device)
+        self.parts = tuple(parts)
+        self.sums = torch.zeros(len(self.parts), dtype=torch.float64, device=device)
         self.shares = dict.fromkeys(STAGES, 0.0)
         self.squared_shares = dict.fromkeys(STAGES, 0.0)
+        self.balanced = False
+        """Whether samples are counted; the same on all ranks."""
         self.images = 0
         self.skipped = 0
         self.problem: str | None = None
@@ -67,12 +72,13 @@ class StatusMessage:
         self._handle: Any = None
 
     def add(
-        self, losses: dict[str, Tensor], balance: SampleBalance, images: int, skipped: int
+        self, losses: dict[str, Tensor], balance: SampleBalance | None, images: int, skipped: int
     ) -> None:
         """One backward pass of this rank: per-image losses (B,) for each part, and samples."""
-        parts = [losses[part].detach().double().sum() for part in LOSSES]
+        parts = [losses[part].detach().double().sum() for part in self.parts]
         self.sums += torch.stack(parts)
-        for stage in STAGES:
+        self.balanced = balance is not None
+        for stage in STAGES if balance is not None else ():
             shares = [one.foreground for one in getattr(balance, stage)]
             self.shares[stage] += sum(shares)
             self.squared_shares[stage] += sum(share * share for share in shares)
@@ -119,15 +125,16 @@ class StatusMessage:
         bad, *sums = rest[2 * len(STAGES) :]
         if failed or bad:
             raise mark_agreed(self._reasons(iteration, images))
-        mean = {part: value / max(count, 1.0) for part, value in zip(LOSSES, sums, strict=True)}
+        mean = {part: value / max(count, 1.0) for part, value in zip(self.parts, sums, strict=True)}
         balance: dict[str, float] = {}
-        for stage, share, square in zip(STAGES, shares, squares, strict=True):
+        counted = STAGES if self.balanced else ()
+        for stage, share, square in zip(counted, shares, squares, strict=False):
             balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
         return StepStatus(mean, int(count), int(skipped), balance, stops > 0)
 
     def _reasons(self, iteration: int, images: str) -> RunError | StorageError:
         own = self.problem
-        parts = dict(zip(LOSSES, self.sums.tolist(), strict=True))
+        parts = dict(zip(self.parts, self.sums.tolist(), strict=True))
         if own is None and not torch.isfinite(self.sums).all():
             shown = ", ".join(f"{part} {value:g}" for part, value in parts.items())
             own = f"the loss is not finite ({shown}, summed over its images) on {images}"

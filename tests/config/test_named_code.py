@@ -1,0 +1,99 @@
+"""Code of the user's own, named as module:name."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.config.load import load_config
+from megdet_hvd.config.named_code import find_code, name_of_code, refuse_unasked
+from megdet_hvd.errors import UserError
+
+SETTING = "learning.optimizer"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a module in it that no other test has."""
+    path = [entry for entry in sys.path if entry not in ("", str(Path.cwd()))]
+    monkeypatch.setattr(sys, "path", path)
+    monkeypatch.chdir(tmp_path)
+    text = "def build(): ...\ndef built(): ...\nRATE = 1\n"
+    kind = "class Kind:\n    make = staticmethod(build)\n"
+    (tmp_path / "own_parts.py").write_text(text + kind)
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("own_")]:
+        del sys.modules[name]
+
+
+def test_a_module_is_found_in_the_current_folder(folder: Path) -> None:
+    found = find_code(SETTING, "own_parts:build")
+    assert found.__module__ == "own_parts" and name_of_code(found) == "own_parts:build"
+    assert find_code(SETTING, "own_parts:Kind.make") is found
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("own_part:build", "there is no module own_part, neither in the current folder"),
+        ("own_parts.inner:build", "there is no module own_parts.inner"),
+        ("own_parts:bild", "own_parts has no name bild; it has build, built"),
+        ("own_parts:RATE", "must be a function or a class that can be called, not a int"),
+        ("__argument__:build", "was given to train() as an argument"),
+    ],
+)
+def test_what_leads_nowhere_is_told_with_the_fix(folder: Path, name: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        find_code(SETTING, name)
+    assert str(caught.value).startswith(f"{SETTING}={name}: ") and told in str(caught.value)
+
+
+def test_an_error_in_the_users_module_is_his(folder: Path) -> None:
+    (folder / "own_broken.py").write_text("import no_such_package\n")
+    with pytest.raises(ModuleNotFoundError, match="no_such_package"):
+        find_code(SETTING, "own_broken:build")
+
+
+@pytest.mark.parametrize(
+    ("value", "example"),
+    [
+        ("mine.build", "such as mine:build"),
+        ("mine/parts.py", "such as mine:parts"),
+        ("mine:", "such as mine.parts:build"),
+        ("a b:c", "such as mine.parts:build"),
+    ],
+)
+def test_another_form_is_refused_when_the_configuration_is_read(value: str, example: str) -> None:
+    for word in (f"learning.optimizer={value}", f'log.loggers=["{value}"]'):
+        with pytest.raises(UserError) as caught:
+            load_config(None, [word])
+        assert f"{word.partition('=')[0]}={value}: code of your own" in str(caught.value)
+        assert str(caught.value).endswith(example)
+
+
+def test_reading_a_configuration_imports_nothing(folder: Path) -> None:
+    """On a login node, or of a stranger's file, a name is a name."""
+    (folder / "own_loud.py").write_text("print('imported')\n")
+    program = (
+        "from megdet_hvd.config.load import load_config\n"
+        "print(load_config(None, ['learning.optimizer=own_loud:build']).learning.optimizer)"
+    )
+    words = [sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=folder)
+    assert done.stdout == "own_loud:build\n"
+
+
+def test_names_of_what_is_given_as_an_argument() -> None:
+    assert name_of_code(load_config) == "megdet_hvd.config.load:load_config"
+    assert name_of_code(lambda: None).startswith("__argument__:")
+
+
+def test_a_file_may_name_what_the_user_names_too() -> None:
+    named = [("model.detector", "mine:build"), ("evaluation.measures", "mine:one")]
+    refuse_unasked(named, named, "some.pt")
+    with pytest.raises(
+        UserError, match=r"some\.pt names code .* evaluation\.measures=mine:one\. A"
+    ):
+        refuse_unasked(named, named[:1], "some.pt")
