@@ -65,11 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--device", default="auto", help="auto, cpu, cuda or cuda:1 (default: auto)"
     )
     found = parse(parser, argv)
-    from megdet_hvd.data.given import given_pictures
+    from megdet_hvd.data.named_pictures import named_pictures
     from megdet_hvd.evaluation.predictor import load_detector
 
     try:
-        images, unknown = given_pictures(found.images)
+        images, unknown = named_pictures(found.images)
         predictor = load_detector(found.checkpoint, found.device)
         if found.value_range is not None:
             predictor.value_range = tuple(found.value_range)

@@ -25,7 +25,7 @@ from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder.folder import RunFolder, find_run, new_run_name
 from megdet_hvd.engine.run_folder.lock import holding
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.job.agree import Told, as_told, mark_agreed, raise_first
+from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed, raise_first
 from megdet_hvd.job.horovod_settings import light_cycle, refusal
 from megdet_hvd.job.life import run_member
 from megdet_hvd.job.log import borrowed_log, log_elastic_resume
@@ -115,7 +115,7 @@ def _elastic_resume(
     if resumption is None:
         return ElasticResume(config)
     try:
-        return resumption.refit(machines)
+        return resumption.elastic_resume(machines)
     except UserError as error:
         raise mark_agreed(error) from None
 
@@ -136,7 +136,7 @@ def _agree_on_run(
     Raises:
         UserError, StorageError: on all members alike.
     """
-    problem: Told | None = None
+    problem: ErrorRecord | None = None
     path: Path | None = None
     resumption: Resumption | None = None
     try:
@@ -149,7 +149,7 @@ def _agree_on_run(
         known = as_storage_error(error)
         if not isinstance(known, UserError | StorageError):
             raise
-        problem = as_told(known)
+        problem = error_record(known)
     digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()
     found = meeting.gather((problem, digest, resume, (path, resumption)), "run")
     raise_first([one[0] for one in found])

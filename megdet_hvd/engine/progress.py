@@ -53,9 +53,9 @@ class TrainingProgress:
         self._trained_steps = 0
         self._bar: Any = None
         self._shown = shown
-        self._spare = BestEffort("the progress bar", "shown")
+        self._best_effort = BestEffort("the progress bar", "shown")
         if shown and wants_bar(config.log.progress, launcher, sys.stdout.isatty()):
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar = tqdm(
                     total=end, initial=start, unit="it", dynamic_ncols=True, file=sys.stdout
                 )
@@ -77,7 +77,7 @@ class TrainingProgress:
         for name, value in status.balance.items():
             self._balance[name] = self._balance.get(name, 0.0) + value
         if self._bar is not None:
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar.update(1)
         if iteration % self._every and iteration != self._end:
             return None
@@ -105,7 +105,7 @@ class TrainingProgress:
     def _show(self, iteration: int, metrics: dict[str, float], left_s: float) -> None:
         waiting = 100 * metrics["data_s"] / metrics["step_s"]
         if self._bar is not None:
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar.set_postfix_str(
                     f"loss {metrics['loss']:.3f}, rate {metrics['rate']:.2g}, "
                     f"{metrics['images_per_s']:.1f} images/s"
@@ -121,5 +121,5 @@ class TrainingProgress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar.close()

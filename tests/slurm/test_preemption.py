@@ -1,4 +1,4 @@
-"""Told to stop, requeued, carried on: the same weights as without."""
+"""ErrorRecord to stop, requeued, carried on: the same weights as without."""
 
 import json
 import math

@@ -43,13 +43,13 @@ class Metrics:
         """``before`` is called before each line; what it raises passes, and nothing is written."""
         self._before = before
         self._file = file
-        self._spare = BestEffort(str(file))
+        self._best_effort = BestEffort(str(file))
         self._torn = False
         """The last line may have been cut off."""
         self._writer: Any = None
         if tensorboard is not None:
-            self._spare_events = BestEffort(str(tensorboard))
-            with self._spare_events.writing():
+            self._best_effort_events = BestEffort(str(tensorboard))
+            with self._best_effort_events.writing():
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._writer = SummaryWriter(str(tensorboard), purge_step=from_iteration + 1)
@@ -57,7 +57,7 @@ class Metrics:
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
         self._before()
-        with self._spare.writing():
+        with self._best_effort.writing():
             record = {"kind": kind, "iteration": iteration, **values}
             line = json.dumps(_plain(record)) + "\n"
             before, self._torn = "\n" if self._torn else "", True
@@ -67,7 +67,7 @@ class Metrics:
         if self._writer is None:
             return
         writer, self._writer = self._writer, None  # after an error its thread has ended
-        with self._spare_events.writing():
+        with self._best_effort_events.writing():
             for name, value in values.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     writer.add_scalar(f"{kind}/{name}", value, iteration)
@@ -77,5 +77,5 @@ class Metrics:
     def close(self) -> None:
         """Close the event files."""
         if self._writer is not None:
-            with self._spare_events.writing():
+            with self._best_effort_events.writing():
                 self._writer.close()
