@@ -37,9 +37,10 @@ CHECK = (
 # Python keeps the byte code of what it has imported once: what a run imports starts in a third of
 # the time afterwards, in every process.
 WARM = (
-    "import megdet_hvd.engine.run, pycocotools.cocoeval, torch.utils.tensorboard;"
+    "import megdet_hvd.engine.run, faster_coco_eval, torch.utils.tensorboard;"
     "import matplotlib.figure, matplotlib.backends.backend_agg;"
 )
+_DOING = {"adopt": "adopting", "update": "updating", "repair": "repairing"}
 
 
 def wanted_stamp(
@@ -179,7 +180,7 @@ def _make(
     if what == "make":
         installer.make_environment(places.venv, logs / "env.log", system_packages=site is not None)
     else:
-        say(f"{what}ing the environment that is there" if what != "repair" else "repairing it")
+        say(f"{_DOING[what]} the environment that is there")
     write_json(places.stamp, begun)
     with step("installing packages (a first time fetches about 3 GB; later ones are linked)"):
         options = ["--reinstall"] if what == "repair" else []

@@ -9,6 +9,7 @@ import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,8 @@ _ENVIRONMENT = frozenset(
     | {"pydantic", "pydantic_core", "torch", "torchvision", "tqdm", "yaml"}
 )
 """Modules that only the environment is sure to have; without them another Python was started."""
+_NEEDED_AT_ONCE = ("pydantic", "yaml", "filelock")
+"""Those of them that configuration and run folders need."""
 
 SCRIPTS = {
     "megdet-train": "megdet_hvd.train",
@@ -82,15 +85,7 @@ def leave(main: Callable[[], int]) -> NoReturn:
         package = (error.name or "").partition(".")[0]
         if package not in _ENVIRONMENT:
             raise
-        with suppress(OSError, ValueError):
-            print(
-                f"error: {sys.executable} lacks {package}: it is not the environment's Python, or "
-                "that is not finished. source .venv/bin/activate, or put install/run before the "
-                "command; make setup makes the environment, and "
-                f"{name_of('megdet_hvd.doctor')} shows what is missing",
-                file=sys.stderr,
-                flush=True,
-            )
+        _say_that_it_lacks(package)
         code = BAD_INPUT
     try:
         sys.stdout.flush()
@@ -101,6 +96,29 @@ def leave(main: Callable[[], int]) -> NoReturn:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
     sys.exit(code)
+
+
+def need_environment() -> None:
+    """Leave with one line where the packages that every program needs at once are not there.
+
+    Called before they are imported, by modules that are a program and a part of the library.
+    """
+    for package in _NEEDED_AT_ONCE:
+        if find_spec(package) is None:
+            _say_that_it_lacks(package)
+            sys.exit(BAD_INPUT)
+
+
+def _say_that_it_lacks(package: str) -> None:
+    with suppress(OSError, ValueError):
+        print(
+            f"error: {sys.executable} lacks {package}: it is not the environment's Python, or "
+            "that is not finished. source .venv/bin/activate, or put install/run before the "
+            f"command; make setup makes the environment, and {name_of('megdet_hvd.doctor')} shows "
+            "what is missing",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def open_what_is_closed() -> None:

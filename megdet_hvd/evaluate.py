@@ -5,9 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megdet_hvd.command import leave, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.cluster.rank_log import redirect_output
-from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import STOPPED

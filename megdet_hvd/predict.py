@@ -8,8 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megdet_hvd.command import leave, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.command import leave
 from megdet_hvd.errors import STORAGE_ERROR, USER_ERROR, StorageError, UserError
 from megdet_hvd.storage import as_storage_error, is_transient
 

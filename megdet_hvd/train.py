@@ -6,9 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megdet_hvd.command import leave, need_environment, words_of
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.cluster.rank_log import redirect_output
-from megdet_hvd.command import leave, words_of
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import STOPPED, UserError

@@ -6,10 +6,13 @@ import re
 import signal
 import subprocess
 import sys
+import venv
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from megdet_hvd.command import SCRIPTS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
@@ -89,8 +92,34 @@ def test_another_python_is_no_traceback() -> None:
     assert code == 1 and "Traceback" in errors, "ours is a fault"
 
 
+@pytest.fixture(scope="module")
+def bare_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One without any package."""
+    folder = tmp_path_factory.mktemp("bare")
+    venv.create(folder, with_pip=False, symlinks=True)
+    return folder / "bin" / "python"
+
+
+@pytest.mark.parametrize("module", sorted(SCRIPTS.values()))
+def test_a_python_without_packages_is_no_traceback(bare_python: Path, module: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [bare_python, "-m", module.removesuffix(".__main__"), "--version"],
+        env=env,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    if done.returncode == 0:
+        assert "no torch" in done.stdout and done.stderr == ""
+    else:
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(f"error: {bare_python} lacks "), done.stderr
+
+
 def test_every_command_leaves_that_way() -> None:
-    ends = re.compile(r'^if __name__ == "__main__":\n    (.*)$', re.MULTILINE)
+    ends = re.compile(r'^if __name__ == "__main__":\n    (.*)\n\Z', re.MULTILINE)
     found = {
         str(file.relative_to(PACKAGE)): match[1]
         for file in PACKAGE.rglob("*.py")

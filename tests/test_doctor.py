@@ -32,6 +32,7 @@ VERSIONS = {
     "pillow": "13.0.0",
     "matplotlib": "3.11.2",
     "tensorboard": "2.21.0",
+    "faster-coco-eval": "1.8.0",
     "tqdm": "4.70.1",
     "psutil": "7.2.2",
 }

@@ -1,14 +1,15 @@
 """Where this process stands: what it waits for, or works at.
 
 The training thread writes it, the watchdog's thread reads it. Writing costs about a microsecond
-and works without a watchdog too.
+and works without a watchdog too. How long each collective took can be noted
+(:func:`note_waits`), for the time split of a step.
 """
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["waiting", "computing", "outside"]
 
@@ -29,10 +30,20 @@ class RankPosition:
     """``time.monotonic()`` of coming here."""
 
 
+class CollectiveTime(NamedTuple):
+    """A collective that this process was in."""
+
+    name: str
+    ranks: Sequence[int]
+    """Whom it needed, as its session counts them."""
+    seconds: float
+
+
 class _Position:
     """The one position of this process."""
 
     def __init__(self) -> None:
+        self.waits: list[CollectiveTime] | None = None
         self.place = RankPosition("outside", "starting", (), 0, time.monotonic())
         self.step = 0
         self.moves = 0
@@ -59,6 +70,17 @@ def number_ranks(numbers: Sequence[int] | None) -> None:
     """
     global _numbers
     _numbers = numbers
+
+
+def note_waits() -> None:
+    """From now on, until :func:`noted_waits`, keep how long each collective takes."""
+    _position.waits = []
+
+
+def noted_waits() -> list[CollectiveTime]:
+    """What was noted, in order; no more is."""
+    found, _position.waits = _position.waits, None
+    return found or []
 
 
 def compute(step: int, part: str) -> None:
@@ -103,4 +125,7 @@ class waiting:
         if isinstance(error, Exception):
             length = f" with {self._elements} values" if self._elements else ""
             error.add_note(f"in the collective {self._name}{length}, of ranks {list(self._ranks)}")
+        if _position.waits is not None:
+            seconds = time.monotonic() - _position.place.since
+            _position.waits.append(CollectiveTime(self._name, self._ranks, seconds))
         _move(self._before.kind, self._before.name, self._before.ranks, self._before.elements)

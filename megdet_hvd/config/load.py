@@ -35,7 +35,8 @@ def load_config(file: Path | None, overrides: Sequence[str] = ()) -> Config:
         UserError: a file that can't be read, or one listing of every wrong setting.
     """
     tree = copy.deepcopy(EMBEDDED) if file is None else _read(file, ())
-    return _checked(_overridden(tree, overrides), _origin(file, overrides))
+    own = EMBEDDED if file is None else None
+    return _checked(_overridden(tree, overrides), _origin(file, overrides), own)
 
 
 def override(config: Config, overrides: Sequence[str]) -> Config:
@@ -66,7 +67,9 @@ def config_from_dict(tree: Mapping[str, Any], origin: str = "the stored configur
     return _checked(dict(tree), origin)
 
 
-def _checked(tree: dict[str, Any], origin: str) -> Config:
+def _checked(
+    tree: dict[str, Any], origin: str, defaults: Mapping[str, Any] | None = None
+) -> Config:
     # JSON's strict mode is the right strictness for YAML: a list is a tuple and 1 is 1.0, but
     # true is not 1, "16" is not 16 and 16.5 is no whole number.
     try:
@@ -76,7 +79,7 @@ def _checked(tree: dict[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise as_user_error(error, origin) from None
+        raise as_user_error(error, origin, defaults) from None
 
 
 def _origin(file: Path | None, overrides: Sequence[str]) -> str:

@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,17 +16,25 @@ from megdet_hvd.errors import UserError
 _YES_NO = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
-def as_user_error(error: ValidationError, origin: str) -> UserError:
-    """One error that lists every wrong setting once; ``origin`` says where they were read."""
+def as_user_error(
+    error: ValidationError, origin: str, defaults: Mapping[str, Any] | None = None
+) -> UserError:
+    """One error that lists every wrong setting once.
+
+    Args:
+        error: what pydantic says.
+        origin: where they were read.
+        defaults: of settings that have another one there than in the schema, as a tree.
+    """
     lines: dict[str, str] = {}
     for detail in error.errors(include_url=False):
         place = locate(detail["loc"])
-        lines.setdefault(place.path or detail["msg"], _line(detail, place))
+        lines.setdefault(place.path or detail["msg"], _line(detail, place, defaults or {}))
     head = "1 setting is" if len(lines) == 1 else f"{len(lines)} settings are"
     return UserError("\n".join([f"{origin}: {head} wrong", *(f"  {x}" for x in lines.values())]))
 
 
-def _line(detail: ErrorDetails, place: SettingPlace) -> str:
+def _line(detail: ErrorDetails, place: SettingPlace, defaults: Mapping[str, Any]) -> str:
     if detail["type"] == "value_error":
         return detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
@@ -38,7 +47,7 @@ def _line(detail: ErrorDetails, place: SettingPlace) -> str:
     rule = re.sub(r"^(whole |number|list)", r"a \1", describe(place.annotation))
     if detail["type"] == "missing":
         return f"{place.path} is missing: give {rule}"
-    fix = _fix(detail["input"], place)
+    fix = _fix(detail["input"], place, defaults)
     return f"{place.path}={shown(detail['input'])}: must be {rule}; {fix}"
 
 
@@ -53,7 +62,7 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
-def _fix(value: Any, place: SettingPlace) -> str:
+def _fix(value: Any, place: SettingPlace, defaults: Mapping[str, Any]) -> str:
     words = choices(place.annotation)
     if isinstance(value, str):
         near = difflib.get_close_matches(value.lower(), words, n=1, cutoff=0.5)
@@ -71,6 +80,16 @@ def _fix(value: Any, place: SettingPlace) -> str:
         return f"try {int(value)}"
     if place.kind is str:
         return f'put it in quotes: "{shown(value)}"'
-    if place.default is not ...:
-        return f"the default is {shown(place.default)}"
+    default = _at(defaults, place.path)
+    default = place.default if default is None else default
+    if default is not ...:
+        return f"the default is {shown(default)}"
     return "change it or take it out"
+
+
+def _at(tree: Mapping[str, Any], path: str) -> Any:
+    """The value at ``section.key``; None: there is none."""
+    found: Any = tree
+    for word in path.split("."):
+        found = found.get(word) if isinstance(found, Mapping) else None
+    return found

@@ -7,7 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 
-from megdet_hvd.command import leave, name_of
+from megdet_hvd.command import leave, name_of, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.errors import StorageError, UserError

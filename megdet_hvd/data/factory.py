@@ -45,15 +45,23 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
     train = replace(_looked_at(train, config), value_range=config.value_range)
     if not val_sources:
         return DataSets(train, None)
-    val = _validation(config, val_sources, train.category_ids)
     known = dict(zip(train.category_ids, train.categories, strict=True))
+    own = f"training file {train.annotation_files[0]}"
+    return DataSets(train, _known_validation(config, val_sources, known, own))
+
+
+def _known_validation(
+    config: DataConfig, sources: list[PictureSource], known: Mapping[Id, str], own: str
+) -> ImageIndex:
+    """Validation pictures of classes that are known from ``own``, with the labels of those."""
+    val = _validation(config, sources, known)
     require_known_categories(
         known,
-        f"training file {train.annotation_files[0]}",
+        own,
         dict(zip(val.category_ids, val.categories, strict=True)),
         f"validation file {val.annotation_files[0]}",
     )
-    return DataSets(train, _with_categories(val, known))
+    return _with_categories(val, known)
 
 
 def _with_categories(val: ImageIndex, known: Mapping[Id, str]) -> ImageIndex:
@@ -72,8 +80,17 @@ def _with_categories(val: ImageIndex, known: Mapping[Id, str]) -> ImageIndex:
     )
 
 
-def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], None]) -> ImageIndex:
+def open_validation(
+    config: DataConfig,
+    *,
+    is_main: bool,
+    wait: Callable[[], None],
+    known: tuple[Mapping[Id, str], str] | None = None,
+) -> ImageIndex:
     """Open the validation pictures alone, for evaluating a checkpoint; see `open_datasets`.
+
+    ``known``: the classes that it is measured on, by id, and who says so; None: those that the
+    files declare.
 
     Raises:
         UserError: as there, and where no validation file is configured.
@@ -84,6 +101,8 @@ def open_validation(config: DataConfig, *, is_main: bool, wait: Callable[[], Non
             "no validation pictures are configured; give data.val: a list of "
             "{annotations: FILE, images: FOLDER}"
         )
+    if known is not None:
+        return _known_validation(config, val_sources, *known)
     return _validation(config, val_sources)
 
 

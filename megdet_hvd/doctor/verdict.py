@@ -282,6 +282,9 @@ def _packages(facts: DoctorFacts) -> Iterator[Finding]:
     there = [f"{name} {facts.versions[name]}" for name in needed if name in facts.versions]
     if there:
         yield Finding("ok", "packages", ", ".join(there))
+    if "faster-coco-eval" not in facts.versions:
+        text = "faster-coco-eval is not installed: pycocotools computes AP, in ten times as long"
+        yield Finding("note", "packages", text, SET_UP)
     if "tensorboard" not in facts.versions:
         text = "tensorboard is not installed: metrics go to metrics.jsonl alone"
         yield Finding("note", "packages", text, SET_UP)

@@ -64,10 +64,22 @@ class TrainingProgress:
         """Time since the last step that was not training."""
         self._interval.evaluated_s += seconds
 
+    def is_due(self, iteration: int) -> bool:
+        """Whether a line follows this step."""
+        return iteration % self._every == 0 or iteration == self._end
+
     def step(
-        self, iteration: int, status: StepStatus, rate: float, wait_s: float
+        self,
+        iteration: int,
+        status: StepStatus,
+        rate: float,
+        wait_s: float,
+        split: str | None = None,
     ) -> dict[str, float] | None:
-        """Count a finished step; the metrics of the interval when a line is due, else None."""
+        """Count a finished step; the metrics of the interval when a line is due, else None.
+
+        ``split``: a line on where the time of this step went.
+        """
         interval = self._interval
         interval.steps += 1
         interval.images += status.images
@@ -79,7 +91,7 @@ class TrainingProgress:
         if self._bar is not None:
             with self._best_effort.writing():
                 self._bar.update(1)
-        if iteration % self._every and iteration != self._end:
+        if not self.is_due(iteration):
             return None
         elapsed = max(time.monotonic() - self._since - interval.evaluated_s, 1e-9)
         mean = {part: value / interval.steps for part, value in self._losses.items()}
@@ -95,14 +107,16 @@ class TrainingProgress:
         self._trained_s += elapsed
         self._trained_steps += interval.steps
         left_s = (self._end - iteration) * self._trained_s / self._trained_steps
-        self._show(iteration, metrics, left_s)
+        self._show(iteration, metrics, left_s, split)
         self._losses = dict.fromkeys(LOSSES, 0.0)
         self._balance = {}
         self._interval = Interval()
         self._since = time.monotonic()
         return metrics
 
-    def _show(self, iteration: int, metrics: dict[str, float], left_s: float) -> None:
+    def _show(
+        self, iteration: int, metrics: dict[str, float], left_s: float, split: str | None
+    ) -> None:
         waiting = 100 * metrics["data_s"] / metrics["step_s"]
         if self._bar is not None:
             with self._best_effort.writing():
@@ -117,6 +131,8 @@ class TrainingProgress:
                 f"rate {metrics['rate']:.4g}  {metrics['images_per_s']:.1f} images/s  "
                 f"{waiting:.0f} % waiting for data  {hours_minutes_seconds(left_s)} left"
             )
+            if split is not None:
+                LOGGER.info(f"  {split}")
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -19,6 +19,7 @@ from megdet_hvd.engine.run_folder.pictures import RunPictures
 from megdet_hvd.engine.run_folder.summary import summary
 from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
 from megdet_hvd.engine.step.loop import Step, train_steps
+from megdet_hvd.engine.step.time_split import time_split
 from megdet_hvd.job import outcome_notes, stopping
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.log import LOGGER
@@ -168,9 +169,12 @@ def _count(
     run: Run, step: Step, progress: TrainingProgress, metrics: Metrics | None, skipped: int
 ) -> None:
     status = step.status
-    line = progress.step(step.iteration, status, step.rate, step.wait_s)
-    if line is not None and metrics is not None:
+    split = time_split(step.times, run.world) if progress.is_due(step.iteration) else None
+    told = None if split is None or run.world.size == 1 else split.line(run.world)
+    line = progress.step(step.iteration, status, step.rate, step.wait_s, told)
+    if line is not None and split is not None and metrics is not None:
         seen = step.iteration * run.config.global_batch
+        line |= split.as_metrics()
         metrics.write(
             "train", step.iteration, epoch=run.epoch, images_seen=seen, skipped=skipped, **line
         )

@@ -1,13 +1,12 @@
-"""COCO's 12 numbers and AP per class, by pycocotools."""
+"""COCO's 12 numbers and AP per class."""
 
-import contextlib
-import io
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from megdet_hvd.evaluation.boxes import FoundBoxes, GroundTruth
+from megdet_hvd.evaluation.coco_eval import coco_numbers
 from megdet_hvd.serialize import serializable
 
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -82,22 +81,15 @@ def in_short(ap: float | None, ap50: float | None, images: int) -> str:
 def score(truth: GroundTruth, found: FoundBoxes, *, unreadable: int = 0) -> CocoResult:
     """Compare detections with ground truth as COCO does.
 
-    The numbers are those of ``COCOeval`` on the annotation file and the results file, with
-    three of its traps avoided: no detections at all score 0 (``loadRes`` crashes on an empty
+    The numbers are those of pycocotools' ``COCOeval`` on the annotation file and the results file,
+    with three of its traps avoided: no detections at all score 0 (``loadRes`` crashes on an empty
     list), an annotation with id 0 can be matched, and equal image ids of two files stay apart.
     """
-    from pycocotools.cocoeval import COCOeval
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_truth(truth), _found(truth, found), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    precision = evaluation.eval["precision"]  # IoU, recall, class, area range, detections
+    numbers, precision = coco_numbers(truth, found)
     per_class = {name: _mean(precision[:, :, k, 0, -1]) for k, name in enumerate(truth.categories)}
     stats = {
         name: None if value < 0 else float(value)
-        for name, value in zip(STATS, evaluation.stats, strict=True)
+        for name, value in zip(STATS, numbers, strict=True)
     }
     return CocoResult(stats, per_class, truth.images, len(found.scores), unreadable)
 
@@ -105,52 +97,6 @@ def score(truth: GroundTruth, found: FoundBoxes, *, unreadable: int = 0) -> Coco
 def _mean(precision: Any) -> float | None:
     known = precision[precision > -1]
     return float(np.mean(known)) if known.size else None
-
-
-def _truth(truth: GroundTruth) -> Any:
-    columns = zip(truth.owners, truth.labels, truth.boxes, truth.areas, truth.crowds, strict=True)
-    annotations = [
-        {
-            "id": k + 1,
-            "image_id": int(owner),
-            "category_id": int(label),
-            "bbox": box.tolist(),
-            "area": float(area),
-            "iscrowd": int(crowd),
-        }
-        for k, (owner, label, box, area, crowd) in enumerate(columns)
-    ]
-    return _coco(truth, annotations)
-
-
-def _found(truth: GroundTruth, found: FoundBoxes) -> Any:
-    columns = zip(found.owners, found.labels, found.boxes, found.scores, strict=True)
-    detections = [
-        {
-            "id": k + 1,
-            "image_id": int(owner),
-            "category_id": int(label),
-            "bbox": box.tolist(),
-            "area": float(box[2] * box[3]),
-            "iscrowd": 0,
-            "score": float(score),
-        }
-        for k, (owner, label, box, score) in enumerate(columns)
-    ]
-    return _coco(truth, detections)
-
-
-def _coco(truth: GroundTruth, annotations: list[dict[str, Any]]) -> Any:
-    from pycocotools.coco import COCO
-
-    coco = COCO()
-    coco.dataset = {
-        "images": [{"id": number} for number in range(truth.images)],
-        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(truth.categories)],
-        "annotations": annotations,
-    }
-    coco.createIndex()
-    return coco
 
 
 def _shown(value: float | None) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.bn.eager import unobserved
 
 _NAMES = ("running_mean", "running_var", "num_batches_tracked")
@@ -25,7 +26,8 @@ def running_statistics_held() -> Iterator[None]:
 
     Each normalisation layer of torch's kinds (BatchNorm, SyncBatchNorm, InstanceNorm, and what is
     derived from them) computes on copies of its buffers, from its first call to the end of the
-    block. Copies, not None: torch then saves as many tensors for the backward pass.
+    block. Copies, not None: torch then saves as many tensors for the backward pass. CGBN needs
+    none: where it takes its statistics from a tape, it moves nothing (:mod:`megdet_hvd.bn.tape`).
     """
     own: dict[nn.Module, dict[str, Tensor | None]] = {}
     token = _lent.set(own)
@@ -42,6 +44,8 @@ def running_statistics_held() -> Iterator[None]:
 def _lend(layer: nn.Module, _: Any) -> None:
     own = _lent.get()
     if own is None or not isinstance(layer, _NormBase) or not layer.training or layer in own:
+        return
+    if isinstance(layer, CrossGPUBatchNorm2d):
         return
     own[layer] = {name: layer._buffers[name] for name in _NAMES if name in layer._buffers}
     with unobserved():

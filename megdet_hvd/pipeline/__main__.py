@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from megdet_hvd.command import leave, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.cli import parse_train_arguments
 from megdet_hvd.cluster.rank_log import redirect_output
-from megdet_hvd.command import leave
 
 
 def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | None = None) -> int:

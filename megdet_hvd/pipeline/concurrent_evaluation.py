@@ -60,7 +60,7 @@ class ConcurrentEvaluation(Evaluations):
         self._unmeasured: dict[int, EvaluationRequest] = {}
         """What was handed over, and got no result since the evaluators were lost."""
         self._line: InLine | None = None
-        self._loss_told = False
+        self._loss_told = self._dark_told = False
         run.ap = run.measured_at = None
 
     @property
@@ -219,6 +219,9 @@ class ConcurrentEvaluation(Evaluations):
             del self._outstanding[request.iteration]
             self._prune(request.iteration)
             return
+        if result.dark is not None and not self._dark_told:
+            self._dark_told = True
+            LOGGER.warning(f"warning: validation: {result.dark}")
         run.still_ours()
         # Marked first: where this process is killed in between, the result is asked for again.
         self._keep_if_best(request.path, request.iteration, result.ap)

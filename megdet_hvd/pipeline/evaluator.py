@@ -52,7 +52,7 @@ def serve_requests(
         result: EvaluationReply | NoResult | None = None
         try:
             if evaluate is None and not stopped:  # late: no second reading beside the trainers'
-                evaluate = _evaluation(config, world, everyone)
+                evaluate = _evaluation(config, world, everyone, request.path)
             if evaluate is not None and not stopped:
                 result = evaluate(request)
         except StopRequested:
@@ -75,13 +75,17 @@ def _reason(error: Exception, first: int) -> str:
 
 
 def _evaluation(
-    config: Config, world: World, everyone: World
+    config: Config, world: World, everyone: World, first: Path
 ) -> Callable[[EvaluationRequest], EvaluationReply]:
+    """What measures one checkpoint; the ``first`` says which classes the run has."""
+    with together(world, "evaluators.classes"), contained():
+        used = read_trained(first).used()
     with together(world, "evaluators.index"), contained():
         index = open_validation(
             config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "evaluators.data"),
+            known=(used, f"checkpoint {first}"),
         )
     with together(world, "evaluators.device"), contained():
         device = pick_device(config.device, everyone.local_rank, everyone.local_size)
@@ -99,7 +103,9 @@ def _evaluation(
         if world.is_main:
             draw_found(index, found, folder_of(request.path).detections, best_effort)
         result = found.result
-        return EvaluationReply(request, result.ap, result.ap50, result.images, result.as_metrics())
+        return EvaluationReply(
+            request, result.ap, result.ap50, result.images, result.as_metrics(), found.dark
+        )
 
     return evaluate
 

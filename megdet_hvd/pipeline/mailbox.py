@@ -44,6 +44,8 @@ class EvaluationReply:
     images: int
     metrics: dict[str, Any]
     """For a line of metrics."""
+    dark: str | None = None
+    """What to say of pictures that came out all but black; None: they are few, or none."""
 
 
 @serializable

@@ -8,8 +8,12 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from megdet_hvd.command import leave, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.cli import parse_train_arguments
-from megdet_hvd.command import leave
 
 if TYPE_CHECKING:
     from megdet_hvd.job.world import World

@@ -20,6 +20,13 @@ _APS = (
     ("AP", "mmAP (AP@[.50:.95])", "tab:red"),
     ("AP75", "AP@.75", "tab:green"),
 )
+_PARTS = (
+    ("split_compute_s", "computing", "tab:green"),
+    ("split_bn_s", "BN messages", "tab:blue"),
+    ("split_gradients_s", "gradients", "tab:orange"),
+    ("split_data_s", "pictures", "tab:purple"),
+    ("split_waiting_s", "waiting for others", "tab:red"),
+)
 SIZE_INCHES = (11.0, 7.0)
 DPI = 100
 
@@ -45,13 +52,18 @@ def draw_curves(metrics: Path, out: Path, *, title: str = "") -> None:
     FigureCanvasAgg(figure)
     if title:
         figure.suptitle(title)
-    (losses, aps), (rates, speeds) = figure.subplots(2, 2)
+    grid = figure.add_gridspec(2, 6)
+    losses, aps = (figure.add_subplot(grid[0, place]) for place in (slice(0, 3), slice(3, 6)))
+    rates, speeds, splits = (
+        figure.add_subplot(grid[1, place]) for place in (slice(0, 2), slice(2, 4), slice(4, 6))
+    )
     _draw_losses(losses, lines)
     _draw_aps(aps, lines)
     _draw_line(rates, lines, "rate", "learning rate", "tab:purple")
     _draw_line(speeds, lines, "images_per_s", "images/s (all processes)", "tab:green")
+    _draw_split(splits, lines)
     end = max((record["iteration"] for record in lines.train + lines.eval), default=1)
-    for axes in (losses, aps, rates, speeds):
+    for axes in (losses, aps, rates, speeds, splits):
         axes.set_xlim(0, max(end * 1.02, 1))
         axes.set_xlabel("iteration")
         axes.grid(alpha=0.3)
@@ -97,6 +109,20 @@ def _draw_line(axes: Any, lines: MetricsFile, key: str, title: str, colour: str)
     axes.set_ylim(0, 1.1 * max(y, default=0) or 1)
     if not x:
         _legend_or_note(axes, False, "no training lines yet")
+
+
+def _draw_split(axes: Any, lines: MetricsFile) -> None:
+    axes.set_title("where a step's time goes, s")
+    records = [record for record in lines.train if all(key in record for key, *_ in _PARTS)]
+    columns = [series(records, "iteration", key)[1] for key, *_ in _PARTS]
+    x, _ = series(records, "iteration", "split_step_s")
+    if len(x) > 1 and all(len(column) == len(x) for column in columns):
+        names, colours = [name for _, name, _ in _PARTS], [colour for *_, colour in _PARTS]
+        axes.stackplot(x, *columns, labels=names, colors=colours)
+        axes.legend(fontsize=7, ncols=2, loc="upper left")
+        axes.set_ylim(0, 1.45 * max(map(sum, zip(*columns, strict=True))) or 1)  # room for it
+    else:
+        _legend_or_note(axes, False, "no two training lines yet")
 
 
 def _mark(x: Sized) -> str | None:

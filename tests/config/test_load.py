@@ -247,7 +247,7 @@ def test_unknown_keys_in_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("global_batch=0", "global_batch=0: must be a whole number > 0; the default is 16"),
+        ("global_batch=0", "global_batch=0: must be a whole number > 0; the default is 8"),
         ("global_batch=16.0", "global_batch=16.0: must be a whole number > 0; try 16"),
         ("global_batch=1e3", "global_batch=1000.0: must be a whole number > 0; try 1000"),
         ("global_batch='16'", "must be a whole number > 0; take the quotes away: 16"),
@@ -260,7 +260,7 @@ def test_unknown_keys_in_a_file(tmp_path: Path) -> None:
         ("model.backbone=Resnet50", "try resnet50"),
         (
             "model.anchor_sizes=[1,2]",
-            "must be a list of numbers > 0, 5 of them; the default is [32",
+            "must be a list of numbers > 0, 5 of them; the default is [12",
         ),
         ("data.min_sizes=[]", "must be a list of whole numbers > 0, at least 1"),
         ("data.min_sizes=800", "data.min_sizes=800: must be a list of whole numbers > 0"),

@@ -81,6 +81,23 @@ def test_a_heading_that_training_uses_is_kept_in_validation(tmp_path: Path) -> N
         open_datasets(coco(val, train), is_main=True, wait=Mock())
 
 
+def test_a_checkpoints_classes_are_measured_as_in_its_training(tmp_path: Path) -> None:
+    """By other processes, which don't read the training files."""
+    train = write_set(tmp_path / "a", [image(1)], [box(1, 1, [0, 0, 5, 5])])
+    val = write_set(tmp_path / "b", [image(1)], [box(1, 1, [0, 0, 9, 9], 3)], CATEGORIES[1:2])
+    along = open_datasets(coco(train, val), is_main=True, wait=Mock())
+    assert along.val is not None
+    used = dict(zip(along.train.category_ids, along.train.categories, strict=True))
+    alone = open_validation(coco(train, val), is_main=True, wait=Mock(), known=(used, "it"))
+    assert alone.categories == along.val.categories and len(alone.categories) == 3
+    assert alone.labels.tolist() == along.val.labels.tolist()
+    assert open_validation(coco(train, val), is_main=True, wait=Mock()).categories == ("dog",)
+    with pytest.raises(UserError, match="category 3: 'wolf' against 'dog'"):
+        open_validation(
+            coco(train, val), is_main=True, wait=Mock(), known=({**used, 3: "wolf"}, "it")
+        )
+
+
 def test_evaluation_asks_nothing_of_trainings_files(tmp_path: Path) -> None:
     val = write_set(tmp_path, [image(1)], [box(1, 1, [0, 0, 5, 5])])
     gone = AnnotationSource(annotations="${NO_SUCH_ROOT}/a.json", images="${NO_SUCH_ROOT}")

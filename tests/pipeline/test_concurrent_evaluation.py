@@ -31,6 +31,7 @@ class Mailbox:
     requests: list[EvaluationRequest] = field(default_factory=list)
     pending = 0
     lost: str | None = None
+    dark: str | None = None
 
     def request(self, request: EvaluationRequest) -> None:
         self.requests.append(request)
@@ -41,7 +42,7 @@ class Mailbox:
         return [
             NoResult(request, answer)
             if isinstance(answer, str)
-            else EvaluationReply(request, answer, answer, 6, {"AP": answer})
+            else EvaluationReply(request, answer, answer, 6, {"AP": answer}, self.dark)
             for request, answer in found
         ]
 
@@ -70,7 +71,7 @@ class Line:
         self._metrics.write("eval", run.iteration, AP=run.own_ap)
 
 
-class ErrorRecord(list[str]):
+class LoggedErrors(list[str]):
     """What the log was told."""
 
     def __call__(self, text: str) -> None:
@@ -79,7 +80,7 @@ class ErrorRecord(list[str]):
 
 @pytest.fixture
 def errors() -> Any:
-    told = ErrorRecord()
+    told = LoggedErrors()
     with mock.patch("megdet_hvd.pipeline.concurrent_evaluation.LOGGER.error", told):
         yield told
 
@@ -153,7 +154,18 @@ def test_the_best_of_all_results_is_kept(tmp_path: Path) -> None:
     assert run.best_ap == 0.5 and (run.folder.checkpoints / BEST).read_text() == "3"
 
 
-def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: ErrorRecord) -> None:
+def test_pictures_without_light_are_told_once(tmp_path: Path) -> None:
+    mailbox = Mailbox(dark="3 of 6 pictures are all but black")
+    along, _ = evaluations(tmp_path, mailbox, 5, 3, 5)
+    along.begin()
+    told = LoggedErrors()
+    with mock.patch("megdet_hvd.pipeline.concurrent_evaluation.LOGGER.warning", told):
+        mailbox.answers = [0.5, 0.4]
+        along.look()
+    assert told == ["warning: validation: 3 of 6 pictures are all but black"]
+
+
+def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: LoggedErrors) -> None:
     mailbox = Mailbox()
     along, run = evaluations(tmp_path, mailbox, 5, 3, 5)
     along.begin()
@@ -197,7 +209,7 @@ def test_a_result_is_asked_for_again_where_its_checkpoint_was_not_marked(tmp_pat
         assert [line["AP"] for line in read_metrics(run.folder.metrics).eval] == [0.5]
 
 
-def test_an_evaluation_without_a_checkpoint_is_told(tmp_path: Path, errors: ErrorRecord) -> None:
+def test_an_evaluation_without_a_checkpoint_is_told(tmp_path: Path, errors: LoggedErrors) -> None:
     mailbox = Mailbox()
     along, run = evaluations(tmp_path, mailbox, 3)
     along.measure()
@@ -225,7 +237,7 @@ def test_a_stop_ends_the_wait_and_leaves_what_is_missing(tmp_path: Path) -> None
 
 
 def test_an_evaluation_that_failed_is_told_and_training_goes_on(
-    tmp_path: Path, errors: ErrorRecord
+    tmp_path: Path, errors: LoggedErrors
 ) -> None:
     mailbox = Mailbox()
     along, run = evaluations(tmp_path, mailbox, 5, 3, 5)
@@ -243,7 +255,7 @@ def test_an_evaluation_that_failed_is_told_and_training_goes_on(
     assert left == [BEST, checkpoint_name(5)], "it is no longer kept for the evaluators"
 
 
-def test_lost_evaluators_are_replaced_in_line(tmp_path: Path, errors: ErrorRecord) -> None:
+def test_lost_evaluators_are_replaced_in_line(tmp_path: Path, errors: LoggedErrors) -> None:
     mailbox = Mailbox()
     along, run = evaluations(tmp_path, mailbox, 3, 3)
     along.begin()

@@ -54,6 +54,26 @@ def test_curves_of_a_run(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["curves.png", "metrics.jsonl"]
 
 
+def test_where_the_time_goes_is_drawn_once_two_lines_say_it(tmp_path: Path) -> None:
+    out, orange, green = tmp_path / "curves.png", (255, 127, 14), (44, 160, 44)
+    names = ("step", "compute", "bn", "gradients", "waiting", "data")
+    split = {
+        f"split_{name}_s": value for name, value in zip(names, (9, 4, 1, 2, 1, 1), strict=True)
+    }
+    lines = [{**train_line(20 * k), **split} for k in (1, 2)]
+
+    def filled(*drawn: dict[str, Any]) -> list[float]:
+        draw_curves(write(tmp_path / "metrics.jsonl", *drawn), out)
+        panel = np.asarray(Image.open(out).convert("RGB"))[380:, 770:].astype(int)
+        return [float((abs(panel - one) < 25).all(axis=2).mean()) for one in (green, orange)]
+
+    assert filled(lines[0]) == [0.0, 0.0]
+    shares = filled(*lines)
+    assert shares[0] > 0.05 and 1.5 < shares[0] / shares[1] < 2.5, (
+        "4 s of computing, 2 of gradients"
+    )
+
+
 @pytest.mark.parametrize("lines", [[], [train_line(20)], [eval_line(0, None)], [eval_line(0, 0.0)]])
 def test_curves_of_a_run_that_has_hardly_begun(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
     metrics = write(tmp_path / "metrics.jsonl", *lines)

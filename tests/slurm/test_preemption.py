@@ -1,4 +1,4 @@
-"""ErrorRecord to stop, requeued, carried on: the same weights as without."""
+"""Told to stop, requeued, carried on: the same weights as without."""
 
 import json
 import math

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.comm.position import compute, go_outside, waiting
+from megdet_hvd.comm.position import compute, go_outside, note_waits, noted_waits, waiting
 from megdet_hvd.config.derive import Derived
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.engine.step.finite import check_finite
 from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.engine.step.status import StatusMessage, StepStatus
+from megdet_hvd.engine.step.time_split import NO_TIMES, StepTimes
 from megdet_hvd.job.world import World
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.device import autocast
@@ -36,6 +37,8 @@ class Step:
     """Pictures that this rank read for it."""
     dark: tuple[str, ...] = ()
     """Those of them that are all but black, see :mod:`megdet_hvd.data.depth`."""
+    times: StepTimes = NO_TIMES
+    """Where its time went on this rank."""
 
 
 def share_of_mean(losses: dict[str, Tensor], global_batch: int, world_size: int) -> Tensor:
@@ -71,6 +74,7 @@ def train_steps(
     iteration = start_iteration
     while True:
         began = time.monotonic()
+        note_waits()
         go_outside("fetching pictures")
         batches = next(steps, None)
         if batches is None:
@@ -96,7 +100,8 @@ def train_steps(
         apply_gradients(detector, optimizer, scaler, config, world, iteration + 1)
         iteration += 1
         dark = tuple(file for batch in batches for file in batch.dark)
-        yield Step(iteration, status, rate, wait_s, sum(map(len, batches)), dark)
+        times = StepTimes(time.monotonic() - began, wait_s, noted_waits())
+        yield Step(iteration, status, rate, wait_s, sum(map(len, batches)), dark, times)
 
 
 def apply_gradients(
