@@ -79,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="take for it what the checkpoint names, and import that, which runs it",
     )
     found = parse(parser, argv)
-    from megdet_hvd.data.given import given_pictures
+    from megdet_hvd.data.named_pictures import named_pictures
     from megdet_hvd.evaluation.predictor import load_detector
 
     try:
-        images, unknown = given_pictures(found.images)
+        images, unknown = named_pictures(found.images)
         predictor = load_detector(
             found.checkpoint, found.device, detector=found.detector, trust_code=found.trust_code
         )

@@ -207,10 +207,12 @@ def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None"
     from megdet_hvd.job.log import LOGGER, log_elastic_resume
 
     before_training(plan.config, world)
-    with together(world, "refit"):
+    with together(world, "elastic resume"):
         resumption = plan.resumption
-        refit = (
-            ElasticResume(plan.config) if resumption is None else resumption.refit(world.machines)
+        resumed = (
+            ElasticResume(plan.config)
+            if resumption is None
+            else resumption.elastic_resume(world.machines)
         )
     path = plan.resumed or plan.folder
     if path is None:
@@ -221,7 +223,7 @@ def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None"
     resume, anew = plan.resumed is not None, plan.folder is not None
     with holding(path, world) as lock:
         run = prepare_run(
-            refit.config,
+            resumed.config,
             world,
             path,
             resume=resume,
@@ -230,7 +232,7 @@ def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None"
             lock=lock,
         )
         announce(run)
-        log_elastic_resume(refit, world)
+        log_elastic_resume(resumed, world)
         execute(run, measure or InLine)
     if run.stopped is None:
         outcome_notes.note(message=f"finished after iteration {run.iteration}")

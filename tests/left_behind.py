@@ -141,7 +141,7 @@ class Before:
 
 
 def start_afresh() -> None:
-    """Every check begins with the same random state, and counts its nameless layers from nought.
+    """Every check begins with the same random state, and counts its nameless layers from zero.
 
     Ranks that have made unequal numbers of them would wait for sums of different names.
     """

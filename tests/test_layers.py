@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("megdet_hvd", "errors", "draws", "image_rows", "command", "grouping", "wording"),
+    ("megdet_hvd", "errors", "draws", "image_rows", "command", "grouping", "moved", "wording"),
     ("storage", "serialize", "torch_file", "version", "scripts", "job_folder", "scontrol"),
     ("run_lock",),
     ("schedule",),
@@ -52,6 +52,7 @@ NO_TORCH = (
     "scripts",
     "job_folder",
     "grouping",
+    "moved",
     "wording",
     "init",
     "storage",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from megdet_hvd.data.given import given_pictures
+from megdet_hvd.data.named_pictures import named_pictures
 from megdet_hvd.predict import main, output_files
 from tests.evaluation.checkpoints import write_checkpoint
 
@@ -126,7 +126,7 @@ def test_folders_patterns_and_addresses(tmp_path: Path) -> None:
         picture(tmp_path / "others/1.jpg").rename(file)
 
     def given(*words: str) -> tuple[list[Path], str]:
-        found, problems = given_pictures(str(tmp_path / word) for word in words)
+        found, problems = named_pictures(str(tmp_path / word) for word in words)
         return found, "; ".join(map(str, problems))
 
     assert given("a") == ([first, second], "")
@@ -137,7 +137,7 @@ def test_folders_patterns_and_addresses(tmp_path: Path) -> None:
     assert given("a/notes.txt", "none.jpg")[0] == [tmp_path / "a/notes.txt", tmp_path / "none.jpg"]
     found, told = given("*.bmp", "empty", "a/x.jpg")
     assert found == [first] and "no file fits" in told and "empty/**/*.jpg" in told
-    _, [problem] = given_pictures(["https://a.org/p.jpg?x=1"])
+    _, [problem] = named_pictures(["https://a.org/p.jpg?x=1"])
     assert str(problem).startswith("https://a.org/p.jpg?x=1: is an address") and "curl" in str(
         problem
     )

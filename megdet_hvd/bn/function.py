@@ -50,10 +50,10 @@ class GroupNormalise(torch.autograd.Function):
                 f"Expected more than 1 value per channel when training, got 1 over the group's "
                 f"{carrier.size} processes (this one's input has size {list(x.shape)})"
             )
-        given = prepare(x, mean, variance, eps)
-        y = normalise(x, given, weight, bias)
-        ctx.save_for_backward(x, weight, n, given.mean, given.low, given.variance, given.inverse)
-        ctx.eps, ctx.careful = eps, given.careful
+        norm = prepare(x, mean, variance, eps)
+        y = normalise(x, norm, weight, bias)
+        ctx.save_for_backward(x, weight, n, norm.mean, norm.low, norm.variance, norm.inverse)
+        ctx.eps, ctx.careful = eps, norm.careful
         ctx.carrier, ctx.message = carrier, f"{name}.backward.{call}"
         ctx.mark_non_differentiable(n, mean, variance)
         return y, n, mean, variance
@@ -63,10 +63,10 @@ class GroupNormalise(torch.autograd.Function):
     def backward(ctx: Any, grad_y: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         """One collective, ``NAME.backward.CALL``, whether or not this rank has images."""
         x, weight, n, mean, low, variance, inverse = ctx.saved_tensors
-        given = Normaliser(mean, low, variance, inverse, ctx.eps, ctx.careful)
-        sums = backward_sums(grad_y, x, given)
+        norm = Normaliser(mean, low, variance, inverse, ctx.eps, ctx.careful)
+        sums = backward_sums(grad_y, x, norm)
         total = ctx.carrier.sum(sums.clone(), ctx.message)  # sums stay this process's own
-        grad_x = input_gradient(grad_y, x, given, weight, total, n)
+        grad_x = input_gradient(grad_y, x, norm, weight, total, n)
         grad_weight = grad_bias = None
         if weight is not None:
             grad_bias, grad_weight = sums.to(weight.dtype).chunk(2)

@@ -47,66 +47,78 @@ def prepare(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Normaliser
     return Normaliser(high, mean - high.double(), variance.to(kept), inverse, eps, careful)
 
 
-def normalise(x: Tensor, given: Normaliser, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def normalise(x: Tensor, norm: Normaliser, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """γ·(x − μ)/√(σ² + ε) + β, in the dtype and memory format of ``x``."""
     if not x.numel():
         return torch.empty_like(x)
-    if not given.careful:
-        return F.batch_norm(x, given.mean, given.variance, weight, bias, False, 0.0, given.eps)
-    scale = given.inverse if weight is None else given.inverse * weight.double()
-    shift = -given.low * scale
+    if not norm.careful:
+        return F.batch_norm(x, norm.mean, norm.variance, weight, bias, False, 0.0, norm.eps)
+    scale = norm.inverse if weight is None else norm.inverse * weight.double()
+    shift = -norm.low * scale
     if bias is not None:
         shift = shift + bias.double()
-    return _affine(x, given.mean, scale, shift)
+    return _affine(x, norm.mean, scale, shift)
 
 
-def backward_sums(grad_y: Tensor, x: Tensor, given: Normaliser) -> Tensor:
+def backward_sums(grad_y: Tensor, x: Tensor, norm: Normaliser) -> Tensor:
     """[Σ g, Σ g·x̂] over this process's values: (2C,) float64."""
     channels = x.shape[1]
     if not x.numel():
         return torch.zeros(2 * channels, dtype=torch.float64, device=x.device)
-    inverse = given.inverse.to(given.mean.dtype)
+    inverse = norm.inverse.to(norm.mean.dtype)
     if x.is_cuda:
         sum_g, sum_centred, _, _ = torch.batch_norm_backward_reduce(
-            grad_y, x, given.mean, inverse, None, True, False, False
+            grad_y, x, norm.mean, inverse, None, True, False, False
         )
-        sum_gx = sum_centred.double() * given.inverse
+        sum_gx = sum_centred.double() * norm.inverse
     else:
         _, sum_gx, sum_g = torch.ops.aten.native_batch_norm_backward(
-            grad_y, x, None, given.mean, given.variance, None, None, False, given.eps,
+            grad_y, x, None, norm.mean, norm.variance, None, None, False, norm.eps,
             [False, True, True],
         )  # fmt: skip
         sum_gx = sum_gx.double()
     sum_g = sum_g.double()
-    return torch.cat([sum_g, sum_gx - given.low * given.inverse * sum_g])
+    return torch.cat([sum_g, sum_gx - norm.low * norm.inverse * sum_g])
 
 
 def input_gradient(
-    grad_y: Tensor, x: Tensor, given: Normaliser, weight: Tensor | None, total: Tensor, n: Tensor
+    grad_y: Tensor,
+    x: Tensor,
+    norm: Normaliser,
+    weight: Tensor | None,
+    total: Tensor,
+    n: Tensor,
 ) -> Tensor:
     """γ/√(σ² + ε)·(g − [Σ g + x̂·Σ g·x̂]/n), with ``total`` = [Σ g, Σ g·x̂] over the group."""
     if not x.numel():
         return torch.empty_like(x)
     sum_g, sum_gx = total.chunk(2)
-    inverse, kept = given.inverse, given.mean.dtype
+    inverse, kept = norm.inverse, norm.mean.dtype
     if x.is_cuda:
-        centred = sum_gx / inverse + given.low * sum_g
+        centred = sum_gx / inverse + norm.low * sum_g
         return torch.batch_norm_backward_elemt(
-            grad_y, x, given.mean, inverse.to(kept), weight, sum_g.to(kept), centred.to(kept),
+            grad_y, x, norm.mean, inverse.to(kept), weight, sum_g.to(kept), centred.to(kept),
             n.to(torch.int32).view(1),
         )  # fmt: skip
     scale = inverse if weight is None else inverse * weight.double()
     slope = -scale * inverse * sum_gx / n
-    offset = -scale * sum_g / n - slope * given.low
-    if given.careful:
-        return _affine(x, given.mean, slope, offset, grad_y, scale)
+    offset = -scale * sum_g / n - slope * norm.low
+    if norm.careful:
+        return _affine(x, norm.mean, slope, offset, grad_y, scale)
     grad_x = torch.empty_like(x)
     column = per_channel(scale.to(kept), x)
     slope, offset = (slope / inverse).to(kept), offset.to(kept)
     for at in pieces(x):
         c = at[1]
         line = F.batch_norm(
-            x[at], given.mean[c], given.variance[c], slope[c], offset[c], False, 0.0, given.eps
+            x[at],
+            norm.mean[c],
+            norm.variance[c],
+            slope[c],
+            offset[c],
+            False,
+            0.0,
+            norm.eps,
         )
         torch.addcmul(line, grad_y[at], column[:, c], out=grad_x[at])
     return grad_x

@@ -37,7 +37,7 @@ def prune_checkpoints(
     """Delete all but the newest ``keep`` numbered checkpoints.
 
     ``best.pt`` is never touched, nor are ``protected`` files of the folder, such as one that is
-    being evaluated alongside; a later call deletes them. Call it after the newest one is written.
+    being evaluated meanwhile; a later call deletes them. Call it after the newest one is written.
 
     Args:
         folder: where they lie.

@@ -59,7 +59,7 @@ def describe_roles(roles: Roles) -> str:
     if not evaluators:
         return f"{trainers} ranks train and evaluate in line (pipeline.evaluators=0)"
     return (
-        f"{_ranks(roles.trainers, 'train')}, {_ranks(roles.evaluators, 'evaluate')} alongside "
+        f"{_ranks(roles.trainers, 'train')}, {_ranks(roles.evaluators, 'evaluate')} concurrently "
         f"(pipeline.evaluators={evaluators})"
     )
 

@@ -26,7 +26,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import torch.multiprocessing  # noqa: F401  teaches pipes to hand tensors over in shared memory
 
-from megdet_hvd.data.vitals import Idleness, Vitals, open_file, vitals
+from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.wording import first_of
@@ -91,7 +91,7 @@ class _LoaderProcess(ABC, Generic[T]):
         """Want a step; returns at once."""
 
     @abstractmethod
-    def vitals(self) -> Vitals | None:
+    def activity(self) -> Activity | None:
         """How far it is; None: it can't be told."""
 
     @abstractmethod
@@ -135,9 +135,9 @@ class _Thread(_LoaderProcess[T]):
     def ask(self, number: int) -> None:
         self._wanted.put(number)
 
-    def vitals(self) -> Vitals | None:
+    def activity(self) -> Activity | None:
         thread = self._thread.native_id
-        return None if thread is None else vitals(os.getpid(), thread)
+        return None if thread is None else activity(os.getpid(), thread)
 
     def reading(self, files: Sequence[str]) -> str | None:
         del files
@@ -197,8 +197,8 @@ class _Process(_LoaderProcess[T]):
         with suppress(OSError):  # it is gone; whoever takes a step is told
             self._wanted.send(number)
 
-    def vitals(self) -> Vitals | None:
-        return None if self._process.pid is None else vitals(self._process.pid)
+    def activity(self) -> Activity | None:
+        return None if self._process.pid is None else activity(self._process.pid)
 
     def reading(self, files: Sequence[str]) -> str | None:
         return None if self._process.pid is None else open_file(self._process.pid, files)
@@ -335,7 +335,7 @@ class Ahead(Iterator[T]):
             try:
                 item = loader.done.get(timeout=_LOOK_S)
             except queue.Empty:
-                now = loader.vitals()
+                now = loader.activity()
                 if now is None and loader.gone() and loader.done.empty():
                     loader.done.put(None)
                     continue

@@ -39,7 +39,7 @@ def other_sizes(index: ImageIndex) -> str | None:
     guess = " (width and height are swapped)" if swapped else ""
     return (
         f"{len(others)} of {len(positions)} pictures looked at have another size than annotated"
-        f"{guess}, the first: {index.file(position)}, image {index.given_id(position)!r}: it is "
+        f"{guess}, the first: {index.file(position)}, image {index.original_id(position)!r}: it is "
         f"{width}×{height} pixels, but annotated as {annotated[0]}×{annotated[1]}"
     )
 

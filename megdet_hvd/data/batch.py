@@ -40,7 +40,7 @@ class ImageInfo:
     """Height and width of the upright picture before resizing, pixels."""
     size: tuple[int, int]
     """Height and width after resizing, pixels."""
-    given_id: Id | None = None
+    original_id: Id | None = None
     """The id in that file, where ``image_id`` is a number in its place."""
 
 

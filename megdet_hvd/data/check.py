@@ -136,7 +136,7 @@ def _decode_all(
             if black is not None:
                 dark.append(f"{index.file(position)}{black}")
         except UnreadablePicture as error:
-            where = f"image {index.given_id(position)!r}"
+            where = f"image {index.original_id(position)!r}"
             file = index.file(position)
             if is_lfs_pointer(file):
                 return Problem(LFS, str(file), where)

@@ -112,7 +112,7 @@ def load_batch(
                 epoch=epoch,
                 original_size=(record.height, record.width),
                 size=(size[1], size[0]),
-                given_id=None if index.original_ids is None else index.given_id(position),
+                original_id=None if index.original_ids is None else index.original_id(position),
             )
         )
         if with_targets:

@@ -95,7 +95,7 @@ class ImageIndex:
         """The picture file at a position."""
         return self.folders[int(self.sources[position])] / self.file_names[position]
 
-    def given_id(self, position: int) -> Id:
+    def original_id(self, position: int) -> Id:
         """The id of the picture at a position, as its file has it."""
         if self.original_ids is None:
             return int(self.image_ids[position])

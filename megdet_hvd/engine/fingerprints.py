@@ -30,7 +30,7 @@ def order_of_pictures(index: ImageIndex) -> str:
     return _digest(index.sources.tolist(), index.image_ids.tolist())
 
 
-def taught(index: ImageIndex) -> str:
+def boxes_digest(index: ImageIndex) -> str:
     """The same for the same boxes of the same classes in the training pictures."""
     digest = hashlib.sha256()
     for values in (index.offsets, index.labels, index.crowds, index.learnable, index.raw_boxes):

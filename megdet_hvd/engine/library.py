@@ -26,7 +26,7 @@ from megdet_hvd.engine.run import execute
 from megdet_hvd.engine.run_folder.folder import RunFolder, find_run, new_run_name
 from megdet_hvd.engine.run_folder.lock import holding
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.job.agree import Told, as_told, mark_agreed, raise_first
+from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed, raise_first
 from megdet_hvd.job.horovod_settings import light_cycle, refusal
 from megdet_hvd.job.life import run_member
 from megdet_hvd.job.log import borrowed_log, log_elastic_resume
@@ -122,7 +122,7 @@ def _elastic_resume(
     if resumption is None:
         return ElasticResume(config)
     try:
-        return resumption.refit(machines)
+        return resumption.elastic_resume(machines)
     except UserError as error:
         raise mark_agreed(error) from None
 
@@ -147,7 +147,7 @@ def _agree_on_run(
     Raises:
         UserError, StorageError: on all members alike.
     """
-    problem: Told | None = None
+    problem: ErrorRecord | None = None
     path: Path | None = None
     resumption: Resumption | None = None
     try:
@@ -162,7 +162,7 @@ def _agree_on_run(
         found_error = as_storage_error(error)
         if not isinstance(found_error, UserError | StorageError):
             raise
-        problem = as_told(found_error)
+        problem = error_record(found_error)
     digest = hashlib.sha256(to_yaml(config).encode()).hexdigest()
     found = meeting.gather((problem, digest, resume, (path, resumption)), "run")
     raise_first([one[0] for one in found])

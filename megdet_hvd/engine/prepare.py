@@ -23,7 +23,7 @@ from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.draws import draw_key
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.evaluations import Evaluations
-from megdet_hvd.engine.fingerprints import measure, taught
+from megdet_hvd.engine.fingerprints import boxes_digest, measure
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
     describe_norm,
@@ -101,9 +101,9 @@ class Run:
     """An mmAP of this iteration or an earlier one was measured otherwise than it is now."""
     measured_anew: bool = False
     """Whether that is so since this resume."""
-    taught: str = ""
-    """See :func:`megdet_hvd.engine.fingerprints.taught`."""
-    taught_anew: bool = False
+    boxes_digest: str = ""
+    """See :func:`megdet_hvd.engine.fingerprints.boxes_digest`."""
+    boxes_changed: bool = False
     """Whether the boxes are other ones since this resume."""
     filed: dict[str, object] = field(default_factory=dict)
     """See :func:`megdet_hvd.engine.resumption.filed`. Rank 0's; empty elsewhere."""
@@ -234,7 +234,7 @@ def prepare_run(
         scaler,
         shares_statistics_with_all(config, world) and not _has_bn_of_its_own(detector, world),
         recomputation,
-        taught=taught(data.train),
+        boxes_digest=boxes_digest(data.train),
         filed=own,
         own=own_code,
         losses_of_own=losses_of_own,
@@ -301,7 +301,7 @@ def _take_up(run: Run, state: dict[str, Any]) -> None:
     run.ap, run.best_ap = state["ap"], state["best_ap"]
     run.evaluation_due = state.get("evaluation_due", False)
     run.compared_after = state.get("compared_after", 0)
-    run.taught_anew = state.get("taught", run.taught) != run.taught
+    run.boxes_changed = state.get("taught", run.boxes_digest) != run.boxes_digest
     way = measure(run.config, run.data.val)
     if state.get("measure", way) != way:
         run.ap = run.best_ap = None
@@ -361,7 +361,7 @@ def announce(run: Run) -> None:
             f"mmAP was measured otherwise up to iteration {run.compared_after}: best.pt is chosen "
             "among later ones"
         )
-    if run.taught_anew and world.is_main:
+    if run.boxes_changed and world.is_main:
         LOGGER.warning(
             "warning: the training pictures have other boxes than when the checkpoint was written "
             "(were the annotation files, or settings that boxes depend on, changed?); training "

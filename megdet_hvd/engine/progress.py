@@ -52,9 +52,9 @@ class TrainingProgress:
         self._trained_steps = 0
         self._bar: Any = None
         self._shown = shown
-        self._spare = BestEffort("the progress bar", "shown")
+        self._best_effort = BestEffort("the progress bar", "shown")
         if shown and wants_bar(config.log.progress, launcher, sys.stdout.isatty()):
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar = tqdm(
                     total=end, initial=start, unit="it", dynamic_ncols=True, file=sys.stdout
                 )
@@ -88,7 +88,7 @@ class TrainingProgress:
         for name, value in status.balance.items():
             self._balance[name] = self._balance.get(name, 0.0) + value
         if self._bar is not None:
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar.update(1)
         if not self.is_due(iteration):
             return None
@@ -123,7 +123,7 @@ class TrainingProgress:
     ) -> None:
         waiting = 100 * metrics["data_s"] / metrics["step_s"]
         if self._bar is not None:
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar.set_postfix_str(
                     f"loss {metrics['loss']:.3f}, rate {metrics['rate']:.2g}, "
                     f"{metrics['images_per_s']:.1f} images/s"
@@ -141,5 +141,5 @@ class TrainingProgress:
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
-            with self._spare.writing():
+            with self._best_effort.writing():
                 self._bar.close()

@@ -28,7 +28,7 @@ class Resumption:
         """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
         self._config, self._given, self.before = config, frozenset(given), before
 
-    def refit(self, machines: RanksByMachine) -> ElasticResume:
+    def elastic_resume(self, machines: RanksByMachine) -> ElasticResume:
         """How the run goes on, given the ranks of each machine.
 
         Raises:
@@ -43,12 +43,13 @@ class Resumption:
     def sharing(self, machines: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
         """Who shares BN statistics, for :func:`megdet_hvd.job.session.start`.
 
-        A run that can't go on shares none: :meth:`refit` refuses it once the ranks can talk.
+        A run that can't go on shares none: :meth:`elastic_resume` refuses it once the ranks can
+        talk.
         """
         from megdet_hvd.engine.norms import sharing_of
 
         try:
-            config = self.refit(machines).config
+            config = self.elastic_resume(machines).config
         except UserError:
             return tuple((rank,) for ranks in machines for rank in ranks)
         return sharing_of(config)(machines)

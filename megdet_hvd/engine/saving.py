@@ -15,7 +15,7 @@ from megdet_hvd.engine.run_folder.best import is_better
 from megdet_hvd.engine.run_folder.best_effort import reason_of
 from megdet_hvd.engine.state import capture_state
 from megdet_hvd.errors import RunError, StorageError, UserError
-from megdet_hvd.job.agree import Told, as_told, mark_agreed
+from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed
 from megdet_hvd.job.exchange import broadcast_object
 from megdet_hvd.job.log import LOGGER
 from megdet_hvd.storage import as_storage_error
@@ -80,7 +80,7 @@ def _is_best(run: Run) -> bool:
     return run.iteration > 0 and is_better(run.own_ap, run.best_ap)
 
 
-def _write(run: Run, name: str) -> Told | None:
+def _write(run: Run, name: str) -> ErrorRecord | None:
     """Write the state under a name; what went wrong, the same on all ranks."""
     go_outside("checkpoint")
     best_before, best = run.best_ap, _is_best(run)
@@ -101,11 +101,11 @@ def _write(run: Run, name: str) -> Told | None:
     )
     state |= {
         "filed": run.filed,
-        "taught": run.taught,
+        "taught": run.boxes_digest,
         "measure": measure(run.config, run.data.val),
         "compared_after": run.compared_after,
     }
-    problem: Told | None = None
+    problem: ErrorRecord | None = None
     if run.world.is_main:
         path = run.folder.checkpoints / name
         run.still_ours()
@@ -115,7 +115,9 @@ def _write(run: Run, name: str) -> Told | None:
                 run.own_checkpoints.add(name)
         except (UserError, StorageError, OSError) as error:
             known = as_storage_error(error)
-            problem = as_told(known if isinstance(known, StorageError) else UserError(str(known)))
+            problem = error_record(
+                known if isinstance(known, StorageError) else UserError(str(known))
+            )
         if problem is None and name != BEST and not _after(run, path, best):
             run.best_ap = best_before
     problem = broadcast_object(problem, run.world, "checkpoint.problem")
@@ -163,7 +165,7 @@ def _told(run: Run) -> Iterator[None]:
         LOGGER.warning(f"warning: checkpoints after iteration {run.iteration}: {reason}")
 
 
-def _failed(run: Run, problem: Told, last: bool) -> None:
+def _failed(run: Run, problem: ErrorRecord, last: bool) -> None:
     kind, reason = problem
     text = f"iteration {run.iteration}: the checkpoint could not be written: {reason}"
     if last or run.config.checkpoint.on_error == "stop":

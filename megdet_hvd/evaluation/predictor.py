@@ -52,7 +52,7 @@ class Predictor:
     def __call__(self, images: Picture | Sequence[Picture]) -> list[Detections]:
         """Detections of each picture, on the CPU, best first, in pixels of the upright picture.
 
-        Pictures pass one by one, so none depends on its company.
+        Pictures pass one by one, so none depends on others of its batch.
 
         Args:
             images: paths, Pillow pictures, or uint8 RGB tensors (3, H, W); one or several.

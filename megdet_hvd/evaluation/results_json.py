@@ -25,7 +25,7 @@ def coco_results(numbering: Numbering, found: FoundBoxes) -> list[list[dict[str,
         position = numbering.positions[owner]
         results[index.sources[position]].append(
             {
-                "image_id": index.given_id(position),
+                "image_id": index.original_id(position),
                 "category_id": index.category_ids[label - 1],
                 "bbox": box.tolist(),
                 "score": float(score),

@@ -11,7 +11,7 @@ from megdet_hvd.storage import as_storage_error
 
 _E = TypeVar("_E", bound=Exception)
 
-Told = tuple[str, str]
+ErrorRecord = tuple[str, str]
 """An error as it travels: name of its class, and text."""
 
 _TRAVEL: dict[str, type[UserError] | type[StorageError]] = {
@@ -20,7 +20,7 @@ _TRAVEL: dict[str, type[UserError] | type[StorageError]] = {
 }
 
 
-def as_told(error: UserError | StorageError | None) -> Told | None:
+def error_record(error: UserError | StorageError | None) -> ErrorRecord | None:
     """An error of one rank, for the others; None: it has none."""
     if error is None:
         return None
@@ -33,11 +33,11 @@ def agree(error: UserError | StorageError | None, world: World, name: str) -> No
     Raises:
         UserError, StorageError: as :func:`raise_first` chooses.
     """
-    raise_first(gather_objects(as_told(error), world, f"agree.{name}"))
+    raise_first(gather_objects(error_record(error), world, f"agree.{name}"))
 
 
 def raise_first(found: Sequence[Sequence[str] | None]) -> None:
-    """Raise one rank's error, given those of all ranks (:func:`as_told`); None: that rank has none.
+    """Raise one rank's error, given those of all ranks (:func:`error_record`); None: it has none.
 
     Raises:
         UserError, StorageError: on all ranks that are given the same; the rank is named where not

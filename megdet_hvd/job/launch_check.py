@@ -20,12 +20,12 @@ def check_mpi(launch: Launch) -> None:
 
     world = MPI.COMM_WORLD
     library = MPI.Get_library_version().split(",")[0].strip()
-    problem = broken_promise(launch, world.Get_size(), world.Get_rank(), library)
+    problem = launch_mismatch(launch, world.Get_size(), world.Get_rank(), library)
     if problem is not None:
         raise UserError(problem)
 
 
-def broken_promise(launch: Launch, size: int, rank: int, who: str) -> str | None:
+def launch_mismatch(launch: Launch, size: int, rank: int, who: str) -> str | None:
     """What differs between the launcher's word and what ``who`` found; None: nothing."""
     said = []
     if launch.size not in (None, size):

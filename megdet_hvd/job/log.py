@@ -105,12 +105,12 @@ def log_to_file(path: Path) -> None:
     LOGGER.addHandler(handler)
 
 
-def log_elastic_resume(refit: ElasticResume, world: World) -> None:
+def log_elastic_resume(resumed: ElasticResume, world: World) -> None:
     """What changes because a run is carried on with other processes."""
-    for line in refit.lines:
+    for line in resumed.lines:
         LOGGER.info(line)
-    if refit.warning is not None and world.is_main:
-        LOGGER.warning(f"warning: {refit.warning}")
+    if resumed.warning is not None and world.is_main:
+        LOGGER.warning(f"warning: {resumed.warning}")
 
 
 def log_error(text: str) -> None:

@@ -19,10 +19,10 @@ from megdet_hvd.comm import groups
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.job.agree import Told, as_told, mark_agreed, raise_first
+from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed, raise_first
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.horovod_settings import HorovodSettings, horovod_variables, initialise
-from megdet_hvd.job.launch_check import broken_promise, check_mpi
+from megdet_hvd.job.launch_check import check_mpi, launch_mismatch
 from megdet_hvd.job.mpi_exchange import allgather_values
 from megdet_hvd.job.own_store import OwnStore, wants_gloo
 from megdet_hvd.job.rendezvous import meet
@@ -98,7 +98,7 @@ def start(
     sets = _init(sharing, variables, None if _store is not None else communicator)
     import horovod.torch as hvd
 
-    broken = broken_promise(launch, hvd.size(), hvd.rank(), "Horovod")
+    broken = launch_mismatch(launch, hvd.size(), hvd.rank(), "Horovod")
     if broken is not None:
         raise UserError(broken)
     local = next(ranks for ranks in machines if hvd.rank() in ranks)
@@ -168,7 +168,7 @@ class _Told:
     machine: tuple[str, str]
     cores: frozenset[int]
     facts: Any
-    problem: Told | None
+    problem: ErrorRecord | None
 
 
 _store: OwnStore | None = None
@@ -185,7 +185,7 @@ def _everyone(
     launch: Launch, communicator: Any, facts: Any, problem: UserError | StorageError | None
 ) -> list[_Told]:
     """What every rank tells, in rank order."""
-    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, as_told(problem))
+    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, error_record(problem))
     if launch.controller == "mpi":
         # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
         return allgather_values(communicator or _world_communicator(), own)

@@ -1,4 +1,4 @@
-"""``mpirun -np N python -m megdet_hvd.pipeline``: prepare data, train, and evaluate alongside."""
+"""``mpirun -np N python -m megdet_hvd.pipeline``: prepare data, train, evaluate concurrently."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     arguments = parse_train_arguments(
         argv,
         "megdet_hvd.pipeline",
-        "Prepare data, train, and evaluate each epoch's checkpoint alongside, in one MPI program: "
+        "Prepare data, train, and evaluate each epoch's checkpoint meanwhile, in one MPI program: "
         "`mpirun -np 9 python -m megdet_hvd.pipeline pipeline.evaluators=1` trains on 8 ranks "
         "while the ninth evaluates.",
     )

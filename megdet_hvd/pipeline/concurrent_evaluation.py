@@ -18,7 +18,12 @@ from megdet_hvd.job import stopping
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import broadcast_object, gather_objects
 from megdet_hvd.job.log import LOGGER
-from megdet_hvd.pipeline.mailbox import EvaluationReply, NoResult, Order, TrainersMailbox
+from megdet_hvd.pipeline.mailbox import (
+    EvaluationReply,
+    EvaluationRequest,
+    NoResult,
+    TrainersMailbox,
+)
 
 _ROUND_S = 1.0
 """At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
@@ -42,13 +47,17 @@ class ConcurrentEvaluation(Evaluations):
     needs_checkpoint = True
 
     def __init__(
-        self, run: Run, metrics: Metrics | None, pictures: RunPictures, desk: TrainersMailbox | None
+        self,
+        run: Run,
+        metrics: Metrics | None,
+        pictures: RunPictures,
+        mailbox: TrainersMailbox | None,
     ) -> None:
-        """``desk`` and ``metrics`` are rank 0's; None elsewhere."""
-        self._run, self._metrics, self._pictures, self._desk = run, metrics, pictures, desk
+        """``mailbox`` and ``metrics`` are rank 0's; None elsewhere."""
+        self._run, self._metrics, self._pictures, self._mailbox = run, metrics, pictures, mailbox
         self._due = False
-        self._outstanding: dict[int, Order] = {}
-        self._unmeasured: dict[int, Order] = {}
+        self._outstanding: dict[int, EvaluationRequest] = {}
+        self._unmeasured: dict[int, EvaluationRequest] = {}
         """What was handed over, and got no result since the evaluators were lost."""
         self._line: InLine | None = None
         self._loss_told = self._dark_told = False
@@ -57,7 +66,7 @@ class ConcurrentEvaluation(Evaluations):
     @property
     def protected(self) -> Collection[Path]:
         """The checkpoints that evaluators have not done with."""
-        return [order.path for order in self._outstanding.values()]
+        return [request.path for request in self._outstanding.values()]
 
     def begin(self) -> bool:
         """Hand over again what was due and has no result."""
@@ -110,13 +119,13 @@ class ConcurrentEvaluation(Evaluations):
 
     def look(self) -> None:
         """Take in the results that have come."""
-        if self._desk is not None:
-            for result in self._desk.results():
+        if self._mailbox is not None:
+            for result in self._mailbox.results():
                 self._take_in(result)
             self._note_loss()
 
     def finish(self) -> None:
-        """Wait for all results. A stop request ends that: ``stopped`` of the run says why.
+        """Wait for all results. A request to stop ends that: ``stopped`` of the run says why.
 
         No checkpoint follows then: that of the last step is there, and :meth:`begin` finds what is
         missing.
@@ -125,8 +134,8 @@ class ConcurrentEvaluation(Evaluations):
         if self._outstanding:
             LOGGER.info(f"waiting for {len(self._outstanding)} evaluations")
         while True:
-            if self._desk is not None:
-                for result in self._desk.wait(at_most_s=_ROUND_S):
+            if self._mailbox is not None:
+                for result in self._mailbox.wait(at_most_s=_ROUND_S):
                     self._take_in(result)
                 self._note_loss()
             again = run.iteration in self._unmeasured
@@ -144,23 +153,23 @@ class ConcurrentEvaluation(Evaluations):
 
     def close(self) -> None:
         """Take in what still comes; what was broken off stays protected."""
-        if self._desk is not None:
-            self._desk.order_no_more()
-            while self._desk.unanswered:
-                for result in self._desk.wait():
+        if self._mailbox is not None:
+            self._mailbox.request_no_more()
+            while self._mailbox.pending:
+                for result in self._mailbox.wait():
                     self._take_in(result)
             self._note_loss()
 
     def _hand_over(self, path: Path, iteration: int) -> None:
-        assert self._desk is not None, "rank 0 has one"
+        assert self._mailbox is not None, "rank 0 has one"
         run = self._run
         epoch = iteration * run.config.global_batch / len(run.data.train)
-        order = Order(path, iteration, epoch)
-        if self._desk.lost is not None:
-            self._unmeasured[iteration] = order
+        request = EvaluationRequest(path, iteration, epoch)
+        if self._mailbox.lost is not None:
+            self._unmeasured[iteration] = request
             return
-        self._outstanding[iteration] = order
-        self._desk.order(order)
+        self._outstanding[iteration] = request
+        self._mailbox.request(request)
         if len(self._outstanding) == _BEHIND:
             LOGGER.warning(
                 f"warning: evaluation is {_BEHIND} checkpoints behind training, which are kept "
@@ -169,20 +178,21 @@ class ConcurrentEvaluation(Evaluations):
 
     def _are_lost(self) -> bool:
         self.look()
-        return self._desk is not None and self._desk.lost is not None
+        return self._mailbox is not None and self._mailbox.lost is not None
 
     def _note_loss(self) -> None:
         """Rank 0: once the evaluators are lost, say so, and wait for them no more."""
-        desk = self._desk
-        if desk is None or desk.lost is None or self._loss_told:
+        mailbox = self._mailbox
+        if mailbox is None or mailbox.lost is None or self._loss_told:
             return
         self._loss_told = True
         self._unmeasured.update(self._outstanding)
         missing = ", ".join(map(str, self._outstanding))
         self._outstanding.clear()
+        without = f"; without a result: iterations {missing}" if missing else ""
         LOGGER.error(
-            f"error: evaluation alongside has ended: {desk.lost}. Training goes on, and evaluates "
-            f"in line from here on{f'; without a result: iterations {missing}' if missing else ''}"
+            f"error: concurrent evaluation has ended: {mailbox.lost}. Training goes on, and "
+            f"evaluates in line from here on{without}"
         )
 
     def _measure_in_line(self) -> None:
@@ -194,35 +204,35 @@ class ConcurrentEvaluation(Evaluations):
         """The last step's checkpoint is there, and nobody else will measure it."""
         run = self._run
         self._measure_in_line()
-        order = self._unmeasured.pop(run.iteration, None)
-        if run.stopped is None and order is not None:
-            self._keep_if_best(order.path, order.iteration, run.own_ap)
+        request = self._unmeasured.pop(run.iteration, None)
+        if run.stopped is None and request is not None:
+            self._keep_if_best(request.path, request.iteration, run.own_ap)
 
     def _take_in(self, result: EvaluationReply | NoResult) -> None:
         assert self._metrics is not None, "rank 0 has them"
-        run, order = self._run, result.order
+        run, request = self._run, result.request
         if isinstance(result, NoResult):
             LOGGER.error(
-                f"error: iteration {order.iteration} is not evaluated: {result.reason}. Training "
+                f"error: iteration {request.iteration} is not evaluated: {result.reason}. Training "
                 "goes on"
             )
-            del self._outstanding[order.iteration]
-            self._prune(order.iteration)
+            del self._outstanding[request.iteration]
+            self._prune(request.iteration)
             return
         if result.dark is not None and not self._dark_told:
             self._dark_told = True
             LOGGER.warning(f"warning: validation: {result.dark}")
         run.still_ours()
         # Marked first: where this process is killed in between, the result is asked for again.
-        self._keep_if_best(order.path, order.iteration, result.ap)
-        self._metrics.write("eval", order.iteration, epoch=order.epoch, **result.metrics)
+        self._keep_if_best(request.path, request.iteration, result.ap)
+        self._metrics.write("eval", request.iteration, epoch=request.epoch, **result.metrics)
         LOGGER.info(
-            f"validation after iteration {order.iteration} (epoch {order.epoch:.2f}): "
+            f"validation after iteration {request.iteration} (epoch {request.epoch:.2f}): "
             f"{in_short(result.ap, result.ap50, result.images)}; training is at iteration "
             f"{run.iteration}"
         )
-        del self._outstanding[order.iteration]
-        self._prune(order.iteration)
+        del self._outstanding[request.iteration]
+        self._prune(request.iteration)
         self._pictures.draw_curves()
 
     def _keep_if_best(self, path: Path, iteration: int, ap: float | None) -> None:
@@ -253,10 +263,10 @@ class ConcurrentEvaluation(Evaluations):
             LOGGER.error(f"error: checkpoints after iteration {iteration}: {reason_of(error)}")
 
 
-def evaluate_concurrently(desk: TrainersMailbox | None) -> Callable[..., Evaluations]:
+def evaluate_concurrently(mailbox: TrainersMailbox | None) -> Callable[..., Evaluations]:
     """For :func:`megdet_hvd.engine.run.execute`."""
 
     def measure(run: Run, metrics: Metrics | None, pictures: RunPictures) -> Evaluations:
-        return ConcurrentEvaluation(run, metrics, pictures, desk)
+        return ConcurrentEvaluation(run, metrics, pictures, mailbox)
 
     return measure

@@ -27,14 +27,21 @@ from megdet_hvd.job.log import LOGGER
 from megdet_hvd.job.stopping import StopRequested
 from megdet_hvd.job.world import World
 from megdet_hvd.model.device import pick_device
-from megdet_hvd.pipeline.mailbox import EvaluationReply, EvaluatorsMailbox, NoResult, Order
+from megdet_hvd.pipeline.mailbox import (
+    EvaluationReply,
+    EvaluationRequest,
+    EvaluatorsMailbox,
+    NoResult,
+)
 
 
-def evaluate_orders(config: Config, world: World, desk: EvaluatorsMailbox, everyone: World) -> None:
+def serve_requests(
+    config: Config, world: World, mailbox: EvaluatorsMailbox, everyone: World
+) -> None:
     """Evaluate one checkpoint after the other until there are no more. Evaluators call it together.
 
     Where the job shall stop, the evaluation is broken off, and what is still ordered is left to the
-    run that carries on. Every order is answered, also then. So is one that fails, whatever the
+    run that carries on. Every request is answered, also then. So is one that fails, whatever the
     reason: a checkpoint that can't be read, a GPU without room. Training goes on.
 
     ``everyone`` is all of the program: this process's place among those of its machine says which
@@ -43,13 +50,13 @@ def evaluate_orders(config: Config, world: World, desk: EvaluatorsMailbox, every
     torch.set_num_threads(threads_per_process(world.cores, os.environ))
     evaluate = None
     stopped = False
-    while (order := desk.next_order()) is not None:
+    while (request := mailbox.next_request()) is not None:
         result: EvaluationReply | NoResult | None = None
         try:
             if evaluate is None and not stopped:  # late: no second reading beside the trainers'
-                evaluate = _evaluation(config, world, everyone, order.path)
+                evaluate = _evaluation(config, world, everyone, request.path)
             if evaluate is not None and not stopped:
-                result = evaluate(order)
+                result = evaluate(request)
         except StopRequested:
             stopped = True
         except Exception as error:
@@ -57,9 +64,9 @@ def evaluate_orders(config: Config, world: World, desk: EvaluatorsMailbox, every
                 raise  # the others are waiting for this one
             if not isinstance(error, UserError | StorageError) or error.__cause__ is not None:
                 LOGGER.warning("".join(traceback.format_exception(error)).rstrip())
-            result = NoResult(order, _reason(error, everyone.rank - world.rank))
+            result = NoResult(request, _reason(error, everyone.rank - world.rank))
         if world.is_main:
-            desk.answer(result)
+            mailbox.reply(result)
 
 
 def _reason(error: Exception, first: int) -> str:
@@ -71,7 +78,7 @@ def _reason(error: Exception, first: int) -> str:
 
 def _evaluation(
     config: Config, world: World, everyone: World, first: Path
-) -> Callable[[Order], EvaluationReply]:
+) -> Callable[[EvaluationRequest], EvaluationReply]:
     """What measures one checkpoint; the ``first`` says which classes the run has."""
     with together(world, "evaluators.classes"), contained():
         used = read_trained(first).used()
@@ -89,23 +96,23 @@ def _evaluation(
 
     with together(world, "evaluators.own"), contained():
         own = find_evaluation_code(config)
-    spare = BestEffort("the picture of detections")
+    best_effort = BestEffort("the picture of detections")
 
-    def evaluate(order: Order) -> EvaluationReply:
+    def evaluate(request: EvaluationRequest) -> EvaluationReply:
         go_outside("evaluation")
         with together(world, "evaluators.detector"), contained():
-            trained = read_trained(order.path)
+            trained = read_trained(request.path)
             built = trained.build(device, config.model, own.detector)
             detector = Relabelled(built, labels_in(index, trained))
         found = evaluate_detector(detector, index, config, world, survives=True)
         if world.is_main:
-            draw_found(index, found, folder_of(order.path).detections, spare)
+            draw_found(index, found, folder_of(request.path).detections, best_effort)
         result = found.result
         numbers = result.as_metrics()
         if world.is_main:
             taken = ("kind", "iteration", "epoch", *numbers)
             numbers |= own_numbers(own.measures, found, taken)
-        return EvaluationReply(order, result.ap, result.ap50, result.images, numbers, found.dark)
+        return EvaluationReply(request, result.ap, result.ap50, result.images, numbers, found.dark)
 
     return evaluate
 

@@ -1,7 +1,7 @@
-"""Orders to evaluate, and results, between the first trainer and the evaluators.
+"""Requests to evaluate, and results, between the first trainer and the evaluators.
 
-Orders go to every evaluator by itself, so that idle ones look for messages and never wait in a
-collective; the first answers each order, so that rank 0 knows when nothing is on its way any
+Requests go to every evaluator by itself, so that idle ones look for messages and never wait in a
+collective; the first answers each request, so that rank 0 knows when nothing is on its way any
 more. MPI keeps the messages between two ranks in order.
 """
 
@@ -19,13 +19,13 @@ from megdet_hvd.job.mpi_exchange import receive_value, send_value
 from megdet_hvd.serialize import serializable
 from megdet_hvd.wording import ranks_in_words
 
-_ORDER, _ANSWER, _LOST, _LEAVES = 1, 2, 3, 4
+_REQUEST, _REPLY, _LOST, _LEAVES = 1, 2, 3, 4
 _LOOK_EVERY_S = 0.05
 
 
 @serializable
 @dataclass(frozen=True)
-class Order:
+class EvaluationRequest:
     """A checkpoint to be evaluated."""
 
     path: Path
@@ -38,7 +38,7 @@ class Order:
 class EvaluationReply:
     """What an evaluation found."""
 
-    order: Order
+    request: EvaluationRequest
     ap: float | None
     ap50: float | None
     images: int
@@ -53,7 +53,7 @@ class EvaluationReply:
 class NoResult:
     """An evaluation that failed; the evaluators go on with the next."""
 
-    order: Order
+    request: EvaluationRequest
     reason: str
 
 
@@ -73,18 +73,18 @@ class TrainersMailbox:
         self._communicator, self.evaluators, self._died = communicator, evaluators, died
         self._sent: list[Any] = []
         self._closed = False
-        self.unanswered = 0
-        """Orders that are still waited for."""
+        self.pending = 0
+        """Requests that are still waited for."""
         self.lost: str | None = None
-        """Why the evaluators take no more orders; None: they do."""
+        """Why the evaluators take no more requests; None: they do."""
         self.dead = False
         """Whether their processes have ended."""
 
-    def order(self, order: Order) -> None:
-        """Send an order to all evaluators. Does not wait."""
+    def request(self, request: EvaluationRequest) -> None:
+        """Send a request to all evaluators. Does not wait."""
         assert not self._closed, "there were to be no more"
-        self._send(order)
-        self.unanswered += 1
+        self._send(request)
+        self.pending += 1
 
     def look_for_loss(self) -> None:
         """Whether the evaluators are still there; once they are not, nothing is waited for."""
@@ -97,52 +97,52 @@ class TrainersMailbox:
             self.dead = True
             self.lost = self.lost or f"the process of {ranks_in_words(dead)} has ended"
         if self.lost is not None:
-            self.unanswered = 0
+            self.pending = 0
 
-    def _send(self, order: Order | None) -> None:
+    def _send(self, request: EvaluationRequest | None) -> None:
         self._sent = [request for request in self._sent if not request.Test()]
         for rank in self.evaluators:
-            self._sent.append(send_value(self._communicator, order, rank, _ORDER))
+            self._sent.append(send_value(self._communicator, request, rank, _REQUEST))
 
     def results(self) -> list[EvaluationReply | NoResult]:
         """The results that have come. Does not wait.
 
-        Where the evaluators broke off, this process asks for a stop as well: it may not have heard.
+        Where the evaluators broke off, this process stops as well: it may not have heard.
         """
         found: list[EvaluationReply | NoResult] = []
         first = self.evaluators[0]
-        while self.unanswered and self._communicator.Iprobe(source=first, tag=_ANSWER):
+        while self.pending and self._communicator.Iprobe(source=first, tag=_REPLY):
             answer: EvaluationReply | NoResult | None = receive_value(
-                self._communicator, first, _ANSWER
+                self._communicator, first, _REPLY
             )
-            self.unanswered -= 1
+            self.pending -= 1
             if answer is None:
-                stopping.request("an evaluation alongside was broken off")
+                stopping.request("a concurrent evaluation was broken off")
             else:
                 found.append(answer)
         self.look_for_loss()
         return found
 
     def wait(self, at_most_s: float = math.inf) -> list[EvaluationReply | NoResult]:
-        """The results that come first; none where all orders are answered, or after so long."""
+        """The results that come first; none where all requests are answered, or after so long."""
         until = time.monotonic() + at_most_s
         with waiting("evaluation results", self.evaluators):
-            while not (found := self.results()) and self.unanswered and time.monotonic() < until:
+            while not (found := self.results()) and self.pending and time.monotonic() < until:
                 time.sleep(_LOOK_EVERY_S)
         go_outside("results of evaluations")
         return found
 
-    def order_no_more(self) -> None:
-        """Tell all evaluators that there will be no more orders. A second call does nothing."""
+    def request_no_more(self) -> None:
+        """Tell all evaluators that there will be no more requests. A second call does nothing."""
         if not self._closed:
             self._closed = True
             if not self.dead:
                 self._send(None)
 
     def close(self) -> None:
-        """Wait until all orders have been taken and answered; results that come are dropped."""
-        self.order_no_more()
-        while self.unanswered:
+        """Wait until all requests have been taken and answered; results that come are dropped."""
+        self.request_no_more()
+        while self.pending:
             self.wait()
         leaving = set(self.evaluators)
         with waiting("evaluators that leave", self.evaluators):
@@ -166,31 +166,31 @@ class EvaluatorsMailbox:
     def __init__(self, communicator: Any) -> None:
         self._communicator = communicator
 
-    def next_order(self) -> Order | None:
-        """The next order, whenever it comes; None: there will be no more."""
+    def next_request(self) -> EvaluationRequest | None:
+        """The next request, whenever it comes; None: there will be no more."""
         go_outside("waiting for a checkpoint")
-        while not self._communicator.Iprobe(source=0, tag=_ORDER):
+        while not self._communicator.Iprobe(source=0, tag=_REQUEST):
             time.sleep(_LOOK_EVERY_S)
-        order: Order | None = receive_value(self._communicator, 0, _ORDER)
-        if order is None:
+        request: EvaluationRequest | None = receive_value(self._communicator, 0, _REQUEST)
+        if request is None:
             wait_for(send_value(self._communicator, None, 0, _LEAVES))
-        return order
+        return request
 
-    def answer(self, result: EvaluationReply | NoResult | None) -> None:
-        """Answer an order, from the first evaluator only; None: the evaluation was broken off.
+    def reply(self, result: EvaluationReply | NoResult | None) -> None:
+        """Answer a request, from the first evaluator only; None: the evaluation was broken off.
 
         It is taken between two steps, or when training has ended.
         """
-        wait_for(send_value(self._communicator, result, 0, _ANSWER))
+        wait_for(send_value(self._communicator, result, 0, _REPLY))
 
     def give_up(self, reason: str) -> None:
-        """Tell rank 0 that the evaluators take no more orders; the first of them to say so counts.
+        """Tell rank 0 that the evaluators take no more requests; the first to say so counts.
 
-        Each evaluator says so, and then drops the orders that still come.
+        Each evaluator says so, and then drops the requests that still come.
         """
         wait_for(send_value(self._communicator, reason, 0, _LOST))
 
-    def drop_orders(self) -> None:
-        """Return once there are no more orders."""
-        while self.next_order() is not None:
+    def drop_requests(self) -> None:
+        """Return once there are no more requests."""
+        while self.next_request() is not None:
             continue

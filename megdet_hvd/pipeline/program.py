@@ -218,7 +218,7 @@ class _Pipeline:
         from megdet_hvd.job.log import LOGGER
         from megdet_hvd.job.session import start, stop, stop_horovod
         from megdet_hvd.pipeline.concurrent_evaluation import evaluate_concurrently
-        from megdet_hvd.pipeline.evaluator import evaluate_orders
+        from megdet_hvd.pipeline.evaluator import serve_requests
         from megdet_hvd.pipeline.mailbox import EvaluatorsMailbox, TrainersMailbox
         from megdet_hvd.train import train_in_world
 
@@ -262,17 +262,17 @@ class _Pipeline:
         else:
             held = connections_to_pmix(os.environ) if _is_under_srun(world) else []
             may_die(self.places[world.rank], held)
-            orders = EvaluatorsMailbox(messages)
+            inbox = EvaluatorsMailbox(messages)
             try:
-                evaluate_orders(plan.config, session, orders, world)
+                serve_requests(plan.config, session, inbox, world)
             except Exception as fault:  # the other evaluators may wait for this one for ever
                 if type(fault).__name__ == "HorovodInternalError":
                     time.sleep(_LET_OTHERS_SPEAK_S)  # freed by one that has more to say
                 else:
                     LOGGER.error("".join(traceback.format_exception(fault)).rstrip())
-                orders.give_up(f"rank {world.rank}: {reason_of(fault)}")
+                inbox.give_up(f"rank {world.rank}: {reason_of(fault)}")
                 stop_horovod()  # which frees them
-                orders.drop_orders()
+                inbox.drop_requests()
         stop()
         number_ranks(None)
         if not self.lost:

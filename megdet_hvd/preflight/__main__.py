@@ -58,10 +58,10 @@ def preflight_in_world(plan: "TrainingPlan", world: "World") -> int:
 
     log_report(machine_lines(world), ())
     if plan.resumption is not None:
-        with together(world, "refit"):
-            refit = plan.resumption.refit(_trainers(plan, world))
+        with together(world, "elastic resume"):
+            resumed = plan.resumption.elastic_resume(_trainers(plan, world))
         if world.is_main:
-            log_report(refit.lines, () if refit.warning is None else (refit.warning,))
+            log_report(resumed.lines, () if resumed.warning is None else (resumed.warning,))
     report = run_preflight(plan.config, world)
     if world.is_main:
         log_report(report.lines, report.warnings)

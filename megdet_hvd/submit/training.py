@@ -201,7 +201,7 @@ def _refitted(
             f"{checkpoint} can't be read, so how the run would go on was not checked; the job sets "
             "a damaged one aside and takes the one before"
         )
-    found = resumption.refit(tuple(tuple(ranks) for ranks in machines))
+    found = resumption.elastic_resume(tuple(tuple(ranks) for ranks in machines))
     report.facts += found.lines
     if found.warning:
         report.notes.append(found.warning)

@@ -23,6 +23,8 @@ def test_evaluators_have_the_last_machines_to_themselves_where_they_fill_them() 
 
 def test_the_roles_in_words() -> None:
     assert describe_roles(share_roles(136, 8)) == (
-        "ranks 0-127 train, ranks 128-135 evaluate alongside (pipeline.evaluators=8)"
+        "ranks 0-127 train, ranks 128-135 evaluate concurrently (pipeline.evaluators=8)"
     )
-    assert describe_roles(share_roles(2, 1)).startswith("rank 0 trains, rank 1 evaluates alongside")
+    assert describe_roles(share_roles(2, 1)).startswith(
+        "rank 0 trains, rank 1 evaluates concurrently"
+    )

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from megdet_hvd.data import ahead, workers
+from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.ahead import load_ahead
-from megdet_hvd.data.vitals import Idleness, Vitals, open_file, vitals
 from megdet_hvd.errors import RunError, StorageError, UserError
 
 from .slow_steps import FAILS_AT, Steps
@@ -122,13 +122,13 @@ def test_where_no_process_can_be_started_a_thread_loads(
     assert "can't be started" in said.text and "a thread loads" in said.text
 
 
-def test_vitals_of_a_thread_and_of_nobody(tmp_path: Path) -> None:
-    own = vitals(os.getpid(), threading.get_native_id())
+def test_activity_of_a_thread_and_of_nobody(tmp_path: Path) -> None:
+    own = activity(os.getpid(), threading.get_native_id())
     assert own is not None and own.state == "R" and not own.stopped
     sum(range(3_000_000))
-    later = vitals(os.getpid(), threading.get_native_id())
+    later = activity(os.getpid(), threading.get_native_id())
     assert later is not None and later.work > own.work
-    assert vitals(2**22 + 5) is None
+    assert activity(2**22 + 5) is None
     file = tmp_path / "a.jpg"
     file.write_bytes(b"x")
     names = [str(tmp_path / "b.jpg"), str(file)]
@@ -138,9 +138,9 @@ def test_vitals_of_a_thread_and_of_nobody(tmp_path: Path) -> None:
 
 
 def test_a_job_that_was_suspended_has_not_been_idle() -> None:
-    idle, still, later = Idleness(1.0), Vitals("S", (5, 100)), Vitals("R", (6, 100))
+    idle, still, later = Idleness(1.0), Activity("S", (5, 100)), Activity("R", (6, 100))
     assert [idle.seconds(still, time_s) for time_s in (0, 1, 2)] == [0, 1, 2]
-    assert idle.seconds(Vitals("T", (5, 100)), 3602) == 4, "an hour stopped, with all others"
+    assert idle.seconds(Activity("T", (5, 100)), 3602) == 4, "an hour stopped, with all others"
     assert idle.seconds(later, 3603) == 0, "it works"
     assert idle.seconds(later, 3604) == 1
     assert idle.seconds(None, 3605) == 0 and idle.seconds(later, 3606) == 0, "nothing is known"

@@ -61,9 +61,9 @@ def same_as_pycocotools(source: AnnotationSource) -> ImageIndex:
         coco = COCO(source.annotations)
     index = val(source)
     truth = content_of(index)["annotations"]
-    assert [index.given_id(k) for k in range(len(index))] == list(coco.imgs)
+    assert [index.original_id(k) for k in range(len(index))] == list(coco.imgs)
     order = np.argsort(index.image_ids, kind="stable")
-    assert [index.given_id(int(k)) for k in order] == sorted(coco.imgs)
+    assert [index.original_id(int(k)) for k in order] == sorted(coco.imgs)
     assert list(index.category_ids) == sorted(coco.cats)
     for position, number in enumerate(coco.imgs):
         theirs = coco.loadAnns(coco.getAnnIds([number], catIds=sorted(coco.cats)))

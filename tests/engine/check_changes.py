@@ -149,7 +149,7 @@ def refuses_other_bn_sizes(seen: Seen) -> bool:
     before = replace(seen.plan.resumption.before, processes=4, bn_images=(12,))
     with mock.patch.object(seen.plan.resumption, "before", before):
         try:
-            seen.plan.resumption.refit(((0,), (1,)))
+            seen.plan.resumption.elastic_resume(((0,), (1,)))
         except UserError:
             return True
     return False
@@ -402,7 +402,7 @@ class Check:
             "config": None, "overrides": tuple(words), "resume": True, "run_folder": path, **more
         }))  # fmt: skip
         assert plan.resumption is not None
-        config = plan.resumption.refit(self.world.machines).config
+        config = plan.resumption.elastic_resume(self.world.machines).config
         run = prepare_run(config, self.world, path, resume=True)
         seen = Seen(run, plan)
         handler = logging.Handler()

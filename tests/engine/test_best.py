@@ -188,7 +188,7 @@ def test_the_best_ones_own_ap(tmp_path: Path) -> None:
     save_checkpoint(best, state)
     assert best_ap_of(folder, 0.5) == 0.5
     folder.metrics.write_text('{"kind": "eval", "iteration": 7, "AP": 0.4}\n')
-    assert best_ap_of(folder, 0.5) == 0.4, "measured alongside, after it was written"
+    assert best_ap_of(folder, 0.5) == 0.4, "measured concurrently, after it was written"
     save_checkpoint(best, {**state, "ap": 0.3})
     assert best_ap_of(folder, 0.5) == 0.3
     assert is_better(0.0, None) and is_better(0.2, 0.1)

@@ -11,7 +11,7 @@ from megdet_hvd.config.resume_rules import RULES
 from megdet_hvd.data.coco import read_sources
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.source import PictureSource
-from megdet_hvd.engine.fingerprints import measure, order_of_pictures, taught
+from megdet_hvd.engine.fingerprints import boxes_digest, measure, order_of_pictures
 
 CONFIG = load_config(None)
 OTHERWISE = {
@@ -84,7 +84,7 @@ def test_other_boxes_and_classes_are_another_measure(tmp_path: Path, pictures: I
 def test_other_boxes_to_learn_from_are_noticed(tmp_path: Path) -> None:
     """The annotation file was corrected between a run's end and its resume."""
     one = index(tmp_path / "one", [1, 2, 3], [1, 1, 5, 5])
-    assert taught(one) == taught(index(tmp_path / "elsewhere", [1, 2, 3], [1, 1, 5, 5]))
+    assert boxes_digest(one) == boxes_digest(index(tmp_path / "elsewhere", [1, 2, 3], [1, 1, 5, 5]))
     corrected = index(tmp_path / "corrected", [1, 2, 3], [1, 1, 5, 6])
     assert order_of_pictures(corrected) == order_of_pictures(one)
-    assert taught(corrected) != taught(one)
+    assert boxes_digest(corrected) != boxes_digest(one)

@@ -108,7 +108,7 @@ def test_unreadable_pictures_stop_the_rank_unless_they_are_skipped() -> None:
     assert unreadable_problem([bad], "skip") is None
     assert unreadable_problem([batch_with(())], "stop") is None
     assert describe_images([bad]) == "images 42"
-    named = ImageInfo(0, 0, 3, 0, (4, 4), (4, 4), given_id="frame_0004")
+    named = ImageInfo(0, 0, 3, 0, (4, 4), (4, 4), original_id="frame_0004")
     assert describe_images([dataclasses.replace(bad, infos=(named,))]) == "images frame_0004"
 
 

@@ -306,7 +306,7 @@ def _compare_best(run: Path, unhurt: Path) -> list[str]:
         for folder in (run, unhurt)
     )
     problems = []
-    # Alongside, a checkpoint is written before it is measured.
+    # In a pipeline a checkpoint is written before it is measured.
     if iteration not in theirs or ap not in (None, theirs[iteration]):
         problems.append(f"best.pt is of iteration {iteration} with ap {ap}")
     elif theirs[iteration] < max(own.values(), default=-1.0):

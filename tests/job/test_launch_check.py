@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from megdet_hvd.cluster.launch import Launch, read_launch
-from megdet_hvd.job.launch_check import broken_promise
+from megdet_hvd.job.launch_check import launch_mismatch
 from tests.ranks import ROOT
 
 PMI2 = {
@@ -34,24 +34,24 @@ ELSEWHERE = {
 @pytest.mark.parametrize("environ", [PMI2, *ELSEWHERE.values()])
 def test_a_task_that_mpi_finds_alone(environ: dict[str, str]) -> None:
     launch = read_launch(environ)
-    text = broken_promise(launch, 1, 0, "Open MPI v4.1.8")
+    text = launch_mismatch(launch, 1, 0, "Open MPI v4.1.8")
     assert text is not None and "each would train alone" in text
     assert ("--mpi=pmix" in text) == (launch.launcher == "srun") and launch.launcher in text
-    assert broken_promise(launch, 2, 1, "Open MPI v4.1.8") is None
+    assert launch_mismatch(launch, 2, 1, "Open MPI v4.1.8") is None
     first = read_launch({name: "0" if word == "1" else word for name, word in environ.items()})
-    assert broken_promise(first, 1, 0, "Open MPI") is not None, "the first task refuses as well"
+    assert launch_mismatch(first, 1, 0, "Open MPI") is not None, "the first task refuses as well"
 
 
 def test_every_number_is_held_against_what_was_found() -> None:
     launch = Launch("gloo", "horovodrun --gloo", 4, 3, 1, 2)
-    assert broken_promise(launch, 4, 3, "Horovod") is None
-    assert "finds 4 processes, this one rank 2" in str(broken_promise(launch, 4, 2, "Horovod"))
-    assert "started 4 processes" in str(broken_promise(launch, 3, 3, "Horovod"))
+    assert launch_mismatch(launch, 4, 3, "Horovod") is None
+    assert "finds 4 processes, this one rank 2" in str(launch_mismatch(launch, 4, 2, "Horovod"))
+    assert "started 4 processes" in str(launch_mismatch(launch, 3, 3, "Horovod"))
     unsaid = Launch("mpi", "mpirun, mpi4py", None, None, None, None)
-    assert broken_promise(unsaid, 3, 2, "Horovod") is None
+    assert launch_mismatch(unsaid, 3, 2, "Horovod") is None
     alone = read_launch({})
-    assert broken_promise(alone, 1, 0, "Horovod") is None
-    assert broken_promise(alone, 2, 1, "Horovod") is not None, "left-over variables"
+    assert launch_mismatch(alone, 1, 0, "Horovod") is None
+    assert launch_mismatch(alone, 2, 1, "Horovod") is not None, "left-over variables"
 
 
 @pytest.mark.parametrize("more", [[], ["--run"]])

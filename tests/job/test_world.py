@@ -1,7 +1,7 @@
 import pytest
 
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.job.agree import agree, as_told, is_agreed, raise_first, together
+from megdet_hvd.job.agree import agree, error_record, is_agreed, raise_first, together
 from megdet_hvd.job.world import World, machines_of
 
 ALONE = World(rank=0, size=1, machines=((0,),))
@@ -27,7 +27,7 @@ def test_an_agreed_error_is_known_as_such() -> None:
 
 
 def test_the_class_of_an_error_survives_and_storage_comes_first() -> None:
-    bad, failing = as_told(UserError("bad")), as_told(StorageError("stale"))
+    bad, failing = error_record(UserError("bad")), error_record(StorageError("stale"))
     for found, kind, text in (
         ([bad, bad], UserError, "bad"),
         ([failing, failing], StorageError, "stale"),

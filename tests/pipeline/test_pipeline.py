@@ -1,4 +1,4 @@
-"""The whole pipeline in real processes: evaluated alongside as in line, and ended by any fault."""
+"""The whole pipeline in real processes: evaluation concurrent or in line, any fault ends it."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == "eval"]
 
 
-def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
+def test_evaluated_concurrently_as_in_line(tmp_path: Path) -> None:
     """Stopped while rank 0 waits for every evaluation, carried on, and compared."""
     along, line = tmp_path / "runs" / "along", tmp_path / "runs" / "line"
     stop_file, outcome = tmp_path / "stop", tmp_path / "outcome.json"
@@ -67,7 +67,7 @@ def test_evaluated_alongside_as_in_line(tmp_path: Path) -> None:
     told = json.loads(outcome.read_text())
     assert told["code"] == 5 and told["iteration"] == STEPS
     assert "the queue is drained" in told["message"] and "--resume" in told["message"]
-    assert "ranks 0-1 train, rank 2 evaluates alongside" in done.stdout
+    assert "ranks 0-1 train, rank 2 evaluates concurrently" in done.stdout
     assert "prepared by 3 ranks" in done.stdout and "46 pictures read, 0 unchanged" in done.stdout
     assert "30 scaled down for training (pipeline.max_side=48)" in done.stdout
     kept = load_config(along / "config.yaml").data
@@ -151,7 +151,9 @@ def test_evaluators_that_fail_and_die_leave_the_trainers_going(tmp_path: Path) -
     assert said.count("error: iteration 0 is not evaluated: rank 3: ") == 1, said
     assert "cannot be read (Stale file handle). Training goes on" in said
     assert said.count("iteration 3 is not evaluated: rank 3: KeyError: 'in detecting'") == 1, said
-    assert said.count("error: evaluation alongside has ended: the process of rank 3 has ended") == 1
+    assert (
+        said.count("error: concurrent evaluation has ended: the process of rank 3 has ended") == 1
+    )
     assert "evaluates in line from here on; without a result: iterations 5" in said
     assert [line["iteration"] for line in found] == [7, 9]
     assert told["code"] == 0 and told["message"] == "finished after iteration 9"
@@ -164,7 +166,7 @@ def test_evaluators_that_fail_and_die_leave_the_trainers_going(tmp_path: Path) -
 
 def test_an_evaluator_that_leaves_the_others_waiting_gives_up_for_all(tmp_path: Path) -> None:
     said, found, told, best = lost_evaluators("lonely", tmp_path)
-    assert said.count("evaluation alongside has ended: rank 3: Fault: in evaluating") == 1, said
+    assert said.count("concurrent evaluation has ended: rank 3: Fault: in evaluating") == 1, said
     assert found[-1]["iteration"] == 9 and len(found) >= 2
     assert told["code"] == 0 and best["ap"] is not None
     assert sorted(re.findall(r"RANK \d ends with \d", said)) == [

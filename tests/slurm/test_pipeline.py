@@ -58,7 +58,7 @@ def test_evaluators_are_preempted_requeued_and_lost_and_training_goes_on(lab: La
     ends = [(r["requeued"], r["outcome"]["code"]) for r in job.records() if r["event"] == "end"]
     assert ends == [(True, 5), (False, 0)], job.log
     assert [r["evaluators"] for r in job.records() if r["event"] == "start"] == [1, 1]
-    assert job.log.count("job: ranks 0-1 train, rank 2 evaluates alongside") == 2, job.log
+    assert job.log.count("job: ranks 0-1 train, rank 2 evaluates concurrently") == 2, job.log
     assert "carrying on after iteration" in job.log, job.log
     assert re.search(
         r"started by: srun .* --job-name=our-ranks \S+ -m megdet_hvd.pipeline", job.log

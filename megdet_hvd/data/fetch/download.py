@@ -15,7 +15,7 @@ CHUNK_BYTES = 1 << 20
 READ_TIMEOUT_S = 60.0
 
 DownloadProgress = Callable[[int, int | None], None]
-"""Told (bytes so far, bytes in all where known)."""
+"""Called with (bytes so far, bytes in all where known)."""
 
 
 class _Interrupted(Exception):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from megdet_hvd.data.scenes.dice import Dice
+from megdet_hvd.data.scenes.rng import SceneRng
 from megdet_hvd.data.scenes.shapes import Mask
 
 Canvas = NDArray[np.float32]
@@ -18,19 +18,17 @@ Canvas = NDArray[np.float32]
 PaintColour = tuple[float, float, float]
 
 
-def random_colour(dice: Dice, low: float = 20, high: float = 240) -> PaintColour:
+def random_colour(rng: SceneRng, low: float = 20, high: float = 240) -> PaintColour:
     """Any colour, saturated or dull."""
-    grey, dullness = dice.between(low, high), dice.unit() * 0.8
-    red, green, blue = (
-        dullness * grey + (1 - dullness) * dice.between(low, high) for _ in range(3)
-    )
+    grey, dullness = rng.between(low, high), rng.unit() * 0.8
+    red, green, blue = (dullness * grey + (1 - dullness) * rng.between(low, high) for _ in range(3))
     return red, green, blue
 
 
-def colour_apart(dice: Dice, other: PaintColour, least: float) -> PaintColour:
+def colour_apart(rng: SceneRng, other: PaintColour, least: float) -> PaintColour:
     """A colour at least ``least`` away from another, so that a shape can be seen on it."""
     for _ in range(20):
-        colour = random_colour(dice)
+        colour = random_colour(rng)
         if _apart(colour, other, least):
             return colour
     red, green, blue = (255.0 - v if abs(v - 127) > 60 else 250.0 for v in other)
@@ -43,19 +41,19 @@ TYPICAL = 0.8
 """Share of objects that have their class's hue; the others have any colour."""
 
 
-def class_colour(dice: Dice, label: int, ground: PaintColour, least: float) -> PaintColour:
+def class_colour(rng: SceneRng, label: int, ground: PaintColour, least: float) -> PaintColour:
     """A colour for an object of a class, at least ``least`` away from the ground's.
 
     As with real things, colour hints at the class and does not settle it.
     """
-    if dice.chance(TYPICAL):
+    if rng.chance(TYPICAL):
         for _ in range(8):
-            hue = HUES[label - 1] + dice.between(-0.05, 0.05)
-            rgb = colorsys.hsv_to_rgb(hue % 1, dice.between(0.5, 1), dice.between(0.35, 1))
+            hue = HUES[label - 1] + rng.between(-0.05, 0.05)
+            rgb = colorsys.hsv_to_rgb(hue % 1, rng.between(0.5, 1), rng.between(0.35, 1))
             red, green, blue = (255 * v for v in rgb)
             if _apart((red, green, blue), ground, least):
                 return red, green, blue
-    return colour_apart(dice, ground, least)
+    return colour_apart(rng, ground, least)
 
 
 def _apart(colour: PaintColour, other: PaintColour, least: float) -> bool:
@@ -72,28 +70,28 @@ def ramp(width: int, height: int, angle: float) -> NDArray[np.float32]:
     return rising
 
 
-def clouds(dice: Dice, width: int, height: int, cells: int) -> NDArray[np.float32]:
+def clouds(rng: SceneRng, width: int, height: int, cells: int) -> NDArray[np.float32]:
     """(height, width) of soft blotches, -1 … 1, about ``cells`` across."""
-    grid = Image.fromarray(dice.bytes(cells, cells))
+    grid = Image.fromarray(rng.bytes(cells, cells))
     soft = grid.resize((width, height), Image.Resampling.BICUBIC)
     blotches: NDArray[np.float32] = np.asarray(soft).astype(np.float32) / np.float32(127.5) - 1
     return blotches
 
 
-def ground(dice: Dice, width: int, height: int) -> tuple[Canvas, PaintColour]:
+def ground(rng: SceneRng, width: int, height: int) -> tuple[Canvas, PaintColour]:
     """A background and its mean colour: two tones, blotches, sometimes stripes or tiles."""
-    first = random_colour(dice, 30, 225)
-    second = tuple(min(max(v + dice.between(-45, 45), 5), 250) for v in first)
-    mix = ramp(width, height, dice.between(0, 2 * math.pi))
-    mix = mix * np.float32(dice.between(0.3, 1))
-    if dice.chance(0.7):
-        cells = dice.count(3, 14)
-        mix = mix + clouds(dice, width, height, cells) * np.float32(dice.between(0.2, 1.2))
-    pattern = dice.unit()
+    first = random_colour(rng, 30, 225)
+    second = tuple(min(max(v + rng.between(-45, 45), 5), 250) for v in first)
+    mix = ramp(width, height, rng.between(0, 2 * math.pi))
+    mix = mix * np.float32(rng.between(0.3, 1))
+    if rng.chance(0.7):
+        cells = rng.count(3, 14)
+        mix = mix + clouds(rng, width, height, cells) * np.float32(rng.between(0.2, 1.2))
+    pattern = rng.unit()
     if pattern < 0.3:
-        mix = mix + stripes(dice, width, height) * np.float32(dice.between(0.15, 0.5))
+        mix = mix + stripes(rng, width, height) * np.float32(rng.between(0.15, 0.5))
     elif pattern < 0.4:
-        mix = mix + stripes(dice, width, height) * stripes(dice, width, height) * np.float32(0.4)
+        mix = mix + stripes(rng, width, height) * stripes(rng, width, height) * np.float32(0.4)
     weight = ((mix + 1) * np.float32(0.5))[..., None]
     a, b = np.asarray(first, np.float32), np.asarray(second, np.float32)
     red, green, blue = ((x + y) / 2 for x, y in zip(first, second, strict=True))
@@ -101,10 +99,10 @@ def ground(dice: Dice, width: int, height: int) -> tuple[Canvas, PaintColour]:
     return tones, (red, green, blue)
 
 
-def stripes(dice: Dice, width: int, height: int) -> NDArray[np.float32]:
+def stripes(rng: SceneRng, width: int, height: int) -> NDArray[np.float32]:
     """(height, width) of -1 and 1 in bands, softened at their edges."""
-    period = max(dice.between(0.04, 0.15) * max(width, height), 3.0)
-    angle, start = dice.between(0, math.pi), dice.unit()
+    period = max(rng.between(0.04, 0.15) * max(width, height), 3.0)
+    angle, start = rng.between(0, math.pi), rng.unit()
     cos, sin = round(math.cos(angle), 6), round(math.sin(angle), 6)
     x = np.arange(width, dtype=np.float32)[None, :] * np.float32(cos / period)
     y = np.arange(height, dtype=np.float32)[:, None] * np.float32(sin / period)
@@ -114,14 +112,14 @@ def stripes(dice: Dice, width: int, height: int) -> NDArray[np.float32]:
     return bands
 
 
-def surface(dice: Dice, colour: PaintColour, width: int, height: int) -> Canvas:
+def surface(rng: SceneRng, colour: PaintColour, width: int, height: int) -> Canvas:
     """A shape's surface: its colour under a light from one side, sometimes with a texture."""
-    light = ramp(width, height, dice.between(0, 2 * math.pi)) * np.float32(dice.between(0, 0.3))
-    kind = dice.unit()
+    light = ramp(width, height, rng.between(0, 2 * math.pi)) * np.float32(rng.between(0, 0.3))
+    kind = rng.unit()
     if kind < 0.25:
-        light = light + stripes(dice, width, height) * np.float32(dice.between(0.08, 0.22))
+        light = light + stripes(rng, width, height) * np.float32(rng.between(0.08, 0.22))
     elif kind < 0.5:
-        light = light + clouds(dice, width, height, dice.count(3, 6)) * np.float32(0.25)
+        light = light + clouds(rng, width, height, rng.count(3, 6)) * np.float32(0.25)
     lit: Canvas = np.asarray(colour, np.float32) * (1 + light)[..., None]
     return lit
 

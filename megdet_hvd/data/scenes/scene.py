@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from megdet_hvd.data.scenes import paint
-from megdet_hvd.data.scenes.dice import Dice
+from megdet_hvd.data.scenes.rng import SceneRng
 from megdet_hvd.data.scenes.shapes import CLASSES, DISTRACTORS, Mask, Pose, mask_of
 
 VERSION = 2
@@ -45,43 +45,43 @@ class Scene:
 
 def render(split: str, number: int, size: int) -> Scene:
     """Scene ``number`` of a split ("train", "val"), its longer side ``size`` pixels."""
-    dice = Dice(f"megdet scenes {VERSION} {split} {number}")
-    width, height = dice.pick([(size, size), (size, size * 3 // 4), (size * 3 // 4, size)])
-    canvas, ground_colour = paint.ground(dice, width, height)
-    for _ in range(dice.count(0, 5)):
-        _clutter(dice, canvas, ground_colour)
-    masks, labels = _arrange(dice, width, height, size)
+    rng = SceneRng(f"megdet scenes {VERSION} {split} {number}")
+    width, height = rng.pick([(size, size), (size, size * 3 // 4), (size * 3 // 4, size)])
+    canvas, ground_colour = paint.ground(rng, width, height)
+    for _ in range(rng.count(0, 5)):
+        _clutter(rng, canvas, ground_colour)
+    masks, labels = _arrange(rng, width, height, size)
     owner = np.full((height, width), -1, np.int16)
     sizes = []
     for k, mask in enumerate(masks):
-        _paint_object(dice, canvas, mask, labels[k], ground_colour)
+        _paint_object(rng, canvas, mask, labels[k], ground_colour)
         sizes.append(_claim(owner, mask, k))
-    for _ in range(dice.count(0, 3)):
-        mask = _line(dice, width, height)
-        paint.blend(canvas, mask, paint.random_colour(dice), dice.between(0.4, 0.9))
+    for _ in range(rng.count(0, 3)):
+        mask = _line(rng, width, height)
+        paint.blend(canvas, mask, paint.random_colour(rng), rng.between(0.4, 0.9))
         _claim(owner, mask, -1)
     objects = []
     for k, (label, whole) in enumerate(zip(labels, sizes, strict=True)):
         seen = _visible(owner, k, label, whole)
         if seen is not None:
             objects.append(seen)
-    return Scene(_camera(dice, canvas), tuple(objects))
+    return Scene(_camera(rng, canvas), tuple(objects))
 
 
-def _arrange(dice: Dice, width: int, height: int, size: int) -> tuple[list[Mask], list[int]]:
+def _arrange(rng: SceneRng, width: int, height: int, size: int) -> tuple[list[Mask], list[int]]:
     """Objects back to front, placed so that none is hidden by more than half."""
     masks: list[Mask] = []
     labels: list[int] = []
-    if dice.chance(EMPTY):
+    if rng.chance(EMPTY):
         return masks, labels
     owner = np.full((height, width), -1, np.int16)
     wholes: list[int] = []
-    for _ in range(dice.count(1, 8)):
-        label = dice.count(1, len(CLASSES))
+    for _ in range(rng.count(1, 8)):
+        label = rng.count(1, len(CLASSES))
         # Sizes even in their logarithm: 0.08 … 0.56 of the longer side.
-        diameter = size * 0.08 * 7 ** dice.unit()
+        diameter = size * 0.08 * 7 ** rng.unit()
         for _ in range(8):
-            pose = _pose(dice, width, height, round(diameter, 3))
+            pose = _pose(rng, width, height, round(diameter, 3))
             mask = mask_of(CLASSES[label - 1], pose)
             trial = owner.copy()
             whole = _claim(trial, mask, len(masks))
@@ -96,14 +96,14 @@ def _arrange(dice: Dice, width: int, height: int, size: int) -> tuple[list[Mask]
     return masks, labels
 
 
-def _pose(dice: Dice, width: int, height: int, diameter: float) -> Pose:
+def _pose(rng: SceneRng, width: int, height: int, diameter: float) -> Pose:
     return Pose(
-        x=dice.between(0, width),
-        y=dice.between(0, height),
+        x=rng.between(0, width),
+        y=rng.between(0, height),
         diameter=diameter,
-        angle=dice.between(0, 2 * math.pi),
-        stretch=dice.between(0.8, 1.25),
-        trait=dice.unit(),
+        angle=rng.between(0, 2 * math.pi),
+        stretch=rng.between(0.8, 1.25),
+        trait=rng.unit(),
     )
 
 
@@ -131,50 +131,50 @@ def _visible(owner: NDArray[np.int16], k: int, label: int, whole: int) -> SceneO
 
 
 def _paint_object(
-    dice: Dice, canvas: paint.Canvas, mask: Mask, label: int, ground: paint.PaintColour
+    rng: SceneRng, canvas: paint.Canvas, mask: Mask, label: int, ground: paint.PaintColour
 ) -> None:
-    if dice.chance(0.35):
-        shift = dice.count(1, max(1, mask.alpha.shape[0] // 12))
+    if rng.chance(0.35):
+        shift = rng.count(1, max(1, mask.alpha.shape[0] // 12))
         shadow = Mask(mask.left + shift, mask.top + shift, mask.alpha)
-        paint.blend(canvas, shadow, (0.0, 0.0, 0.0), dice.between(0.2, 0.5))
-    colour = paint.class_colour(dice, label, ground, dice.between(65, 120))
+        paint.blend(canvas, shadow, (0.0, 0.0, 0.0), rng.between(0.2, 0.5))
+    colour = paint.class_colour(rng, label, ground, rng.between(65, 120))
     height, width = mask.alpha.shape
-    paint.blend(canvas, mask, paint.surface(dice, colour, width, height))
+    paint.blend(canvas, mask, paint.surface(rng, colour, width, height))
 
 
-def _clutter(dice: Dice, canvas: paint.Canvas, ground: paint.PaintColour) -> None:
+def _clutter(rng: SceneRng, canvas: paint.Canvas, ground: paint.PaintColour) -> None:
     height, width = canvas.shape[:2]
-    kind = dice.unit()
+    kind = rng.unit()
     if kind < 0.4:
-        mask = _line(dice, width, height)
-        paint.blend(canvas, mask, paint.random_colour(dice), dice.between(0.3, 0.9))
+        mask = _line(rng, width, height)
+        paint.blend(canvas, mask, paint.random_colour(rng), rng.between(0.3, 0.9))
     elif kind < 0.65:
-        mask = _blob(dice, width, height)
-        paint.blend(canvas, mask, paint.random_colour(dice), dice.between(0.1, 0.4))
+        mask = _blob(rng, width, height)
+        paint.blend(canvas, mask, paint.random_colour(rng), rng.between(0.1, 0.4))
     else:
-        diameter = max(width, height) * dice.between(0.08, 0.3)
-        mask = mask_of(dice.pick(DISTRACTORS), _pose(dice, width, height, diameter))
-        colour = paint.colour_apart(dice, ground, 40)
-        paint.blend(canvas, mask, paint.surface(dice, colour, *mask.alpha.shape[::-1]))
+        diameter = max(width, height) * rng.between(0.08, 0.3)
+        mask = mask_of(rng.pick(DISTRACTORS), _pose(rng, width, height, diameter))
+        colour = paint.colour_apart(rng, ground, 40)
+        paint.blend(canvas, mask, paint.surface(rng, colour, *mask.alpha.shape[::-1]))
 
 
-def _line(dice: Dice, width: int, height: int) -> Mask:
-    length, thickness = dice.between(0.3, 1.5) * max(width, height), dice.between(0.7, 2.5)
+def _line(rng: SceneRng, width: int, height: int) -> Mask:
+    length, thickness = rng.between(0.3, 1.5) * max(width, height), rng.between(0.7, 2.5)
     # A bar's trait 0.5 is 0.12 of its length thick; the stretch makes it thinner.
     stretch = math.sqrt(length / 1.2 * 0.12 / thickness)
     pose = Pose(
-        x=dice.between(0, width),
-        y=dice.between(0, height),
+        x=rng.between(0, width),
+        y=rng.between(0, height),
         diameter=length / 1.2 / stretch,
-        angle=dice.between(0, math.pi),
+        angle=rng.between(0, math.pi),
         stretch=stretch,
         trait=0.5,
     )
     return mask_of("bar", pose)
 
 
-def _blob(dice: Dice, width: int, height: int) -> Mask:
-    pose = _pose(dice, width, height, max(width, height) * dice.between(0.2, 0.8))
+def _blob(rng: SceneRng, width: int, height: int) -> Mask:
+    pose = _pose(rng, width, height, max(width, height) * rng.between(0.2, 0.8))
     sharp = mask_of("disc", pose)
     radius = int(pose.diameter / 6)
     wide = Image.fromarray(np.pad(sharp.alpha, 2 * radius))
@@ -182,19 +182,19 @@ def _blob(dice: Dice, width: int, height: int) -> Mask:
     return Mask(sharp.left - 2 * radius, sharp.top - 2 * radius, np.asarray(soft))
 
 
-def _camera(dice: Dice, canvas: paint.Canvas) -> Image.Image:
+def _camera(rng: SceneRng, canvas: paint.Canvas) -> Image.Image:
     """Light across the picture, exposure, contrast, tint, blur and noise."""
     height, width = canvas.shape[:2]
-    falloff = paint.ramp(width, height, dice.between(0, 2 * math.pi))
-    light = (1 + falloff * np.float32(dice.between(0, 0.35)))[..., None]
-    contrast, exposure = dice.between(0.6, 1.15), dice.between(0.75, 1.2)
-    tint = np.asarray([dice.between(0.9, 1.1) for _ in range(3)], np.float32)
+    falloff = paint.ramp(width, height, rng.between(0, 2 * math.pi))
+    light = (1 + falloff * np.float32(rng.between(0, 0.35)))[..., None]
+    contrast, exposure = rng.between(0.6, 1.15), rng.between(0.75, 1.2)
+    tint = np.asarray([rng.between(0.9, 1.1) for _ in range(3)], np.float32)
     pixels = ((canvas - 127) * np.float32(contrast) + 127) * light * tint * np.float32(exposure)
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    if dice.chance(0.35):
-        picture = picture.filter(ImageFilter.GaussianBlur(dice.between(0.3, 1.0)))
-    amplitude = 0.1 * dice.unit() ** 2  # squared: most pictures are nearly clean
+    if rng.chance(0.35):
+        picture = picture.filter(ImageFilter.GaussianBlur(rng.between(0.3, 1.0)))
+    amplitude = 0.1 * rng.unit() ** 2  # squared: most pictures are nearly clean
     # The sum of two bytes: a triangle of standard deviation 104 about 255, scaled.
-    noise = dice.bytes(2, height, width, 3).astype(np.float32).sum(axis=0) - 255
+    noise = rng.bytes(2, height, width, 3).astype(np.float32).sum(axis=0) - 255
     noisy = np.asarray(picture).astype(np.float32) + noise * np.float32(amplitude)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))

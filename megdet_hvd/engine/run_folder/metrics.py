@@ -46,13 +46,13 @@ class Metrics:
         self._before = before
         self._loggers = MetricsLoggers() if loggers is None else loggers
         self._file = file
-        self._spare = BestEffort(str(file))
+        self._best_effort = BestEffort(str(file))
         self._torn = False
         """The last line may have been cut off."""
         self._writer: Any = None
         if tensorboard is not None:
-            self._spare_events = BestEffort(str(tensorboard))
-            with self._spare_events.writing():
+            self._best_effort_events = BestEffort(str(tensorboard))
+            with self._best_effort_events.writing():
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._writer = SummaryWriter(str(tensorboard), purge_step=from_iteration + 1)
@@ -61,7 +61,7 @@ class Metrics:
         """One line, complete before it is visible to a reader of whole lines."""
         self._before()
         record = _plain({"kind": kind, "iteration": iteration, **values})
-        with self._spare.writing():
+        with self._best_effort.writing():
             line = json.dumps(record) + "\n"
             before, self._torn = "\n" if self._torn else "", True
             with self._file.open("a", encoding="utf-8") as file:
@@ -71,7 +71,7 @@ class Metrics:
         if self._writer is None:
             return
         writer, self._writer = self._writer, None  # after an error its thread has ended
-        with self._spare_events.writing():
+        with self._best_effort_events.writing():
             for name, value in values.items():
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     writer.add_scalar(f"{kind}/{name}", value, iteration)
@@ -82,5 +82,5 @@ class Metrics:
         """Close the event files, and the loggers."""
         self._loggers.close()
         if self._writer is not None:
-            with self._spare_events.writing():
+            with self._best_effort_events.writing():
                 self._writer.close()

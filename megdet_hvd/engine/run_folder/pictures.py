@@ -38,9 +38,9 @@ class RunPictures:
                 draw_curves(self.folder.metrics, self.folder.curves)
 
 
-def draw_found(index: ImageIndex, found: Evaluation, file: Path, spare: BestEffort) -> None:
+def draw_found(index: ImageIndex, found: Evaluation, file: Path, best_effort: BestEffort) -> None:
     """Detections on pictures of ``index`` beside their ground truth, into ``file``."""
-    with spare.writing():
+    with best_effort.writing():
         from megdet_hvd.report.detections import draw_detections
 
         draw_detections(index, found.detections, file)

@@ -158,5 +158,5 @@ def unreadable_problem(batches: Sequence[Batch], policy: str) -> str | None:
 def describe_images(batches: Sequence[Batch]) -> str:
     """The pictures of a rank's step, for a message."""
     infos = [info for batch in batches for info in batch.infos]
-    ids = [str(info.image_id if info.given_id is None else info.given_id) for info in infos]
+    ids = [str(info.image_id if info.original_id is None else info.original_id) for info in infos]
     return f"images {', '.join(ids)}" if ids else "no images"

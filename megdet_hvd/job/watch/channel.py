@@ -1,7 +1,7 @@
 """The side channel: messages between watchdogs over TCP, beside Horovod and MPI.
 
 Messages are JSON objects, one a line. Both ends prove that they know the job's secret, which
-travelled over Horovod (:mod:`megdet_hvd.job.watch.greeting`); from then on each line is sealed
+travelled over Horovod (:mod:`megdet_hvd.job.watch.handshake`); from then on each line is sealed
 with a key of this connection and its number in it. Until then the other end is a stranger, from
 whom no more than a short line is taken.
 """
@@ -15,7 +15,7 @@ from typing import Literal
 
 import psutil
 
-from megdet_hvd.job.watch.greeting import Message, seal
+from megdet_hvd.job.watch.handshake import Message, seal
 
 End = Literal["hub", "spoke"]
 State = Literal["open", "ended", "lost"]

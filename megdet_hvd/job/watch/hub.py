@@ -9,15 +9,15 @@ from typing import Any
 
 from megdet_hvd.job import stopping
 from megdet_hvd.job.watch.channel import LineSocket
-from megdet_hvd.job.watch.fallen_words import ended_words, failed_words, terminated_words
-from megdet_hvd.job.watch.greeting import (
+from megdet_hvd.job.watch.handshake import (
     Message,
+    authenticated_rank,
     challenge,
-    greeted_rank,
     session_key,
     welcome,
 )
 from megdet_hvd.job.watch.judge import GRACE_S, judge
+from megdet_hvd.job.watch.lost_ranks import ended_words, failed_words, terminated_words
 from megdet_hvd.job.watch.member import LONGEST_REASON, Member, WatchedJob, own_stack, silent_ranks
 from megdet_hvd.job.watch.rank_state import MISSED_S, NEVER_HEARD, RankState, Silence
 
@@ -27,8 +27,8 @@ _TELL_S = 1.0
 """For the last message to leave."""
 _GATHER_S = 0.3
 """Ranks that fall together are told of together; a launcher leaves the others a second."""
-_SPARE_STRANGERS = 8
-"""So many connections beside one for each rank may be without a greeting at a time."""
+_EXTRA_STRANGERS = 8
+"""So many connections beside one for each rank may be without a handshake at a time."""
 _ACCEPTED_AT_ONCE = 64
 """Whoever connects without end does not keep this thread from the ranks."""
 _DEAF_S = 1.0
@@ -54,7 +54,7 @@ class _Peer:
     """Another rank, as heard of."""
 
     link: LineSocket | None = None
-    standing: RankState = NEVER_HEARD
+    state: RankState = NEVER_HEARD
     silence: Silence = field(default_factory=Silence)
     """By this rank's awake clock."""
     stack: str | None = None
@@ -103,24 +103,24 @@ class Hub(Member):
         self._hear(0)
         own = self.own.read(now)
         self._tell(self.beat(own))
-        standings = self._standings(own)
-        self._say_last_words(standings)
-        verdict = judge(self._needed(standings), self.job.limit_s)
+        states = self._states(own)
+        self._say_last_words(states)
+        verdict = judge(self._needed(states), self.job.limit_s)
         if verdict is None:
             return
         stacks = self._stacks(list(verdict.culprits))
         # Asking took a moment: has it gone on meanwhile?
-        standings = self._standings(self.own.read(self.clock.tick()))
-        verdict = judge(self._needed(standings), self.job.limit_s)
+        states = self._states(self.own.read(self.clock.tick()))
+        verdict = judge(self._needed(states), self.job.limit_s)
         if verdict is not None:
-            self.end(verdict, standings, stacks)
+            self.end(verdict, states, stacks)
 
     def beat(self, own: RankState) -> Message:
         """As any rank's, with what is known here of ranks that fell."""
         message = super().beat(own)
         return {**message, "fell": self.last_words} if self.last_words else message
 
-    def _needed(self, standings: dict[int, RankState]) -> dict[int, RankState]:
+    def _needed(self, states: dict[int, RankState]) -> dict[int, RankState]:
         """Without the dispensable ranks, once one of them is lost; the rest of them is ended."""
         dispensable = self.job.dispensable
         if not self.lost and not self.all_needed:
@@ -128,27 +128,27 @@ class Hub(Member):
             self.lost = tuple(
                 rank
                 for rank in sorted(dispensable)
-                if standings[rank].link == "closed" and standings[rank].silent_s >= patience_s
+                if states[rank].link == "closed" and states[rank].silent_s >= patience_s
             )
             for rank in dispensable if self.lost else ():
                 link = self._peers[rank].link
                 if link is not None:  # it waits for one that is lost
                     link.send({"end": []})
         if not self.lost:
-            return standings
-        return {rank: own for rank, own in standings.items() if rank not in dispensable}
+            return states
+        return {rank: own for rank, own in states.items() if rank not in dispensable}
 
     def news(self) -> bool:
-        """A stop request, or ranks that have fallen."""
+        """A request to stop, or ranks that are lost."""
         if stopping.terminated() and not self._own_term_told:
             self._own_term_told = True
-            self._note_fall(self._terminated, 0, self.own.read(self.clock.tick()))
+            self._note_lost(self._terminated, 0, self.own.read(self.clock.tick()))
         due = self._since is not None and time.monotonic() - self._since >= _GATHER_S
         return due or super().news()
 
-    def before_end(self, standings: Mapping[int, RankState]) -> None:
+    def before_end(self, states: Mapping[int, RankState]) -> None:
         """Tell all ranks, and whom they must help to end."""
-        self._tell({"end": silent_ranks(standings)})
+        self._tell({"end": silent_ranks(states)})
         end = time.monotonic() + _TELL_S
         while time.monotonic() < end and not all([link.flush() for link in self._links()]):
             time.sleep(0.05)
@@ -223,7 +223,7 @@ class Hub(Member):
             self._let_in(connection, now)
 
     def _let_in(self, connection: socket.socket, now: float) -> None:
-        if len(self._strangers) >= len(self._peers) + _SPARE_STRANGERS:
+        if len(self._strangers) >= len(self._peers) + _EXTRA_STRANGERS:
             self._dismiss(next(iter(self._strangers)))  # a rank takes milliseconds to say hello
         try:
             link = LineSocket(connection)
@@ -245,7 +245,7 @@ class Hub(Member):
         message = link.receive_one()
         if message is None:
             return
-        rank = greeted_rank(message, stranger.challenge, self.job.secret)
+        rank = authenticated_rank(message, stranger.challenge, self.job.secret)
         if rank not in self._peers:
             link.state = "lost"
             return
@@ -255,9 +255,9 @@ class Hub(Member):
             self._drop(peer.link)
         peer.link = link
         peer.silence.hear(now)
-        if peer.standing.link == "never":
-            peer.standing = RankState("outside", "starting")
-        peer.standing = replace(peer.standing, link="open")
+        if peer.state.link == "never":
+            peer.state = RankState("outside", "starting")
+        peer.state = replace(peer.state, link="open")
         self._selector.modify(link.socket, selectors.EVENT_READ, (link, rank))
         link.send(welcome(message, stranger.challenge, self.job.secret))
         link.seal(session_key(message, stranger.challenge, self.job.secret), "hub")
@@ -270,14 +270,14 @@ class Hub(Member):
         for message in link.receive():
             peer.silence.hear(now)
             if "beat" in message:
-                peer.standing = self.standing_of(message["beat"])
+                peer.state = self.state_of(message["beat"])
                 self._heed(rank, peer, message)
             elif "stack" in message:
                 peer.stack = str(message["stack"])[-_LONGEST_STACK:]
             elif "bye" in message:
-                peer.standing = replace(peer.standing, link="left")
+                peer.state = replace(peer.state, link="left")
             elif "blind" in message:
-                peer.standing = NEVER_HEARD
+                peer.state = NEVER_HEARD
         if link.state != "open":
             self._lose(rank, link, now)
 
@@ -288,10 +288,10 @@ class Hub(Member):
         unheard_s = now - peer.silence.heard
         peer.silence.hear(now)
         # Lost by the network: it is silent until it comes back. Closed: its process ended.
-        if peer.standing.link == "open" and link.state == "ended":
+        if peer.state.link == "open" and link.state == "ended":
             if rank not in self.failures:
-                self._note_fall(self._ended, rank, replace(peer.standing, silent_s=unheard_s))
-            peer.standing = replace(peer.standing, link="closed")
+                self._note_lost(self._ended, rank, replace(peer.state, silent_s=unheard_s))
+            peer.state = replace(peer.state, link="closed")
 
     def _heed(self, rank: int, peer: _Peer, beat: Message) -> None:
         """What a beat says beside where the rank stands."""
@@ -299,17 +299,17 @@ class Hub(Member):
             stopping.request(str(beat["stop"])[:LONGEST_REASON])
         if beat.get("terminated") and not peer.terminated:
             peer.terminated = True
-            self._note_fall(self._terminated, rank, peer.standing)
+            self._note_lost(self._terminated, rank, peer.state)
         if "failed" in beat and rank not in self.failures:
             self.failures[rank] = str(beat["failed"])[:LONGEST_REASON]
-            self._note_fall(self._failed, rank, peer.standing)
+            self._note_lost(self._failed, rank, peer.state)
 
-    def _note_fall(self, fallen: dict[int, RankState], rank: int, standing: RankState) -> None:
-        fallen[rank] = standing
+    def _note_lost(self, lost: dict[int, RankState], rank: int, state: RankState) -> None:
+        lost[rank] = state
         if self._since is None:
             self._since = time.monotonic()
 
-    def _say_last_words(self, standings: Mapping[int, RankState]) -> None:
+    def _say_last_words(self, states: Mapping[int, RankState]) -> None:
         """The launcher may end this process in a second, long before anything can be judged."""
         if self._since is None or time.monotonic() - self._since < _GATHER_S:
             return
@@ -317,7 +317,7 @@ class Hub(Member):
         if self._terminated:
             self.speak("\n".join(terminated_words(self._terminated, hosts)))
         lines = failed_words(self._failed, self.failures, hosts) if self._failed else []
-        lines += ended_words(self._ended, standings, hosts) if self._ended else []
+        lines += ended_words(self._ended, states, hosts) if self._ended else []
         self._terminated, self._failed, self._ended, self._since = {}, {}, {}, None
         if lines:
             self.tell_end_of(lines)
@@ -326,12 +326,11 @@ class Hub(Member):
         self._selector.unregister(link.socket)
         link.close()
 
-    def _standings(self, own: RankState) -> dict[int, RankState]:
+    def _states(self, own: RankState) -> dict[int, RankState]:
         now = self.clock.now
-        newest = max([own.step, *(peer.standing.step for peer in self._peers.values())])
+        newest = max([own.step, *(peer.state.step for peer in self._peers.values())])
         others = {
-            rank: peer.silence.add_to(peer.standing, now, newest)
-            for rank, peer in self._peers.items()
+            rank: peer.silence.add_to(peer.state, now, newest) for rank, peer in self._peers.items()
         }
         return {0: own, **others}
 

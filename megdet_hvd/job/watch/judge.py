@@ -2,7 +2,7 @@
 
 A rank that waits long proves nothing: another may be busy for a good reason, on another machine
 even. So each wait is followed to whoever it waits for. It is a hang where that ends at a rank
-that can't come (dead, silent, left, far too long at something), in a circle of ranks that wait
+that can't come (dead, silent, left, far too long at something), in a cycle of ranks that wait
 for one another, or at nobody: all are there, and nothing moves.
 """
 
@@ -51,44 +51,42 @@ class Verdict:
     """Where others wait, longest first."""
 
 
-def judge(standings: Mapping[int, RankState], limit_s: float) -> Verdict | None:
+def judge(states: Mapping[int, RankState], limit_s: float) -> Verdict | None:
     """The verdict on a job; None: it lives, or nobody can tell yet.
 
-    ``standings`` holds the ranks of which anything is known; others count as never heard of.
+    ``states`` holds the ranks of which anything is known; others count as never heard of.
     """
-    if not _suspicious(standings, limit_s):
+    if not _suspicious(states, limit_s):
         return None
     waiting = {
-        rank: standing
-        for rank, standing in standings.items()
-        if standing.kind == "waiting"
-        and _gone(standing, limit_s) is None
-        and standing.link == "open"
+        rank: state
+        for rank, state in states.items()
+        if state.kind == "waiting" and _gone(state, limit_s) is None and state.link == "open"
     }
     patient = {rank: own for rank, own in waiting.items() if own.age_s >= limit_s}
     missing = {
         rank: tuple(
             other
             for other in own.ranks
-            if other != rank and not _with(own, standings.get(other, NEVER_HEARD), limit_s)
+            if other != rank and not _with(own, states.get(other, NEVER_HEARD), limit_s)
         )
         for rank, own in waiting.items()
     }
     culprits: dict[int, str] = {}
     for rank, own in patient.items():
         for other in missing[rank]:
-            reason = _why_it_will_not_come(standings.get(other, NEVER_HEARD), own.age_s, limit_s)
+            reason = _why_it_will_not_come(states.get(other, NEVER_HEARD), own.age_s, limit_s)
             if reason is not None:
                 culprits[other] = reason
-    for rank, standing in standings.items():
-        reason = _gone(standing, limit_s)
-        if reason is not None and standing.others_went < AHEAD_STEPS:
+    for rank, state in states.items():
+        reason = _gone(state, limit_s)
+        if reason is not None and state.others_went < AHEAD_STEPS:
             culprits[rank] = reason
-        elif reason is None and _stuck_in_step(standing, STUCK_OUTSIDE * limit_s):
-            culprits[rank] = _no_collective(standing)
+        elif reason is None and _stuck_in_step(state, STUCK_OUTSIDE * limit_s):
+            culprits[rank] = _no_collective(state)
     graph = {rank: [other for other in missing[rank] if other in patient] for rank in patient}
-    for circle in _circles(graph):
-        culprits.update(_disagreement(circle, patient, missing))
+    for cycle in _cycles(graph):
+        culprits.update(_disagreement(cycle, patient, missing))
     if culprits:
         return Verdict(dict(sorted(culprits.items())), _waits(waiting, missing, set(culprits)))
     complete = [own for rank, own in patient.items() if not missing[rank]]
@@ -97,28 +95,27 @@ def judge(standings: Mapping[int, RankState], limit_s: float) -> Verdict | None:
     return None
 
 
-def _suspicious(standings: Mapping[int, RankState], limit_s: float) -> bool:
+def _suspicious(states: Mapping[int, RankState], limit_s: float) -> bool:
     """Whether anything is worth a closer look: this runs every second beside the training."""
     return any(
-        (standing.kind == "waiting" and standing.age_s >= limit_s)
-        or _stuck_in_step(standing, STUCK_OUTSIDE * limit_s)
-        or (standing.link != "never" and standing.silent_s >= min(limit_s, GRACE_S))
-        for standing in standings.values()
+        (state.kind == "waiting" and state.age_s >= limit_s)
+        or _stuck_in_step(state, STUCK_OUTSIDE * limit_s)
+        or (state.link != "never" and state.silent_s >= min(limit_s, GRACE_S))
+        for state in states.values()
     )
 
 
-def _stuck_in_step(standing: RankState, after_s: float) -> bool:
-    return standing.link == "open" and standing.kind == "computing" and standing.age_s >= after_s
+def _stuck_in_step(state: RankState, after_s: float) -> bool:
+    return state.link == "open" and state.kind == "computing" and state.age_s >= after_s
 
 
-def _gone(standing: RankState, limit_s: float) -> str | None:
+def _gone(state: RankState, limit_s: float) -> str | None:
     """Why a rank gives no sign of life; None where it does, or may yet."""
-    if standing.link == "closed" and standing.silent_s >= min(limit_s, GRACE_S):
+    if state.link == "closed" and state.silent_s >= min(limit_s, GRACE_S):
         return "its process has ended"
-    if standing.link == "open" and standing.silent_s >= limit_s:
+    if state.link == "open" and state.silent_s >= limit_s:
         return (
-            f"no sign of life for {standing.silent_s:.0f} s: "
-            "stopped, swapping, or its machine is gone"
+            f"no sign of life for {state.silent_s:.0f} s: stopped, swapping, or its machine is gone"
         )
     return None
 
@@ -134,37 +131,37 @@ def _with(own: RankState, other: RankState, limit_s: float) -> bool:
     )
 
 
-def _why_it_will_not_come(standing: RankState, awaited_s: float, limit_s: float) -> str | None:
+def _why_it_will_not_come(state: RankState, awaited_s: float, limit_s: float) -> str | None:
     """Why a rank that has been waited for will never come; None where it may."""
-    if standing.link == "left":
+    if state.link == "left":
         return "it has left the job in order, and the others wait for it"
-    if standing.link == "never":
+    if state.link == "never":
         if awaited_s < STUCK_OUTSIDE * limit_s:
             return None
         return "nothing is known of it: it has no connection to rank 0"
-    gone = _gone(standing, limit_s)
-    if gone is not None or standing.link == "closed":
+    gone = _gone(state, limit_s)
+    if gone is not None or state.link == "closed":
         return gone
-    if _stuck_in_step(standing, STUCK_COMPUTING * limit_s):
-        return _no_collective(standing)
-    if standing.kind == "outside" and standing.age_s >= STUCK_OUTSIDE * limit_s:
-        return f"busy for {standing.age_s:.0f} s with: {standing.name}"
+    if _stuck_in_step(state, STUCK_COMPUTING * limit_s):
+        return _no_collective(state)
+    if state.kind == "outside" and state.age_s >= STUCK_OUTSIDE * limit_s:
+        return f"busy for {state.age_s:.0f} s with: {state.name}"
     return None
 
 
-def _no_collective(standing: RankState) -> str:
-    return f"has not come to its next collective for {standing.age_s:.0f} s"
+def _no_collective(state: RankState) -> str:
+    return f"has not come to its next collective for {state.age_s:.0f} s"
 
 
-def _circles(graph: Mapping[int, list[int]]) -> list[tuple[int, ...]]:
+def _cycles(graph: Mapping[int, list[int]]) -> list[tuple[int, ...]]:
     """Groups of ranks each of which waits for every other, directly or through others."""
     reached = {rank: _reach(graph, rank) for rank in graph}
-    circles = {
+    cycles = {
         tuple(sorted(other for other in reached[rank] if rank in reached[other]))
         for rank in graph
         if rank in reached[rank]
     }
-    return sorted(circles)
+    return sorted(cycles)
 
 
 def _reach(graph: Mapping[int, list[int]], start: int) -> set[int]:
@@ -179,17 +176,17 @@ def _reach(graph: Mapping[int, list[int]], start: int) -> set[int]:
 
 
 def _disagreement(
-    circle: tuple[int, ...],
+    cycle: tuple[int, ...],
     patient: Mapping[int, RankState],
     missing: Mapping[int, tuple[int, ...]],
 ) -> dict[int, str]:
-    """Who of a circle stands apart: those outside its majority; all, where there is none."""
+    """Who of a cycle stands apart: those outside its majority; all, where there is none."""
 
     def place(rank: int) -> tuple[str, tuple[int, ...], int]:
         return patient[rank].name, patient[rank].ranks, patient[rank].elements
 
-    largest = max(grouped(circle, place).values(), key=len)
-    apart = [r for r in circle if r not in largest] if 2 * len(largest) > len(circle) else circle
+    largest = max(grouped(cycle, place).values(), key=len)
+    apart = [r for r in cycle if r not in largest] if 2 * len(largest) > len(cycle) else cycle
     return {
         rank: f"waits in {patient[rank].name}{_length(patient[rank])} "
         f"for {ranks_in_words(missing[rank])}, which {_is(missing[rank])} elsewhere"
@@ -197,8 +194,8 @@ def _disagreement(
     }
 
 
-def _length(standing: RankState) -> str:
-    return f" with {standing.elements} values" if standing.elements else ""
+def _length(state: RankState) -> str:
+    return f" with {state.elements} values" if state.elements else ""
 
 
 def _is(ranks: tuple[int, ...]) -> str:

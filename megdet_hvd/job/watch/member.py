@@ -15,7 +15,7 @@ from typing import Any
 
 from megdet_hvd.job import stopping
 from megdet_hvd.job.abort import end_job
-from megdet_hvd.job.watch.greeting import Message
+from megdet_hvd.job.watch.handshake import Message
 from megdet_hvd.job.watch.identity import Identity, kill
 from megdet_hvd.job.watch.judge import Verdict
 from megdet_hvd.job.watch.rank_state import MISSED_S, AwakeClock, OwnState, RankState
@@ -28,7 +28,7 @@ LET_REPORTER_END_S = 3.0
 TELL_FAILURE_S = 1.0
 """A rank that has failed waits no longer for its watchdog to tell the others."""
 LONGEST_REASON = 1000
-"""Characters of a stop request that are heeded."""
+"""Characters of a request to stop that are heeded."""
 _PAUSE_S = 0.1
 """Between two looks at what has come, beside the training: rank 0 hears 127 beats a second."""
 
@@ -72,7 +72,7 @@ class Member(ABC):
         self.clock = AwakeClock(2 * job.interval_s)
         self.own = OwnState(job.interval_s)
         self._told: str | None = None
-        """The stop request that the others have been told of."""
+        """The request to stop that the others have been told of."""
         self.failures: dict[int, str] = {}
         """What other ranks told of their own failures, before they ended."""
         self.last_words = ""
@@ -138,16 +138,16 @@ class Member(ABC):
             self._failure_told.set()
         return message
 
-    def standing_of(self, told: Any) -> RankState:
+    def state_of(self, told: Any) -> RankState:
         """What another rank says of itself.
 
         Raises:
             ValueError, TypeError, KeyError: nonsense.
         """
-        standing = RankState.from_message(told)
-        if any(rank >= len(self.job.identities) for rank in standing.ranks):
-            raise ValueError(f"ranks {standing.ranks[:8]} of {len(self.job.identities)}")
-        return standing
+        state = RankState.from_message(told)
+        if any(rank >= len(self.job.identities) for rank in state.ranks):
+            raise ValueError(f"ranks {state.ranks[:8]} of {len(self.job.identities)}")
+        return state
 
     def speak(self, text: str) -> None:
         """Show it to the user, without waiting for long."""
@@ -199,21 +199,21 @@ class Member(ABC):
                 end.close()
 
     def end(
-        self, verdict: Verdict, standings: Mapping[int, RankState], stacks: Mapping[int, str]
+        self, verdict: Verdict, states: Mapping[int, RankState], stacks: Mapping[int, str]
     ) -> None:
         """Write the report and end the job; never returns."""
-        text = report(verdict, standings, self.job.hosts, stacks, self.job.exit_code)
+        text = report(verdict, states, self.job.hosts, stacks, self.job.exit_code)
         self.speak(text)
         at_end = threading.Thread(target=self.job.at_end, args=(text,), daemon=True)
         at_end.start()
         at_end.join(WRITE_S)
         _hush()
-        self.before_end(standings)
-        self.kill_stopped(silent_ranks(standings))
+        self.before_end(states)
+        self.kill_stopped(silent_ranks(states))
         end_job(self.job.exit_code)
 
     @abstractmethod
-    def before_end(self, standings: Mapping[int, RankState]) -> None:
+    def before_end(self, states: Mapping[int, RankState]) -> None:
         """Tell the others, where there is a way."""
 
     def end_quietly(self, stopped: Sequence[int]) -> None:
@@ -237,12 +237,12 @@ def _hush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
-def silent_ranks(standings: Mapping[int, RankState]) -> list[int]:
+def silent_ranks(states: Mapping[int, RankState]) -> list[int]:
     """Ranks that may not hear that the job ends: several beats are missing."""
     return [
         rank
-        for rank, standing in standings.items()
-        if standing.link == "open" and standing.silent_s >= MISSED_S
+        for rank, state in states.items()
+        if state.link == "open" and state.silent_s >= MISSED_S
     ]
 
 

@@ -60,10 +60,10 @@ class RankState:
         kind, ranks = message["kind"], tuple(message["ranks"])
         numbers = message["elements"], message["step"], *ranks
         if kind not in get_args(Kind) or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"no standing: {str(message)[:200]}")
+            raise ValueError(f"no rank state: {str(message)[:200]}")
         age_s = float(message["age_s"])
         if not math.isfinite(age_s):
-            raise ValueError(f"no standing: age_s={age_s}")
+            raise ValueError(f"no rank state: age_s={age_s}")
         name = str(message["name"])[:_LONGEST_NAME]
         return cls(kind, name, ranks, message["elements"], age_s, message["step"])
 
@@ -104,15 +104,15 @@ class Silence:
         """A sign of life."""
         self.heard, self._step_when_missed = now, None
 
-    def add_to(self, standing: RankState, now: float, newest_step: int) -> RankState:
-        """The standing, with its silence. ``newest_step``: the furthest that anybody is."""
+    def add_to(self, state: RankState, now: float, newest_step: int) -> RankState:
+        """The rank's state, with its silence. ``newest_step``: the furthest that anybody is."""
         silent_s = now - self.heard
         if silent_s < MISSED_S:
-            return replace(standing, silent_s=silent_s)
+            return replace(state, silent_s=silent_s)
         if self._step_when_missed is None:
             self._step_when_missed = newest_step
         went = newest_step - self._step_when_missed
-        return replace(standing, silent_s=silent_s, others_went=went)
+        return replace(state, silent_s=silent_s, others_went=went)
 
 
 class OwnState:
@@ -125,7 +125,7 @@ class OwnState:
         self._arrived = 0.0
 
     def read(self, now: float) -> RankState:
-        """The standing at ``now`` of an :class:`AwakeClock`."""
+        """The state at ``now`` of an :class:`AwakeClock`."""
         place, step, _ = position.place()
         if place is not self._seen:
             self._seen = place

@@ -12,7 +12,7 @@ _HOSTS_SHOWN = 4
 
 def report(
     verdict: Verdict,
-    standings: Mapping[int, RankState],
+    states: Mapping[int, RankState],
     hosts: Sequence[str],
     stacks: Mapping[int, str],
     exit_code: int,
@@ -25,10 +25,10 @@ def report(
         lines.append("  all ranks are there and nothing moves: the network, or what carries sums")
     lines += [f"  {_wait(wait)}" for wait in verdict.waits]
     lines.append("where the ranks stand:")
-    for place, ranks in sorted(keys_by_value(_places(standings)).items(), key=lambda item: item[1]):
-        since_s = max(standings[rank].age_s for rank in ranks)
+    for place, ranks in sorted(keys_by_value(_places(states)).items(), key=lambda item: item[1]):
+        since_s = max(states[rank].age_s for rank in ranks)
         lines.append(f"  {describe_who(ranks, hosts)}: {place}, for {since_s:.0f} s")
-    unknown = [r for r in range(len(hosts)) if r not in standings or standings[r].link == "never"]
+    unknown = [r for r in range(len(hosts)) if r not in states or states[r].link == "never"]
     if unknown:
         lines.append(f"  {describe_who(unknown, hosts)}: unknown, no connection")
     for rank, stack in sorted(stacks.items()):
@@ -37,26 +37,22 @@ def report(
     return "\n".join(lines)
 
 
-def _places(standings: Mapping[int, RankState]) -> dict[int, str]:
+def _places(states: Mapping[int, RankState]) -> dict[int, str]:
     """A few words on the place of each rank that was heard of."""
-    return {
-        rank: describe_place(standing)
-        for rank, standing in standings.items()
-        if standing.link != "never"
-    }
+    return {rank: describe_place(state) for rank, state in states.items() if state.link != "never"}
 
 
-def describe_place(standing: RankState) -> str:
+def describe_place(state: RankState) -> str:
     """``step 5, in cgbn.layer1.forward.0 (8 values)``, after what is odd about it."""
-    state = {"left": "left; ", "closed": "connection closed; "}.get(standing.link, "")
-    if standing.silent_s >= MISSED_S:
-        state += f"last heard of {standing.silent_s:.0f} s ago; "
-    step = f"step {standing.step}, " if standing.step else ""
-    if standing.kind == "waiting":
-        length = f" ({standing.elements} values)" if standing.elements else ""
-        return f"{state}{step}in {standing.name}{length}"
-    what = "computing" if standing.kind == "computing" else f"outside of steps ({standing.name})"
-    return f"{state}{step}{what}"
+    link = {"left": "left; ", "closed": "connection closed; "}.get(state.link, "")
+    if state.silent_s >= MISSED_S:
+        link += f"last heard of {state.silent_s:.0f} s ago; "
+    step = f"step {state.step}, " if state.step else ""
+    if state.kind == "waiting":
+        length = f" ({state.elements} values)" if state.elements else ""
+        return f"{link}{step}in {state.name}{length}"
+    what = "computing" if state.kind == "computing" else f"outside of steps ({state.name})"
+    return f"{link}{step}{what}"
 
 
 def describe_who(ranks: Sequence[int], hosts: Sequence[str]) -> str:

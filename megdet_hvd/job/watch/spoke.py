@@ -12,9 +12,9 @@ from typing import Any
 
 from megdet_hvd.job import stopping
 from megdet_hvd.job.watch.channel import LineSocket
-from megdet_hvd.job.watch.fallen_words import ended_words, failed_words
-from megdet_hvd.job.watch.greeting import Message, hello, is_welcome, session_key
+from megdet_hvd.job.watch.handshake import Message, hello, is_welcome, session_key
 from megdet_hvd.job.watch.judge import judge
+from megdet_hvd.job.watch.lost_ranks import ended_words, failed_words
 from megdet_hvd.job.watch.member import (
     LET_REPORTER_END_S,
     LONGEST_REASON,
@@ -64,8 +64,8 @@ class Spoke(Member):
         if self._link is not None and hub.silent_s < self.job.limit_s:
             self._convinced = None
             return
-        standings = {0: hub, self.job.rank: own}
-        verdict = judge(standings, self.job.limit_s)
+        states = {0: hub, self.job.rank: own}
+        verdict = judge(states, self.job.limit_s)
         if verdict is None:
             self._convinced = None
             return
@@ -73,7 +73,7 @@ class Spoke(Member):
         if self._convinced is None:
             self._convinced = now
         if self.job.rank == 1 or now - self._convinced >= LET_REPORTER_END_S:
-            self.end(verdict, standings, {self.job.rank: own_stack()})
+            self.end(verdict, states, {self.job.rank: own_stack()})
 
     def part(self, message: str) -> None:
         """Say so to rank 0, and close."""
@@ -81,7 +81,7 @@ class Spoke(Member):
             self._link.send({message: True})
             self._link.close()
 
-    def before_end(self, standings: Mapping[int, RankState]) -> None:
+    def before_end(self, states: Mapping[int, RankState]) -> None:
         """Nothing: where rank 0 is silent there is no way to the others, and each judges itself."""
 
     def listen(self, who: Any) -> None:
@@ -106,9 +106,9 @@ class Spoke(Member):
                 if (
                     self.job.rank == 1 and not self.failures
                 ):  # one is enough, and nobody else can tell
-                    fallen = {0: replace(self._hub, silent_s=unheard_s)}
+                    lost = {0: replace(self._hub, silent_s=unheard_s)}
                     own = {1: self.own.read(now)}
-                    self.tell_end_of(ended_words(fallen, own, self.job.hosts))
+                    self.tell_end_of(ended_words(lost, own, self.job.hosts))
                 self._hub = replace(self._hub, link="closed")
 
     def _take_in(self, link: LineSocket, now: float) -> None:
@@ -116,7 +116,7 @@ class Spoke(Member):
         for message in link.receive():
             self._silence.hear(now)
             if "beat" in message:
-                self._hub = self.standing_of(message["beat"])
+                self._hub = self.state_of(message["beat"])
                 if "stop" in message:
                     stopping.request(str(message["stop"])[:LONGEST_REASON])
                 if "failed" in message:
@@ -168,15 +168,15 @@ class Spoke(Member):
         """Whether rank 0 of this job is at the other end; ``end`` by ``time.monotonic()``."""
         secret = self.job.secret
         challenge = _next_message(link, end)
-        greeting = None if challenge is None else hello(secret, self.job.rank, challenge)
-        if challenge is None or greeting is None:
+        own_hello = None if challenge is None else hello(secret, self.job.rank, challenge)
+        if challenge is None or own_hello is None:
             return False
-        link.send(greeting)
+        link.send(own_hello)
         # Rank 0 says nothing else before its welcome, but may at once after it.
         answer = _next_message(link, end)
-        if answer is None or not is_welcome(answer, greeting, challenge, secret):
+        if answer is None or not is_welcome(answer, own_hello, challenge, secret):
             return False
-        link.seal(session_key(greeting, challenge, secret), "spoke")
+        link.seal(session_key(own_hello, challenge, secret), "spoke")
         link.send(self.beat(self.own.read(self.clock.now)))
         return True
 

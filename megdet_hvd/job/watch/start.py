@@ -9,7 +9,7 @@ from typing import Any
 
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.watch import channel
-from megdet_hvd.job.watch.greeting import new_secret
+from megdet_hvd.job.watch.handshake import new_secret
 from megdet_hvd.job.watch.hub import Hub
 from megdet_hvd.job.watch.identity import own_identity
 from megdet_hvd.job.watch.judge import STUCK_OUTSIDE

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from megdet_hvd.job.watch.channel import LineSocket, addresses, listen
-from megdet_hvd.job.watch.greeting import Message, hello, is_welcome, seal, session_key
+from megdet_hvd.job.watch.handshake import Message, hello, is_welcome, seal, session_key
 from megdet_hvd.job.watch.hub import Hub
 from megdet_hvd.job.watch.identity import Identity, kill, own_identity
 from megdet_hvd.job.watch.judge import Verdict
@@ -38,7 +38,7 @@ class Watching(Hub):
     verdict: Verdict | None = None
 
     def end(
-        self, verdict: Verdict, standings: Mapping[int, RankState], stacks: Mapping[int, str]
+        self, verdict: Verdict, states: Mapping[int, RankState], stacks: Mapping[int, str]
     ) -> None:
         self.verdict = verdict
         self._stop.set()
@@ -78,12 +78,12 @@ def enter(hub: Hub | None, port: int, rank: int) -> LineSocket:
     link = connect(port)
     challenge = receive(link, hub)
     assert challenge is not None
-    greeting = hello(SECRET, rank, challenge)
-    assert greeting is not None
-    link.send(greeting)
+    own_hello = hello(SECRET, rank, challenge)
+    assert own_hello is not None
+    link.send(own_hello)
     answer = receive(link, hub)
-    assert answer is not None and is_welcome(answer, greeting, challenge, SECRET)
-    link.seal(session_key(greeting, challenge, SECRET), "spoke")
+    assert answer is not None and is_welcome(answer, own_hello, challenge, SECRET)
+    link.seal(session_key(own_hello, challenge, SECRET), "spoke")
     return link
 
 
@@ -137,7 +137,7 @@ def test_nonsense_ends_the_connection(nonsense: bytes) -> None:
 
 def test_strangers_are_not_let_in(hub: tuple[Watching, int]) -> None:
     served, port = hub
-    greetings: list[Callable[[Message], Message | None]] = [
+    hellos: list[Callable[[Message], Message | None]] = [
         lambda challenge: hello("another job's", 1, challenge),
         lambda challenge: {**(hello(SECRET, 1, challenge) or {}), "hello": 2},
         lambda challenge: hello(SECRET, 0, challenge),
@@ -145,12 +145,12 @@ def test_strangers_are_not_let_in(hub: tuple[Watching, int]) -> None:
         lambda challenge: hello(SECRET, 1, {"challenge": "0" * 32}),
         lambda challenge: {"beat": {}},
     ]
-    for greeting in greetings:
+    for own_hello in hellos:
         link = connect(port)
         challenge = receive(link, served)
         assert challenge is not None
-        link.send(greeting(challenge) or {})
-        assert receive(link, served) is None and link.state == "ended", greeting
+        link.send(own_hello(challenge) or {})
+        assert receive(link, served) is None and link.state == "ended", own_hello
         link.close()
     assert served.meet(0) == [1, 2]
     enter(served, port, 2).close()
@@ -299,7 +299,7 @@ NONSENSE = (
 
 
 def random_lines(seed: int, count: int) -> Iterator[bytes]:
-    """Lines of strangers: of any bytes, of JSON, and of greetings with a few bytes changed."""
+    """Lines of strangers: of any bytes, of JSON, and of hellos with a few bytes changed."""
     drawn = random.Random(seed)
     values: tuple[Any, ...] = (
         None,
@@ -419,7 +419,7 @@ def test_too_many_open_files_keep_nobody_out_for_good(
     link.close()
 
 
-def test_a_recorded_greeting_opens_nothing(hub: tuple[Watching, int]) -> None:
+def test_a_recorded_handshake_opens_nothing(hub: tuple[Watching, int]) -> None:
     """All that rank 1 said in one connection is said again in another."""
     served, port = hub
     true = enter(served, port, 1)
@@ -434,7 +434,7 @@ def test_a_recorded_greeting_opens_nothing(hub: tuple[Watching, int]) -> None:
     assert receive(replay, served) is None and replay.state == "ended"
     beat(true)
     served._hear(0.1)
-    assert served._peers[1].standing.step == 1 and true.state == "open"
+    assert served._peers[1].state.step == 1 and true.state == "open"
     for link in (first, replay, true):
         link.close()
 
@@ -460,7 +460,7 @@ def test_each_line_belongs_to_its_connection_and_its_place(
     while served._peers[1].link is not None and time.monotonic() < end:
         served._hear(0.1)
     assert served._peers[1].link is None
-    assert served._peers[1].standing.step == (9 if fault == "again" else 0)
+    assert served._peers[1].state.step == (9 if fault == "again" else 0)
     link.close()
 
 

@@ -1,6 +1,6 @@
 """Ranks without which the others go on: rank 0's view of them."""
 
-from megdet_hvd.job.watch.greeting import new_secret
+from megdet_hvd.job.watch.handshake import new_secret
 from megdet_hvd.job.watch.hub import Hub
 from megdet_hvd.job.watch.identity import own_identity
 from megdet_hvd.job.watch.judge import judge
@@ -23,8 +23,8 @@ def hub() -> Hub:
     return Hub(job, None)
 
 
-def verdict(watching: Hub, *standings: RankState) -> list[int] | None:
-    found = judge(watching._needed(dict(enumerate(standings))), LIMIT_S)
+def verdict(watching: Hub, *states: RankState) -> list[int] | None:
+    found = judge(watching._needed(dict(enumerate(states))), LIMIT_S)
     return None if found is None else [*found.culprits]
 
 

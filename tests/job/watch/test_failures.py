@@ -6,7 +6,7 @@ import time
 import pytest
 
 from megdet_hvd.job.watch import channel
-from megdet_hvd.job.watch.greeting import new_secret
+from megdet_hvd.job.watch.handshake import new_secret
 from megdet_hvd.job.watch.hub import Hub
 from megdet_hvd.job.watch.identity import own_identity
 from megdet_hvd.job.watch.member import WatchedJob

@@ -34,12 +34,12 @@ def unheard(silent: float, *, link: LinkState = "open", step: int = 12, went: in
     )
 
 
-def table(*standings: RankState) -> dict[int, RankState]:
-    return dict(enumerate(standings))
+def table(*states: RankState) -> dict[int, RankState]:
+    return dict(enumerate(states))
 
 
-def found(standings: dict[int, RankState]) -> Verdict:
-    verdict = judge(standings, LIMIT)
+def found(states: dict[int, RankState]) -> Verdict:
+    verdict = judge(states, LIMIT)
     assert verdict is not None
     return verdict
 
@@ -139,8 +139,8 @@ HUNG = {
 
 @pytest.mark.parametrize("name", HUNG)
 def test_a_job_that_hangs(name: str) -> None:
-    standings, expected = HUNG[name]
-    culprits = found(standings).culprits
+    states, expected = HUNG[name]
+    culprits = found(states).culprits
     assert culprits.keys() == expected.keys()
     for rank, reason in expected.items():
         assert reason in culprits[rank]
@@ -151,7 +151,7 @@ def test_how_far_the_others_went_since_a_rank_was_missed() -> None:
     silence.hear(10.0)
     steps = [(10.5, 7), (12.9, 9), (13.1, 12), (20.0, 13), (70.0, 14)]
     found = [silence.add_to(busy(0), now, newest) for now, newest in steps]
-    assert [standing.others_went for standing in found] == [0, 0, 0, 1, 2]
+    assert [state.others_went for state in found] == [0, 0, 0, 1, 2]
     assert found[-1].silent_s == 60.0
     silence.hear(70.0)
     assert silence.add_to(busy(0), 74.0, 14).others_went == 0
@@ -170,10 +170,10 @@ MACHINES_128 = [tuple(range(machine, 128, 16)) for machine in range(16)]
 
 
 def test_the_collective_is_named_even_where_the_wait_is_young() -> None:
-    standings = table(
+    states = table(
         waits("bn", (0, 1), 70), waits("bn", (0, 1), 2), waits("x", (2, 3), 59), unheard(60)
     )
-    verdict = found(standings)
+    verdict = found(states)
     assert [(w.name, w.here, w.missing) for w in verdict.waits] == [("x", (2,), (3,))]
     (wait,) = found(table(*[waits("g", ALL, 60)] * 4)).waits
     assert (wait.name, wait.here, wait.missing) == ("g", ALL, ())
@@ -182,16 +182,16 @@ def test_the_collective_is_named_even_where_the_wait_is_young() -> None:
 def test_128_ranks_on_interleaved_machines_one_skipped_a_layer() -> None:
     everyone = tuple(range(128))
     bn = "cgbn.backbone.body.layer1.0.bn2.forward.0"
-    standings = {rank: waits("gradients", everyone, 61.4) for rank in everyone}
+    states = {rank: waits("gradients", everyone, 61.4) for rank in everyone}
     for rank in MACHINES_128[5]:
-        standings[rank] = waits(bn, MACHINES_128[5], 62.0, values=129)
-    standings[37] = waits("gradients", everyone, 61.8)
-    standings |= dict.fromkeys(MACHINES_128[2], busy(40))
-    verdict = found(standings)
+        states[rank] = waits(bn, MACHINES_128[5], 62.0, values=129)
+    states[37] = waits("gradients", everyone, 61.8)
+    states |= dict.fromkeys(MACHINES_128[2], busy(40))
+    verdict = found(states)
     assert verdict.culprits.keys() == {37}
     assert verdict.waits[0].name == bn and verdict.waits[0].missing == (37,)
     hosts = [f"n{rank % 16}" for rank in everyone]
-    text = report(verdict, standings, hosts, {37: "  File x, line 1\n"}, 4)
+    text = report(verdict, states, hosts, {37: "  File x, line 1\n"}, 4)
     assert text.splitlines()[:3] == [
         "error: the job hangs and is ended by its watchdog, exit code 4",
         "  rank 37 (n5): waits in gradients for ranks 2, 5, 18, 21, 34, 50, 53, 66, 69, 82, 85, "
@@ -208,8 +208,8 @@ def test_128_ranks_on_interleaved_machines_one_skipped_a_layer() -> None:
 
 
 def test_the_report_says_who_was_not_heard() -> None:
-    standings = table(waits("g", ALL, 61), waits("g", ALL, 61), unheard(61))
-    text = report(found(standings), standings, ["n1", "n1", "n2", "n2"], {}, 4)
+    states = table(waits("g", ALL, 61), waits("g", ALL, 61), unheard(61))
+    text = report(found(states), states, ["n1", "n1", "n2", "n2"], {}, 4)
     assert "  rank 2 (n2): no sign of life for 61 s: stopped, swapping, or its machine" in text
     assert "  rank 2 (n2): last heard of 61 s ago; step 12, computing, for 0 s" in text
     assert "  ranks 0-1 (n1): step 12, in g, for 61 s" in text

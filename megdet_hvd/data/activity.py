@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Vitals:
+class Activity:
     """What has been done so far."""
 
     state: str
@@ -26,7 +26,7 @@ class Vitals:
         return self.state in ("T", "t")
 
 
-def vitals(process: int, thread: int | None = None) -> Vitals | None:
+def activity(process: int, thread: int | None = None) -> Activity | None:
     """Of a process, or of one thread of it; None: it is gone, or can't be looked at."""
     folder = Path(f"/proc/{process}")
     if thread is not None:
@@ -40,7 +40,7 @@ def vitals(process: int, thread: int | None = None) -> Vitals | None:
     read = 0
     with suppress(OSError, ValueError, IndexError):  # some kernels keep no count, or keep it secret
         read = int((folder / "io").read_text(encoding="utf-8").split()[1])
-    return Vitals(state, (int(user) + int(system), read))
+    return Activity(state, (int(user) + int(system), read))
 
 
 class Idleness:
@@ -53,10 +53,10 @@ class Idleness:
     def __init__(self, look_s: float) -> None:
         """``look_s``: the usual time between two looks."""
         self._look_s = look_s
-        self._before: tuple[Vitals | None, float] | None = None
+        self._before: tuple[Activity | None, float] | None = None
         self._idle_s = 0.0
 
-    def seconds(self, now: Vitals | None, time_s: float) -> float:
+    def seconds(self, now: Activity | None, time_s: float) -> float:
         """Without any work done, by now. None, which tells nothing, is no sign of idleness."""
         before, self._before = self._before, (now, time_s)
         if now is None or before is None or before[0] is None or before[0].work != now.work:

@@ -17,7 +17,7 @@ SUFFIXES = (
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
-def given_pictures(
+def named_pictures(
     words: Iterable[str],
 ) -> tuple[list[Path], list[UserError | StorageError]]:
     """The picture files meant, in order, and what is wrong with other words.

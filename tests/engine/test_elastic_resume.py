@@ -48,7 +48,7 @@ RESUME = "--resume @FOLDER/runs/"
 
 
 def launch(folder: Path, np: int, *lines: str, launcher: Launcher = "mpirun", **env: str) -> str:
-    check = "tests.engine.check_refit:run_lines"
+    check = "tests.engine.check_elastic_resume:run_lines"
     done = on_ranks(check, np, folder, lines, launcher=launcher, timeout_s=300, env=env)
     return done.stdout
 
@@ -119,7 +119,7 @@ def check_same(
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """Everything is trained once; the checks below look at what came of it."""
-    folder = tmp_path_factory.mktemp("refit")
+    folder = tmp_path_factory.mktemp("elastic")
     said = {}
     launch(
         folder,

@@ -3,7 +3,7 @@
 Rank 0 speaks first, with a nonce that it never gave before. The other end answers with its rank, a
 nonce of its own and a proof over all three that it knows the job's secret; rank 0 proves the same.
 So neither a stranger nor a process of another job is listened to, nor whoever has recorded an
-earlier greeting. From both nonces follows the key that every later line is sealed with.
+earlier handshake. From both nonces follows the key that every later line is sealed with.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def hello(secret: str, rank: int, challenge: Message) -> Message | None:
     }
 
 
-def greeted_rank(hello: Message, challenge: Message, secret: str) -> int | None:
+def authenticated_rank(hello: Message, challenge: Message, secret: str) -> int | None:
     """The rank that answers our challenge; None: it does not know the secret."""
     rank, nonce = hello.get("hello"), hello.get("nonce")
     if type(rank) is not int or not _is_nonce(nonce):
@@ -49,7 +49,7 @@ def greeted_rank(hello: Message, challenge: Message, secret: str) -> int | None:
 
 
 def welcome(hello: Message, challenge: Message, secret: str) -> Message:
-    """The answer to a hello of :func:`greeted_rank`."""
+    """The answer to a hello of :func:`authenticated_rank`."""
     return {"welcome": _proof(secret, "welcome", _exchange(hello, challenge))}
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 T = TypeVar("T")
 
 
-class Dice:
+class SceneRng:
     """Draws from the raw bits of PCG64.
 
     NumPy promises to keep those; what its ``Generator`` makes of them may change.
