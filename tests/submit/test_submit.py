@@ -197,6 +197,13 @@ def test_what_would_make_another_job_of_it(desk: Desk) -> None:
     assert passed.returncode == 0, passed.stdout
 
 
+def test_network_cards_are_counted(desk: Desk) -> None:
+    desk.site('SITE_DATA_ROOT="$DATA"\nSITE_NETWORK_CARDS="mlx5_0 mlx5_1"\n')
+    done = desk.run("--check", TEMPLATE)
+    assert "PROBLEM: SITE_NETWORK_CARDS names 2 cards for 8 processes" in done.stdout
+    assert desk.run("--check", "--ntasks-per-node=2", "--nodes=8", TEMPLATE).returncode == 0
+
+
 def test_an_array_of_settings(desk: Desk) -> None:
     array = ("--array=seed=0,1", "--array", "learning.policy=normal,long%3")
     done = desk.run("--check", *array, "--qos=low", TEMPLATE, "name=auto")
