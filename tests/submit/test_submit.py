@@ -348,8 +348,16 @@ def test_a_wrong_site_file_and_a_missing_template(desk: Desk) -> None:
     assert "SITE_PARTITON: no such entry; nearest: SITE_PARTITION" in done.stdout
     assert "slurm/megdet_12gpu.sbatch: no such template; there are slurm/" in done.stdout
     assert "slurm/megdet_128gpu.sbatch" in done.stdout
-    wrong = desk.run("--check", "--partitoin=x", TEMPLATE)
-    assert wrong.returncode == 2 and "nearest: --partition" in wrong.stderr
+    said = "sbatch: unrecognized option '--partitoin=x'"
+    wrong = desk.run(
+        *("--check", "--partitoin=x", TEMPLATE),
+        answers={
+            "sbatch --test-only": (1, said),
+            **{k: v for k, v in ANSWERS.items() if k[:4] == "srun"},
+        },
+    )
+    assert wrong.returncode == 2
+    assert "Slurm refuses the job: unrecognized option '--partitoin=x'" in wrong.stdout
 
 
 def test_without_slurm_the_rest_is_checked(desk: Desk, tmp_path: Path) -> None:
