@@ -16,6 +16,7 @@ from megdet_hvd.cluster.bind import own_share
 from megdet_hvd.cluster.cores import CoreShare
 from megdet_hvd.cluster.gpus import choose_gpu
 from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.cluster.network_card import card_of
 from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import USER_ERROR, UserError
 from megdet_hvd.job import outcome_notes
@@ -44,6 +45,8 @@ class Placement:
     """As Linux lists them: 40-47."""
     cores_reason: str
     launcher: str
+    network_card: str = ""
+    """The one that the site names for it; empty: none."""
 
     def line(self) -> str:
         """In words."""
@@ -55,6 +58,8 @@ class Placement:
         cores = f"cores {self.cores}"
         if self.cores_reason:
             cores += f" ({self.cores_reason})"
+        if self.network_card:
+            cores += f", network card {self.network_card}"
         return (
             f"rank {_known(self.rank)} of {_known(self.size)} on {self.host}: "
             f"local rank {_known(self.local_rank)} of {_known(self.local_size)}, {node} "
@@ -91,6 +96,7 @@ def find_placement(environ: Mapping[str, str], host: str) -> Placement:
         number_ranges(share.cores, ","),
         reason,
         launch.launcher,
+        card_of(launch, environ) or "",
     )
 
 

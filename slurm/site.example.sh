@@ -38,6 +38,11 @@ SITE_BIND=cores
 # Example: SITE_CONTAINER="apptainer exec --nv --bind /scratch /images/megdet.sif"
 SITE_CONTAINER=
 
+# Network cards, one for each process of a node in order, where NCCL and UCX shall not choose among all
+# (`ls /sys/class/infiniband` on a node). Example, 4 cards for 8 GPUs:
+# SITE_NETWORK_CARDS="mlx5_0 mlx5_0 mlx5_1 mlx5_1 mlx5_2 mlx5_2 mlx5_3 mlx5_3"
+SITE_NETWORK_CARDS=
+
 # --- Data and environment.
 
 # Folder that holds annotations/, train2017/, val2017/, seen by the ranks as COCO_ROOT; or, with

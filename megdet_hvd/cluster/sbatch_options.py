@@ -1,13 +1,13 @@
-"""sbatch's options: long and short forms as one mapping, and slips of the pen found.
+"""sbatch's options, before a template and in it: long and short forms as one mapping. Pure.
 
-Slurm itself would name an unknown option too, but only where there is a Slurm.
+What is not looked at here is passed on as it stands: which options there are, sbatch knows.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 
 from megdet_hvd.errors import UserError
 
+_TEMPLATE = ".sbatch"
 _SHORT = {
     "A": "account", "a": "array", "b": "begin", "B": "extra-node-info", "c": "cpus-per-task",
     "C": "constraint", "d": "dependency", "D": "chdir", "e": "error", "F": "nodefile",
@@ -17,31 +17,22 @@ _SHORT = {
     "s": "oversubscribe", "S": "core-spec", "t": "time", "v": "verbose", "V": "version",
     "w": "nodelist", "W": "wait", "x": "exclude",
 }  # fmt: skip
-_FLAGS_NAMES = """
-contiguous help hold ignore-pbs no-requeue overcommit oversubscribe parsable quiet reboot
+_FLAG_NAMES = """
+check contiguous help hold ignore-pbs no-requeue overcommit oversubscribe parsable quiet reboot
 requeue spread-job test-only usage use-min-nodes verbose version wait
 """
-_FLAGS = frozenset(_FLAGS_NAMES.split())
-"""They take no value."""
+_FLAGS = frozenset(_FLAG_NAMES.split())
+"""They take no value; ``check`` is ours."""
 _OPTIONAL_NAMES = """
-exclusive get-user-env immediate nice no-kill propagate tres-bind
+exclusive get-user-env immediate nice no-kill propagate tres-bind x11
 """
 _OPTIONAL = frozenset(_OPTIONAL_NAMES.split())
 """They take one only behind an equals sign, or behind the letter of the short form."""
-_VALUED_NAMES = """
-account acctg-freq array batch bb bbf begin chdir cluster-constraint clusters comment constraint
-container container-id core-spec cores-per-socket cpu-freq cpus-per-gpu cpus-per-task deadline
-delay-boot dependency distribution error exclude export export-file extra extra-node-info gid
-gpu-bind gpu-freq gpus gpus-per-node gpus-per-socket gpus-per-task gres gres-flags hint input
-job-name kill-on-invalid-dep licenses mail-type mail-user mcs-label mem mem-bind mem-per-cpu
-mem-per-gpu mincpus network nodefile nodelist nodes ntasks ntasks-per-core ntasks-per-gpu
-ntasks-per-node ntasks-per-socket open-mode output partition power prefer priority profile qos
-reservation segment signal sockets-per-node switches thread-spec threads-per-core time time-min
-tmp tres-per-job tres-per-node tres-per-socket tres-per-task uid wait-all-nodes wckey wrap
-"""
-_VALUED = frozenset(_VALUED_NAMES.split())
-KNOWN = _FLAGS | _OPTIONAL | _VALUED
-"""Long names of all options, up to Slurm 24.11."""
+_READ = (
+    *("array", "chdir", "dependency", "error", "export", "job-name", "nodes", "ntasks"),
+    *("ntasks-per-node", "output", "partition", "account", "qos", "signal", "time"),
+)
+"""What is looked at here; sbatch takes beginnings of its options' names, too."""
 
 
 def read_options(
@@ -56,10 +47,10 @@ def read_options(
         several: by long name, lists that take all values of options which may stand several times,
             and are not among the options returned.
 
-    An option that is like none of sbatch's is kept: a site's plugins bring their own.
+    An option that is not known here takes the next word, unless that is an option or a template.
 
     Raises:
-        UserError: a misspelt option, or one without its value.
+        UserError: a letter that is no option, or an option without its value.
     """
     options: dict[str, str] = {}
     rest = list(words)
@@ -69,7 +60,7 @@ def read_options(
             break
         if word.startswith("--"):
             name, sign, value = word[2:].partition("=")
-            name, given = _full_name(name, where), bool(sign)
+            name, given = _full_name(name), bool(sign)
         else:
             name, value = _letter(word[1], word, where), word[2:].removeprefix("=")
             given = len(word) > 2
@@ -78,10 +69,11 @@ def read_options(
                 value, given = "", False
         if name in _FLAGS and given:
             raise UserError(f"{where}: --{name} takes no value, and has {value!r}")
-        if name in _VALUED and not given:
-            if not rest:
+        if not given and name not in _FLAGS and name not in _OPTIONAL:
+            if rest and not rest[0].startswith("-") and not rest[0].endswith(_TEMPLATE):
+                value = rest.pop(0)
+            elif name in _READ:
                 raise UserError(f"{where}: --{name} has no value")
-            value = rest.pop(0)
         if several is not None and name in several:
             several[name].append(value)
         else:
@@ -117,17 +109,9 @@ def _letter(letter: str, word: str, where: str) -> str:
     return _SHORT[letter]
 
 
-def _full_name(name: str, where: str) -> str:
-    """The whole name; sbatch takes beginnings that only one option has."""
-    if name in KNOWN:
+def _full_name(name: str) -> str:
+    """The whole name of an option that is looked at here; any other as it stands."""
+    if name in _READ or name in _FLAGS or name in _OPTIONAL:
         return name
-    begun = [known for known in KNOWN if name and known.startswith(name)]
-    if len(begun) == 1:
-        return begun[0]
-    near = begun or difflib.get_close_matches(
-        name.replace("_", "-"), sorted(KNOWN), n=3, cutoff=0.65
-    )
-    if not near:
-        return name
-    hint = ", ".join(f"--{option}" for option in sorted(near))
-    raise UserError(f"{where}: --{name} is no option of sbatch; nearest: {hint}")
+    begun = [known for known in _READ if name and known.startswith(name)]
+    return begun[0] if len(begun) == 1 else name

@@ -63,6 +63,8 @@ class Site:
     """How often a job that failed through no fault of its user starts again."""
     bind: str = "cores"
     """One of ``site_values.BINDINGS``."""
+    network_cards: tuple[str, ...] = ()
+    """One for each local rank; empty: NCCL and UCX choose."""
 
     @property
     def in_container(self) -> bool:

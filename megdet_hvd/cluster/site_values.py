@@ -37,6 +37,7 @@ def value_readers() -> dict[str, Callable[[str, str], Any]]:
         "environment": _archive,
         "requeue_on_failure": _count,
         "bind": _one_of(BINDINGS),
+        "network_cards": _cards,
     }
 
 
@@ -80,6 +81,17 @@ def _archive(name: str, text: str) -> Path:
             f"{' or '.join(ARCHIVES)}"
         )
     return path
+
+
+def _cards(name: str, text: str) -> tuple[str, ...]:
+    cards = tuple(text.split())
+    for card in cards:
+        if not re.fullmatch(r"[A-Za-z][\w.-]*(:\d+)?", card, re.ASCII):
+            raise UserError(
+                f"{name}: {card}: must be names of cards, one blank between two, such as "
+                "mlx5_0 mlx5_1, or mlx5_0:1 with a port"
+            )
+    return cards
 
 
 def _count(name: str, text: str) -> int:

@@ -27,6 +27,7 @@ from megdet_hvd.cluster.driver_variables import STOP_FILE
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.limits import raise_open_files
 from megdet_hvd.cluster.mpi_start import meet_once
+from megdet_hvd.cluster.network_card import use_network_card
 from megdet_hvd.errors import (
     FAULT,
     HANG,
@@ -90,6 +91,7 @@ def run_program(program: Program[T]) -> int:
         meet_once(launch, os.environ)
         if program.refuse is not None:
             program.refuse(launch)
+        use_network_card(launch, os.environ)
         cores = bind_process(launch, os.environ)  # before libraries start threads
         raise_open_files()
     except UserError as error:

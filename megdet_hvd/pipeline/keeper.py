@@ -37,7 +37,8 @@ _LEAVE = ".leave"
 _DIED = ".died"
 """Appended to the name of a sign: the process whose place it is has ended."""
 
-_CONNECTION_URI = re.compile(r"tcp[46]://\[?(?P<host>[^\]]+)\]?:(?P<port>\d+)")
+_TCP = re.compile(r"tcp4://([\d.]+):(\d+)|tcp6://\[([^\]]+)\]:(\d+)")
+"""In a URI of PMIx's; a path in it is that of a Unix socket."""
 _MOST_CONNECTIONS = 8
 
 _channel: socket.socket | None = None
@@ -77,11 +78,16 @@ def may_die(sign: Path, connections: Sequence[int] = ()) -> None:
 def connections_to_pmix(environ: Mapping[str, str]) -> list[int]:
     """This process's open connections to the PMIx server that its variables name."""
     uris = [value for name, value in environ.items() if name.startswith("PMIX_SERVER_URI")]
-    servers = {(m["host"], int(m["port"])) for uri in uris for m in _CONNECTION_URI.finditer(uri)}
+    servers = {(m[1] or m[3], int(m[2] or m[4])) for uri in uris for m in _TCP.finditer(uri)}
     found = []
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
-            if connection.getpeername()[:2] in servers:
+        with suppress(OSError):
+            if not os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                peer = connection.getpeername()
+            by_path = isinstance(peer, str) and peer and any(peer in uri for uri in uris)
+            if by_path or peer[:2] in servers:
                 found.append(int(name))
     return sorted(found)[:_MOST_CONNECTIONS]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import megdet_hvd
 from megdet_hvd.cluster.driver_variables import NODES, TASKS_PER_NODE
 from megdet_hvd.cluster.launch import Launch, read_launch
+from megdet_hvd.cluster.network_card import missing_card
 from megdet_hvd.cluster.wheels import built_kernels, driver_problem, misfit
 from megdet_hvd.config.load import to_yaml
 from megdet_hvd.config.schema import Config
@@ -61,7 +62,7 @@ def gather_facts(config: Config) -> RankFacts:
         driver=driver,
         gpu=gpu,
         gpu_uuid=uuid,
-        problem=problem,
+        problem=problem or missing_card(launch, os.environ),
         nodes=_number(NODES),
         tasks_per_node=_number(TASKS_PER_NODE),
     )

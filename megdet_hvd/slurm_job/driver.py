@@ -19,6 +19,7 @@ from megdet_hvd.cluster.launchers import (
     srun_words,
 )
 from megdet_hvd.cluster.limits import low_limits, raise_open_files
+from megdet_hvd.cluster.network_card import check_count
 from megdet_hvd.cluster.outcome import Outcome, read_outcome
 from megdet_hvd.cluster.srun_options import step_options
 from megdet_hvd.cluster.step_environ import step_environ
@@ -111,6 +112,7 @@ def _command(
     """Prepare the nodes; the launcher, its words, and what its environment is."""
     if problem := needs_mpi(job.site.launcher, job.arguments.evaluators):
         raise UserError(problem)
+    check_count(job.site.network_cards, job.allocation.tasks_per_node)
     prepared = prepare_nodes(job.allocation, job.site, environ)
     python = sys.executable
     if prepared.environment is not None:
@@ -225,6 +227,8 @@ def _variables(job: BatchJob, environ: Mapping[str, str], data_root: Path | None
     }
     if allocation.cpus_per_task is not None and job.site.bind == "cores":
         found[driver_variables.CPUS_PER_TASK] = str(allocation.cpus_per_task)
+    if job.site.network_cards:
+        found[driver_variables.NETWORK_CARDS] = " ".join(job.site.network_cards)
     if data_root is not None:
         found["COCO_ROOT"] = str(data_root)
     limits = start_variables(allocation.tasks)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from megdet_hvd.cluster.job_array import EXAMPLE, read_job_array
 from megdet_hvd.cluster.limits import low_limits, raise_open_files
+from megdet_hvd.cluster.network_card import check_count
 from megdet_hvd.cluster.site import Site, find_site_file, read_site
 from megdet_hvd.cluster.site_values import ARCHIVES
 from megdet_hvd.cluster.template import read_template, shape
@@ -68,6 +69,10 @@ def check(request: Request, root: Path, here: Path) -> tuple[CheckReport, JobReq
     except UserError as error:
         report.problem(error)
     else:
+        try:
+            check_count(site.network_cards, tasks)
+        except UserError as error:
+            report.problem(error)
         check_time(report, job, nodes * tasks, os.environ)
         _training(report, job, site, root, nodes, tasks)
         check_launcher(report, site, nodes)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from megdet_hvd.pipeline.keeper import Deaths, dismiss, give_up
+from megdet_hvd.pipeline.keeper import Deaths, connections_to_pmix, dismiss, give_up
 from tests.ranks import ROOT
 
 RANK = """
@@ -121,6 +121,35 @@ ready(); time.sleep(300)
         assert held.recv(1) == b""
         held.close()
         dropped.close()
+
+
+def test_connections_to_pmix_of_every_kind(tmp_path: Path) -> None:
+    path = str(tmp_path / "pmix.socket")
+    with (
+        socket.create_server(("::1", 0), family=socket.AF_INET6) as six,
+        socket.socket(socket.AF_UNIX) as unix,
+        socket.socket(socket.AF_UNIX) as other,
+    ):
+        unix.bind(path)
+        unix.listen()
+        other.bind(str(tmp_path / "other"))
+        other.listen()
+        uris = {
+            "PMIX_SERVER_URI3": f"ns.0;tcp6://[::1]:{six.getsockname()[1]}",
+            "PMIX_SERVER_URI": f"ns:0:{path}",
+        }
+        with (
+            socket.create_connection(six.getsockname()[:2]) as first,
+            socket.socket(socket.AF_UNIX) as second,
+            socket.socket(socket.AF_UNIX) as third,
+        ):
+            second.connect(path)
+            third.connect(str(tmp_path / "other"))
+            expected = sorted([first.fileno(), second.fileno()])
+            before = os.listdir("/proc/self/fd")
+            assert connections_to_pmix(uris) == expected
+            assert len(os.listdir("/proc/self/fd")) == len(before), "none is left open"
+            assert connections_to_pmix({"PATH": path}) == []
 
 
 def test_who_waits_for_a_dead_one_is_killed_when_training_ends(tmp_path: Path) -> None:

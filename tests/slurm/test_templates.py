@@ -20,7 +20,8 @@ MACHINE = re.compile(r"(n\d+): ranks? ([\d-]+), local size (\d+), cross size (\d
 @scenario
 def test_all_128_tasks_start_where_they_belong(lab: Lab) -> None:
     """With the product's own launch and placement code, and nothing that takes memory."""
-    job = lab.sbatch("megdet_128gpu.sbatch", "--placement", f"output={lab.runs}")
+    site = {"SITE_NETWORK_CARDS": " ".join(f"mlx5_{n}" for n in range(8))}
+    job = lab.sbatch("megdet_128gpu.sbatch", "--placement", f"output={lab.runs}", site=site)
     assert job.wait() == "COMPLETED", job.log
     found = sorted(
         tuple(int(x) if x.isdigit() else x for x in line.groups())
@@ -31,6 +32,8 @@ def test_all_128_tasks_start_where_they_belong(lab: Lab) -> None:
         for rank in range(128)
     ]
     assert found == expected
+    cards = sorted(map(int, re.findall(r"local rank (\d) .*, network card mlx5_\1,", job.log)))
+    assert cards == [n for n in range(8) for _ in range(16)], job.log
     assert not hosts_file_has("n16"), "two machines are names of this cluster alone"
 
 
@@ -39,7 +42,9 @@ def test_placement_under_mpirun_from_a_folder_with_a_space(lab: Lab) -> None:
     """And where jobs get none of the shell's variables, so that the site file says it all."""
     project = project_copy(lab.folder / "my project's copy")
     (project / ".venv").symlink_to(Path(sys.executable).parents[1])
-    (project / "slurm" / "site.sh").write_text("SITE_LAUNCHER=mpirun\n")
+    (project / "slurm" / "site.sh").write_text(
+        'SITE_LAUNCHER=mpirun\nSITE_NETWORK_CARDS="a a a a b b b b"\n'
+    )
     words = ("--placement", f"output={lab.folder / 'my runs'}")
     job = lab.sbatch("megdet_16gpu.sbatch", *words, options=("--export=NONE",), cwd=project)
     assert job.wait() == "COMPLETED", job.log
@@ -49,6 +54,7 @@ def test_placement_under_mpirun_from_a_folder_with_a_space(lab: Lab) -> None:
     assert len({host for _, host, _, _ in found[:8]}) == 1
     assert len({host for _, host, _, _ in found}) == 2
     assert f"run folder: {lab.folder}/my runs/" in job.log
+    assert len(re.findall(r"local rank [0-3] .*, network card a,", job.log)) == 8, job.log
 
 
 @scenario

@@ -162,6 +162,15 @@ def test_a_preset_that_is_not_to_blame_stays(
     assert environ == {"OMPI_MCA_pml": "ob1"}
 
 
+def test_network_cards_reach_the_ranks_and_are_counted_before(tmp_path: Path) -> None:
+    own = replace(job(tmp_path), site=Site(network_cards=("mlx5_0",)))
+    assert driver._variables(own, {}, None)["MEGDET_NETWORK_CARDS"] == "mlx5_0"
+    assert "MEGDET_NETWORK_CARDS" not in driver._variables(job(tmp_path), {}, None)
+    two = replace(own, site=Site(network_cards=("mlx5_0", "mlx5_1")))
+    with pytest.raises(UserError, match="names 2 cards for 1 processes"):
+        driver._command(two, {})
+
+
 def test_a_pipeline_is_not_left_to_horovodrun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,13 @@ def test_what_would_make_another_job_of_it(desk: Desk) -> None:
     assert passed.returncode == 0, passed.stdout
 
 
+def test_network_cards_are_counted(desk: Desk) -> None:
+    desk.site('SITE_DATA_ROOT="$DATA"\nSITE_NETWORK_CARDS="mlx5_0 mlx5_1"\n')
+    done = desk.run("--check", TEMPLATE)
+    assert "PROBLEM: SITE_NETWORK_CARDS names 2 cards for 8 processes" in done.stdout
+    assert desk.run("--check", "--ntasks-per-node=2", "--nodes=8", TEMPLATE).returncode == 0
+
+
 def test_an_array_of_settings(desk: Desk) -> None:
     array = ("--array=seed=0,1", "--array", "learning.policy=normal,long%3")
     done = desk.run("--check", *array, "--qos=low", TEMPLATE, "name=auto")
@@ -341,8 +348,16 @@ def test_a_wrong_site_file_and_a_missing_template(desk: Desk) -> None:
     assert "SITE_PARTITON: no such entry; nearest: SITE_PARTITION" in done.stdout
     assert "slurm/megdet_12gpu.sbatch: no such template; there are slurm/" in done.stdout
     assert "slurm/megdet_128gpu.sbatch" in done.stdout
-    wrong = desk.run("--check", "--partitoin=x", TEMPLATE)
-    assert wrong.returncode == 2 and "nearest: --partition" in wrong.stderr
+    said = "sbatch: unrecognized option '--partitoin=x'"
+    wrong = desk.run(
+        *("--check", "--partitoin=x", TEMPLATE),
+        answers={
+            "sbatch --test-only": (1, said),
+            **{k: v for k, v in ANSWERS.items() if k[:4] == "srun"},
+        },
+    )
+    assert wrong.returncode == 2
+    assert "Slurm refuses the job: unrecognized option '--partitoin=x'" in wrong.stdout
 
 
 def test_without_slurm_the_rest_is_checked(desk: Desk, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from megdet_hvd.cluster.template import read_template, shape
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.engine import resumption
@@ -167,3 +168,23 @@ def test_a_pipeline_where_nothing_is_to_be_evaluated_or_no_mpi_starts_it(tmp_pat
     first, second = report.problems
     assert "the pipeline is an MPI program" in first
     assert "there is nothing to evaluate on" in second
+
+
+@pytest.mark.parametrize("template", sorted(Path("slurm").glob("*gpu.sbatch")))
+def test_the_head_of_a_template_names_nodes_that_evaluators_need(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COCO_ROOT", str(tmp_path))
+    text = template.read_text(encoding="utf-8")
+    found = re.search(rf"sbatch --nodes=(\d+) {template} (--evaluators 8)", text)
+    assert found is not None
+    read = read_template(text)
+    nodes, tasks = shape(read.options)
+    assert int(found[1]) == nodes + 1
+    report = CheckReport()
+    words = tuple(read.arguments([f"output={tmp_path}", *found[2].split()]))
+    job = JobRequest({}, template, {}, (), words, "job")
+    training.check_training(report, job, nodes + 1, tasks, data_is_packed=True)
+    assert report.problems == [] and f"{nodes} {'node' if nodes == 1 else 'nodes'} × 8 p" in str(
+        report.facts
+    )

@@ -114,6 +114,9 @@ def test_attempts() -> None:
     assert lines[1].startswith("attempt: job 7 restart 1, 2 nodes × 8, 19")
     assert lines[1].endswith(": no end noted (running, or killed)")
     assert lines[2] == "log: /p q/big-7.log"
+    assert attempts([{**start, "evaluators": 8}])[0].startswith(
+        "attempt: job 7, 2 nodes × 8, of which 8 evaluate, 19"
+    )
     killed = [start, {"event": "end", "job": 7, "outcome": None, "reason": "killed"}]
     assert attempts(killed)[0].endswith(": killed")
     assert attempts([start] * 7)[0] == "7 attempts; the last 5:"
