@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from megdet_hvd.data.fonts import font, shown_names
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.transforms import UnreadablePicture, decode, resized_size
+from megdet_hvd.data.opening import decode_at
+from megdet_hvd.data.transforms import UnreadablePicture, resized_size
 
 TILE = 320
 """Longer side of a drawn picture, pixels."""
@@ -59,7 +60,7 @@ def draw_ground_truth(index: ImageIndex, position: int) -> Image.Image:
     """
     width, height = int(index.widths[position]), int(index.heights[position])
     size = resized_size(width, height, TILE, TILE)
-    picture = decode(index.file(position), (width, height), index.value_range).resize(size)
+    picture = decode_at(index, position).resize(size)
     pencil = ImageDraw.Draw(picture)
     names = shown_names(index.categories)
     for row in index.shown_rows(position):

@@ -167,6 +167,7 @@ def prepare_run(
             prepared or config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "data"),
+            own=own_code.dataset,
         )
     with together(world, "derive"):
         sizes = [len(ranks) for ranks in world.machines]

@@ -72,19 +72,20 @@ def _reason(error: Exception, first: int) -> str:
 def _evaluation(
     config: Config, world: World, everyone: World
 ) -> Callable[[Order], EvaluationReply]:
+    with together(world, "evaluators.own"), contained():
+        own = find_evaluation_code(config)
     with together(world, "evaluators.index"), contained():
         index = open_validation(
             config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "evaluators.data"),
+            own=own.dataset,
         )
     with together(world, "evaluators.device"), contained():
         device = pick_device(config.device, everyone.local_rank, everyone.local_size)
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
-    with together(world, "evaluators.own"), contained():
-        own = find_evaluation_code(config)
     spare = BestEffort("the picture of detections")
 
     def evaluate(order: Order) -> EvaluationReply:
