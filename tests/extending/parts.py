@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from megdet_hvd.data.own import OwnSample
 from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.data.source import PictureSource
 from megdet_hvd.evaluation.evaluate import Evaluation
+from tests.evaluation.sets import NAMES
 
 
 class Lines:
@@ -74,7 +76,7 @@ def tiny(num_classes: int, config: Config, pretrained: bool) -> nn.Module:
 class Noise:
     """Pictures of noise that are opened by a function, none twice the same."""
 
-    categories = ("cat", "dog")
+    categories: tuple[str, ...] = ("cat", "dog")
 
     def __init__(self, count: int, **more: Any) -> None:
         self.count, self.more = count, more
@@ -134,3 +136,21 @@ def scenes(split: str, data: DataConfig) -> Scenes:
     """As the configuration's section ``scenes`` has them."""
     found = ensure_scenes(data.scenes)
     return Scenes(found.train if split == "train" else found.val)
+
+
+def nothing(*_: object) -> None:
+    """What a function without ``return`` gives."""
+
+
+class Pets(Noise):
+    """Noise under the names of the small sets that evaluation is tested with."""
+
+    categories: tuple[str, ...] = NAMES
+
+    def __getitem__(self, position: int) -> OwnSample:
+        return replace(super().__getitem__(position), image_id=f"p{position}")
+
+
+def pets(split: str, data: DataConfig) -> Pets:
+    """4 pictures with texts as their ids."""
+    return Pets(4)

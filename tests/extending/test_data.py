@@ -116,7 +116,7 @@ def test_a_picture_that_is_another_one_or_can_not_be_opened() -> None:
 class Without(Noise):
     """No categories."""
 
-    categories = ()  # type: ignore[assignment]
+    categories = ()
 
 
 @pytest.mark.parametrize(
