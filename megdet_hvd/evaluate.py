@@ -160,6 +160,7 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
             plan.config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "evaluate.data"),
+            own=plan.own.dataset,
         )
         if plan.out is not None:  # before hours of work, not after
             result_files(plan.out, index.annotation_files)

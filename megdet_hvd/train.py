@@ -21,6 +21,7 @@ from megdet_hvd.serialize import serializable
 from megdet_hvd.storage import exists
 
 if TYPE_CHECKING:
+    from megdet_hvd.data.own import DataSetFactory
     from megdet_hvd.engine.result import TrainResult
     from megdet_hvd.engine.resumption import Resumption
     from megdet_hvd.engine.run import Measure
@@ -86,6 +87,7 @@ def train(
     resume: bool = False,
     machine_of_rank: Sequence[int] | None = None,
     detector: "DetectorFactory | str | None" = None,
+    dataset: "DataSetFactory | str | None" = None,
     optimizer: "OptimizerFactory | str | None" = None,
     loggers: "Sequence[LoggerFactory | str] | None" = None,
     measures: "Sequence[OwnMeasure | str] | None" = None,
@@ -104,6 +106,7 @@ def train(
         detector: one of your own, as ``model.detector`` names it (docs/extending.md). Here and
             below: a function or class, or its name; the same on all members. It wins over the
             setting, and ``config.yaml`` of the run has its name.
+        dataset: of your own, as ``data.dataset`` names it; ``data.kind`` is ``own`` then.
         optimizer: of your own, as ``learning.optimizer`` names it.
         loggers: of your own, as ``log.loggers`` names them.
         measures: of your own, as ``evaluation.measures`` names them.
@@ -127,7 +130,7 @@ def train(
         run_folder=run_folder,
         resume=resume,
         machine_of_rank=machine_of_rank,
-        given=GivenCode(detector=detector, optimizer=optimizer, loggers=loggers, measures=measures),
+        given=GivenCode(detector, dataset, optimizer, loggers, measures),
     )
 
 

@@ -8,7 +8,7 @@ from megdet_hvd.config.resume_rules import at_path
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 
-IN_EVALUATION = ("model.detector", "evaluation.measures")
+IN_EVALUATION = ("model.detector", "data.dataset", "evaluation.measures")
 """Settings whose code an evaluation runs; the others' is training's."""
 
 

@@ -93,6 +93,7 @@ RULES: Mapping[str, Rule] = {
     "name": _PLACE,
     "preflight": _START,
     "data.kind": _same("from the next step on", measures=True),
+    "data.dataset": _same("from the next step on", measures=True),
     "data.train": _same("from the next step on: files may have moved, boxes may be corrected"),
     "data.val": _same("from the next evaluation on", measures=True),
     "data.min_sizes": _applies(

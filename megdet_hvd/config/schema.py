@@ -136,6 +136,11 @@ class Config(Section):
                 f"would enlarge again what was scaled down; set pipeline.max_side="
                 f"{self.data.max_size} or more"
             )
+        if side is not None and self.data.kind == "own":
+            raise ValueError(
+                f"pipeline.max_side={side} with data.kind=own: pictures of a data set of your own "
+                "are not prepared; scale them there, and leave pipeline.max_side out"
+            )
         if not math.isfinite(self.learning.base_rate):
             raise ValueError(f"learning.base_rate={self.learning.base_rate} must be finite")
         return self

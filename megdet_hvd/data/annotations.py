@@ -100,7 +100,11 @@ def read_annotation_file(path: Path) -> AnnotationFile:
         UserError: it is missing, not JSON, or not COCO format.
         StorageError: it can't be read at the moment.
     """
-    content = load(path)
+    return as_annotation_file(load(path), path)
+
+
+def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile:
+    """What a file of this content says; ``path`` names it in messages."""
     reader = _AnnotationReader(str(path))
     categories = reader.categories(content["categories"])
     images = reader.images(content["images"])

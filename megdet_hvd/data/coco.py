@@ -109,6 +109,52 @@ def examine(
             problems.append(Problem(WHOLE_FILE, str(source.annotations), "", str(error)))
             continue
         located.append(one)
+    return _examined(
+        located,
+        problems,
+        keep_empty=keep_empty,
+        invalid_boxes=invalid_boxes,
+        purpose=purpose,
+        categories=categories,
+    )
+
+
+def index_of(
+    located: Sequence[Located],
+    *,
+    keep_empty: bool,
+    invalid_boxes: Literal["stop", "drop"],
+    purpose: Purpose,
+    categories: Collection[Id] = (),
+) -> ImageIndex:
+    """One data set of annotations that have been read; arguments as `examine` has them.
+
+    Raises:
+        UserError: whatever is wrong with them.
+    """
+    examined = _examined(
+        list(located),
+        [],
+        keep_empty=keep_empty,
+        invalid_boxes=invalid_boxes,
+        purpose=purpose,
+        categories=categories,
+    )
+    if examined.index is None:
+        raise UserError(_stop(examined.problems, purpose))
+    return examined.index
+
+
+def _examined(
+    located: list[Located],
+    problems: list[Problem],
+    *,
+    keep_empty: bool,
+    invalid_boxes: Literal["stop", "drop"],
+    purpose: Purpose,
+    categories: Collection[Id],
+) -> Examined:
+    for one in located:
         problems += one.file.problems
         problems += _invalid(one, purpose, invalid_boxes)
     all_of_them = _fullest(located) if located else None

@@ -9,11 +9,11 @@ import torch
 from megdet_hvd.data.batch import Batch, ImageInfo, Target, Unreadable
 from megdet_hvd.data.depth import all_but_black
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.opening import decode_at
 from megdet_hvd.data.transforms import (
     Augmentation,
     Pixels,
     UnreadablePicture,
-    decode,
     draw_augmentation,
     flip_boxes,
     resize,
@@ -89,7 +89,7 @@ def load_batch(
         record = index.record(position)
         annotated = (record.width, record.height)
         try:
-            picture = decode(record.file, annotated, index.value_range)
+            picture = decode_at(index, position)
         except UnreadablePicture as error:
             unreadable.append(Unreadable(str(record.file), str(error)))
             continue

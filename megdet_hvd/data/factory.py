@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,9 +11,12 @@ from megdet_hvd.data.annotated_sizes import other_sizes
 from megdet_hvd.data.coco import lacking, read_sources, require_known_categories
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.own import DataSetFactory, Split, read_own
 from megdet_hvd.data.scenes.cache import ScenesSet, ensure_scenes
 from megdet_hvd.data.source import PictureSource, expand_source
 from megdet_hvd.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,13 @@ class DataSets:
     """Validation pictures; None where no validation file is configured."""
 
 
-def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]) -> DataSets:
+def open_datasets(
+    config: DataConfig,
+    *,
+    is_main: bool,
+    wait: Callable[[], None],
+    own: DataSetFactory | None = None,
+) -> DataSets:
     """Open the configured pictures; every rank must call this together.
 
     Args:
@@ -34,10 +44,13 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
             machine).
         wait: called once by every process; returns when all have called it. Also called where
             this process is about to raise, so that nobody is left waiting.
+        own: opens the data set of the user's own that ``data.dataset`` names.
 
     Raises:
         UserError: whatever is wrong with files, categories or pictures.
     """
+    if config.kind == "own":
+        return _own_datasets(config, is_main, wait, own)
     train_sources, val_sources = _sources(config, is_main, wait)
     train = read_sources(
         train_sources, keep_empty=config.keep_empty, invalid_boxes=config.invalid_boxes
@@ -45,23 +58,65 @@ def open_datasets(config: DataConfig, *, is_main: bool, wait: Callable[[], None]
     train = replace(_looked_at(train, config), value_range=config.value_range)
     if not val_sources:
         return DataSets(train, None)
+    val = _validation(config, val_sources, train.category_ids)
+    return DataSets(train, _with_classes(val, *_classes_of(train)))
+
+
+def _classes_of(train: ImageIndex) -> tuple[dict[Id, str], str]:
+    """The classes by id, and who says so."""
     known = dict(zip(train.category_ids, train.categories, strict=True))
-    own = f"training file {train.annotation_files[0]}"
-    return DataSets(train, _known_validation(config, val_sources, known, own))
+    return known, f"training file {train.annotation_files[0]}"
 
 
-def _known_validation(
-    config: DataConfig, sources: list[PictureSource], known: Mapping[Id, str], own: str
-) -> ImageIndex:
-    """Validation pictures of classes that are known from ``own``, with the labels of those."""
-    val = _validation(config, sources, known)
+def _with_classes(val: ImageIndex, known: Mapping[Id, str], source: str) -> ImageIndex:
+    """``val`` with the labels of classes that are known from ``source``.
+
+    Raises:
+        UserError: it has other ones.
+    """
     require_known_categories(
         known,
-        own,
+        source,
         dict(zip(val.category_ids, val.categories, strict=True)),
         f"validation file {val.annotation_files[0]}",
     )
     return _with_categories(val, known)
+
+
+def _own_datasets(
+    config: DataConfig, is_main: bool, wait: Callable[[], None], own: DataSetFactory | None
+) -> DataSets:
+    def read() -> tuple[ImageIndex | None, ...]:
+        return _own(config, "train", own), _own(config, "val", own)
+
+    train, val = _first_alone(read, is_main, wait)
+    assert train is not None, "there is always one to train on"
+    return DataSets(train, None if val is None else _with_classes(val, *_classes_of(train)))
+
+
+def _own(config: DataConfig, split: Split, own: DataSetFactory | None) -> ImageIndex | None:
+    """A data set of the user's own."""
+    if own is None:
+        raise UserError(
+            f"data.dataset={config.dataset} is code of your own, which this command does not run; "
+            "name annotation files instead (data.kind=coco)"
+        )
+    keep_empty = config.keep_empty or split == "val"
+    found = read_own(own, config, split, purpose=split, keep_empty=keep_empty)
+    if found is None:
+        return None
+    return replace(_looked_at(found, config), value_range=config.value_range)
+
+
+def _first_alone(read: Callable[[], T], is_main: bool, wait: Callable[[], None]) -> T:
+    """``read`` by one process of a machine before the others, which then find what it has made."""
+    found: T | None = None
+    try:
+        if is_main:
+            found = read()
+    finally:
+        wait()
+    return read() if found is None else found
 
 
 def _with_categories(val: ImageIndex, known: Mapping[Id, str]) -> ImageIndex:
@@ -86,6 +141,7 @@ def open_validation(
     is_main: bool,
     wait: Callable[[], None],
     known: tuple[Mapping[Id, str], str] | None = None,
+    own: DataSetFactory | None = None,
 ) -> ImageIndex:
     """Open the validation pictures alone, for evaluating a checkpoint; see `open_datasets`.
 
@@ -95,15 +151,23 @@ def open_validation(
     Raises:
         UserError: as there, and where no validation file is configured.
     """
+    if config.kind == "own":
+        val = _first_alone(lambda: _own(config, "val", own), is_main, wait)
+        if val is None:
+            raise UserError(
+                f"data.dataset={config.dataset} gives no pictures for 'val'; return a data set, or "
+                "evaluate on annotation files (data.kind=coco)"
+            )
+        return val if known is None else _with_classes(val, *known)
     val_sources = _val_sources(config, is_main, wait)
     if not val_sources:
         raise UserError(
             "no validation pictures are configured; give data.val: a list of "
             "{annotations: FILE, images: FOLDER}"
         )
-    if known is not None:
-        return _known_validation(config, val_sources, *known)
-    return _validation(config, val_sources)
+    if known is None:
+        return _validation(config, val_sources)
+    return _with_classes(_validation(config, val_sources, known[0]), *known)
 
 
 def _validation(
@@ -126,7 +190,7 @@ def _looked_at(index: ImageIndex, config: DataConfig) -> ImageIndex:
     Raises:
         UserError: pictures have other sizes than annotated, at which the run would stop.
     """
-    if config.kind != "coco":
+    if config.kind == "scenes" or index.pictures is not None:
         return index
     told = other_sizes(index)
     if told is None:

@@ -1,11 +1,13 @@
 """The pictures of a data set and their boxes, as flat arrays that are cheap to hand to workers."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.ids import Id
@@ -31,6 +33,14 @@ class ImageRecord:
     """(n, 4) x1 y1 x2 y2, clipped to the picture. Only those to learn from: no crowds."""
     labels: NDArray[np.int64]
     """(n,) 1…K."""
+
+
+class PicturesWithoutFile(Protocol):
+    """Opens pictures that lie in no file of theirs, by position in the index."""
+
+    def decode(self, position: int, size: tuple[int, int], value_range: ValueRange) -> Image.Image:
+        """As :func:`megdet_hvd.data.transforms.decode` does a file; ``size``: as annotated."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +92,12 @@ class ImageIndex:
     """What looks wrong with the files, in words for the log."""
     value_range: ValueRange = "auto"
     """Black and white of pictures of more than 8 bits, as `decode` wants it."""
+    pictures: PicturesWithoutFile | None = None
+    """What opens the pictures of a data set of the user's own; None: they are files."""
+
+    def opened_by(self, pictures: PicturesWithoutFile) -> "ImageIndex":
+        """The same, of pictures that ``pictures`` opens."""
+        return replace(self, pictures=pictures)
 
     def __len__(self) -> int:
         return len(self.file_names)

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from megdet_hvd.data.source import PictureSource
 MISSING_PICTURE = "missing picture file"
 NO_SIZE = "image has no width and height, and its picture can't be read"
 _THREADS = 8
+
+Sizes = Mapping[int, Callable[[], tuple[int, int] | None]]
+"""By position, what gives a picture's width and height; None: they can't be told."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +60,19 @@ def read_source(source: PictureSource) -> Located:
         UserError: the file is missing, not JSON, or not COCO format.
         StorageError: the file or a folder can't be read at the moment.
     """
-    file = read_annotation_file(source.annotations)
-    folder = source.images
-    names, problems, notes = _look_up(file, folder)
+    return locate(read_annotation_file(source.annotations), source.images)
+
+
+def locate(file: AnnotationFile, folder: Path, sizes_without_file: Sizes | None = None) -> Located:
+    """Look the pictures of a file up.
+
+    ``sizes_without_file``: of pictures that lie in no file, what gives their size, by position.
+
+    Raises:
+        StorageError: a folder or a picture can't be read at the moment.
+    """
+    elsewhere = sizes_without_file or {}
+    names, problems, notes = _look_up(file, folder, elsewhere)
     missing = frozenset(k for k, name in enumerate(names) if name is None)
     file_names = [
         own if name is None else name for name, own in zip(names, file.file_names, strict=True)
@@ -68,8 +82,12 @@ def read_source(source: PictureSource) -> Located:
     if unknown:
         widths, heights = widths.copy(), heights.copy()
         with ThreadPoolExecutor(_THREADS) as pool:
-            sizes = pool.map(lambda k: picture_size(folder / file_names[k]), unknown)
-            for k, size in zip(unknown, sizes, strict=True):
+            files = [k for k in unknown if k not in elsewhere]
+            found = pool.map(lambda k: picture_size(folder / file_names[k]), files)
+            sizes = dict(zip(files, found, strict=True))
+            sizes |= {k: elsewhere[k]() for k in unknown if k in elsewhere}
+            for k in unknown:
+                size = sizes[k]
                 if size is None:
                     where = f"image {file.image(k)!r}"
                     problems.append(
@@ -97,11 +115,14 @@ def read_source(source: PictureSource) -> Located:
 
 
 def _look_up(
-    file: AnnotationFile, folder: Path
+    file: AnnotationFile, folder: Path, elsewhere: Sizes
 ) -> tuple[list[str | None], list[Problem], list[str]]:
     """The file of each picture, what is missing, and what was found under another name."""
     pictures = PictureFolder(folder)
-    names: list[str | None] = [name if pictures.has(name) else None for name in file.file_names]
+    names: list[str | None] = [
+        name if k in elsewhere or pictures.has(name) else None
+        for k, name in enumerate(file.file_names)
+    ]
     mended: list[int] = []
     for k, name in enumerate(names):
         if name is None:

@@ -16,6 +16,7 @@ from megdet_hvd.data.loader import eval_transform
 
 _SEEN_OTHERWISE = (
     "data.kind",
+    "data.dataset",
     "data.val",
     "data.scenes.val_images",
     "data.invalid_boxes",

@@ -7,6 +7,7 @@ from typing import Any
 from megdet_hvd.config.load import override
 from megdet_hvd.config.named_code import find_code, name_of_code
 from megdet_hvd.config.schema import Config
+from megdet_hvd.data.own import DataSetFactory
 from megdet_hvd.engine.run_folder.loggers import LoggerFactory
 from megdet_hvd.engine.step.optimizer import OptimizerFactory
 from megdet_hvd.errors import UserError
@@ -19,6 +20,7 @@ class OwnCode:
     """Each part as it is called; None, or none: ours."""
 
     detector: DetectorFactory | None = None
+    dataset: DataSetFactory | None = None
     optimizer: OptimizerFactory | None = None
     loggers: tuple[tuple[str, LoggerFactory], ...] = ()
     """Each by its name."""
@@ -31,6 +33,7 @@ class GivenCode:
     """What a program gives to ``train()`` as arguments; each wins over the setting of that name."""
 
     detector: DetectorFactory | str | None = None
+    dataset: DataSetFactory | str | None = None
     optimizer: OptimizerFactory | str | None = None
     loggers: Sequence[LoggerFactory | str] | None = None
     measures: Sequence[OwnMeasure | str] | None = None
@@ -44,6 +47,8 @@ class GivenCode:
         words = []
         if self.detector is not None:
             words.append(f"model.detector={_name('detector', self.detector)}")
+        if self.dataset is not None:
+            words += ["data.kind=own", f"data.dataset={_name('dataset', self.dataset)}"]
         if self.optimizer is not None:
             words.append(f"learning.optimizer={_name('optimizer', self.optimizer)}")
         for setting, argument, several in (
@@ -69,6 +74,7 @@ def find_own_code(config: Config, given: GivenCode) -> OwnCode:
     """
     return OwnCode(
         detector=_one("model.detector", config.model.detector, given.detector),
+        dataset=_one("data.dataset", config.data.dataset, given.dataset),
         optimizer=_one("learning.optimizer", config.learning.optimizer, given.optimizer),
         loggers=_several("log.loggers", config.log.loggers, given.loggers),
         measures=_several("evaluation.measures", config.evaluation.measures, given.measures),
@@ -79,6 +85,7 @@ def find_evaluation_code(config: Config) -> OwnCode:
     """What an evaluation is to use of it, which is less; errors as there."""
     return OwnCode(
         detector=_one("model.detector", config.model.detector, None),
+        dataset=_one("data.dataset", config.data.dataset, None),
         measures=_several("evaluation.measures", config.evaluation.measures, None),
     )
 

@@ -168,6 +168,7 @@ def prepare_run(
             prepared or config.data,
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "data"),
+            own=own_code.dataset,
         )
     with together(world, "derive"):
         sizes = [len(ranks) for ranks in world.machines]
@@ -202,6 +203,10 @@ def prepare_run(
             torch.manual_seed(draw_key(config.seed, 0, world.rank, 0, "own detector"))
         weights = None if resume else config.model.init_from
         new_layers = [] if weights is None else init_from(detector, weights_file(weights), classes)
+    made = None
+    if own_code.optimizer is not None:  # before there is a folder of a run that can't begin
+        with together(world, "optimizer"):
+            made = make_optimizer(detector.to(device), config, own_code.optimizer)
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)
@@ -214,10 +219,6 @@ def prepare_run(
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
-    made = None
-    if own_code.optimizer is not None:
-        with together(world, "optimizer"):
-            made = make_optimizer(detector, config, own_code.optimizer)
     hold = sends_over_horovod(config, world)
     optimizer = build_optimizer(detector, config, hold=hold, made=made)
     scaled = config.precision == "float16" and device.type == "cuda"

@@ -21,6 +21,7 @@ from megdet_hvd.engine.run_folder.summary import summary
 from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
 from megdet_hvd.engine.step.loop import Step, train_steps
 from megdet_hvd.engine.step.time_split import time_split
+from megdet_hvd.errors import UserError
 from megdet_hvd.job import outcome_notes, stopping
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import gather_objects
@@ -129,7 +130,12 @@ def _loggers(run: Run) -> MetricsLoggers:
         with together(run.world, "loggers"):
             if run.world.is_main:
                 factories, path = run.own.loggers, run.folder.path
-                loggers = MetricsLoggers.opened(factories, path, run.config, run.iteration)
+                try:
+                    loggers = MetricsLoggers.opened(factories, path, run.config, run.iteration)
+                except UserError:
+                    if not run.own_checkpoints:  # no run has begun here: the name stays free
+                        run.folder.config.unlink(missing_ok=True)
+                    raise
     return loggers
 
 

@@ -80,6 +80,8 @@ def _evaluation(
     config: Config, world: World, everyone: World, first: Path
 ) -> Callable[[EvaluationRequest], EvaluationReply]:
     """What measures one checkpoint; the ``first`` says which classes the run has."""
+    with together(world, "evaluators.own"), contained():
+        own = find_evaluation_code(config)
     with together(world, "evaluators.classes"), contained():
         used = read_trained(first).used()
     with together(world, "evaluators.index"), contained():
@@ -88,14 +90,13 @@ def _evaluation(
             is_main=world.local_rank == 0,
             wait=lambda: barrier(world, "evaluators.data"),
             known=(used, f"checkpoint {first}"),
+            own=own.dataset,
         )
     with together(world, "evaluators.device"), contained():
         device = pick_device(config.device, everyone.local_rank, everyone.local_size)
         if device.type == "cuda":
             torch.cuda.set_device(device)
 
-    with together(world, "evaluators.own"), contained():
-        own = find_evaluation_code(config)
     best_effort = BestEffort("the picture of detections")
 
     def evaluate(request: EvaluationRequest) -> EvaluationReply:

@@ -101,6 +101,8 @@ def prepare_data(config: Config, meeting: Meeting, world: World) -> Config:
             skipped, or the folder can't be written.
         StorageError: on all ranks alike; the storage fails for the moment.
     """
+    if config.data.kind == "own":
+        return config
     began = time.monotonic()
     go_outside("preparing data")
     root = prepared_folder(config)

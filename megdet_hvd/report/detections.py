@@ -11,7 +11,8 @@ from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.fonts import font, shown_names
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.transforms import UnreadablePicture, decode
+from megdet_hvd.data.opening import decode_at
+from megdet_hvd.data.transforms import UnreadablePicture
 from megdet_hvd.report.boxes import DrawnBox, draw_boxes
 from megdet_hvd.report.colours import class_colour, text_colour
 from megdet_hvd.report.ground_truth import true_boxes
@@ -81,7 +82,7 @@ def _pair(
     record = index.record(position)
     size = (record.width, record.height)
     try:
-        picture = decode(record.file, size, index.value_range)
+        picture = decode_at(index, position)
     except UnreadablePicture:
         picture = Image.new("RGB", size, (60, 60, 60))
     scale = CELL / max(size)

@@ -8,7 +8,8 @@ from PIL import Image
 
 from megdet_hvd.data.fonts import shown_names
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.transforms import UnreadablePicture, decode, resized_size
+from megdet_hvd.data.opening import decode_at
+from megdet_hvd.data.transforms import UnreadablePicture, resized_size
 from megdet_hvd.report.boxes import DrawnBox, draw_boxes
 from megdet_hvd.report.colours import class_colour
 
@@ -75,6 +76,6 @@ def _tile(index: ImageIndex, position: int) -> Image.Image:
     """One picture, its longer side ``TILE`` pixels. Raises UnreadablePicture."""
     width, height = int(index.widths[position]), int(index.heights[position])
     size = resized_size(width, height, TILE, TILE)
-    picture = decode(index.file(position), (width, height), index.value_range).resize(size)
+    picture = decode_at(index, position).resize(size)
     boxes = true_boxes(index, position, (size[0] / width, size[1] / height))
     return draw_boxes(picture, boxes, font_size=11)

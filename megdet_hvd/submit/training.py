@@ -323,7 +323,7 @@ def images_per_epoch(config: Config) -> int | None:
     """
     if config.data.kind == "scenes":
         return config.data.scenes.train_images
-    if not config.data.keep_empty:
+    if not config.data.keep_empty or config.data.kind == "own":
         return None
     try:
         files = [expand_path(source.annotations) for source in config.data.train]

@@ -46,6 +46,7 @@ def random_config(draw: random.Random) -> Config:
 
 NOT_FREE = {
     "bn.size",
+    "data.dataset",
     "data.kind",
     "learning.policy",
     "learning.epochs",

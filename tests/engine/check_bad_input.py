@@ -86,6 +86,18 @@ def _cases(folder: Path) -> None:
     case("nofile", [*small, "data.kind=coco", "data.train=[{annotations: /no.json, images: /}]"])
     case("config", ["--config", str(folder / "absent.yaml")])
     own = coco_set(folder / "set")
+    parts = "tests.extending.parts"
+    for setting in ("model.detector", "learning.optimizer", "data.kind=own data.dataset"):
+        *more, last = setting.split(" ")
+        case(f"no module {last}", [*small, *more, f"{last}=no_such_module:build"])
+    for number, word in enumerate(
+        (
+            f"model.detector={parts}:nothing",
+            f"learning.optimizer={parts}:nothing",
+            f"log.loggers=[{parts}:nothing]",
+        )
+    ):
+        case(f"nothing {number}", [*small, *own, "name=taken", word])
     case("good", [*small, *own, "name=taken"])
     case("taken", [*small, *own, "name=taken"])
     case("unwritable", [*small, *own, "output=/proc/nowhere", "name=x"])

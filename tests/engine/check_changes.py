@@ -334,6 +334,16 @@ def files(folder: Path, config: Config) -> Iterator[Round]:
     }
 
 
+def own() -> Round:
+    """The same pictures as a data set of one's own."""
+    name = "tests.extending.parts:scenes"
+    return {
+        "data.kind": ("own", lambda seen: seen.run.data.train.folders, (Path(),)),
+        "data.dataset": (name, paths("train"), [f"{name}('train')"]),
+        "learning.max_iterations": ("3", lambda seen: seen.run.iteration, 3),
+    }
+
+
 class Check:
     """One run of STOPPED_AT steps, carried on again and again from copies of its folder."""
 
@@ -578,6 +588,7 @@ def main() -> None:
         assert seen.run.best_ap == seen.lines("eval")[-1]["AP"]
     for changes in files(folder, check.config):  # the validation pictures have only moved
         assert otherwise not in check.applied(changes).said
+    assert otherwise not in check.applied(own()).said
     never(check)
     refused(check)
     other_pictures(check)

@@ -15,6 +15,7 @@ from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data import collate
+from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.data.transforms import UnreadablePicture
 from megdet_hvd.engine.result import TrainResult
 from megdet_hvd.train import train
@@ -22,6 +23,25 @@ from tests.engine.small import small_and_quiet, small_config, small_settings
 
 STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
 MORE = ("deterministic=true", "memory.checkpoint=blocks")
+
+
+def write_tables(folder: Path) -> None:
+    """The rendered scenes as the page's tables."""
+    found = ensure_scenes(small_config(folder).data.scenes)
+    for name, source in (("train", found.train), ("val", found.val)):
+        content = json.loads(source.annotations.read_text())
+        names = {one["id"]: one["name"] for one in content["categories"]}
+        files = {one["id"]: one["file_name"] for one in content["images"]}
+        (folder / "boxes").mkdir(exist_ok=True)
+        (folder / "boxes" / "classes.txt").write_text("\n".join(names.values()))
+        lines = []
+        for one in content["annotations"]:
+            x, y, w, h = one["bbox"]
+            shown = f"{name}/{files[one['image_id']]},{x},{y},{x + w},{y + h}"
+            lines.append(f"{shown},{names[one['category_id']]}\n")
+        (folder / "boxes" / f"{name}.csv").write_text("".join(lines))
+        (folder / "pictures").mkdir(exist_ok=True)
+        (folder / "pictures" / name).symlink_to(source.images)
 
 
 @contextmanager
@@ -98,6 +118,7 @@ def named_in_a_file(path: str) -> None:
         log = (result.run_folder / "log.txt").read_text()
         assert "CGBN: 21 layers share statistics over ranks 0-1" in log, log
         assert "recomputation blocks (memory.checkpoint=blocks); 8 segments" in log, log
+        assert "training: 27 pictures, 124 boxes of 6 classes" in log, log
         names = ("classification", "bbox_regression", "bbox_ctrness")
         for line in lines(result.run_folder, "train"):
             assert abs(line["loss"] - sum(line[name] for name in names)) < 1e-9
@@ -121,7 +142,7 @@ def named_in_a_file(path: str) -> None:
 def without_pictures(config: Config, folder: Path) -> None:
     """Rank 1 can read none of its pictures, and keeps step."""
     words = ["global_batch=2", "learning.max_iterations=2", "data.unreadable_images=skip"]
-    broken = mock.patch.object(collate, "decode", side_effect=UnreadablePicture("cut off"))
+    broken = mock.patch.object(collate, "decode_at", side_effect=UnreadablePicture("cut off"))
     with broken if os.environ["HOROVOD_RANK"] == "1" else nullcontext():
         result = train(override(config, words), run_folder=folder / "runs" / "without")
     assert [line["skipped"] for line in lines(result.run_folder, "train")] == [1, 2]

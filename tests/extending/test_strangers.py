@@ -1,7 +1,8 @@
 """Code that a checkpoint names is not imported, unless the user names it or trusts the file."""
 
+import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,13 @@ DETECTOR, MEASURES = "model.detector=stranger:tiny", "evaluation.measures=[stran
 OTHERS = ("learning.optimizer=no_such:build", "log.loggers=[no_such:Lines]")
 
 
-def write_own(path: Path, *words: str) -> Path:
+def write_own(path: Path, *words: str, ids: Sequence[int] = CATEGORY_IDS) -> Path:
     """A checkpoint of a detector of one's own."""
     config = load_config(None, [*SMALL, *words])
     content = {
         "config": config_to_dict(config),
         "categories": list(NAMES),
-        "category_ids": list(CATEGORY_IDS),
+        "category_ids": list(ids),
         "model": Tiny(len(NAMES)).state_dict(),
         "images_seen": 800,
         "iteration": 100,
@@ -102,8 +103,21 @@ def test_prediction_imports_what_the_user_names(
     assert found.boxes.tolist() == [[0.0, 0.0, 90.0, 60.0]] and found.labels.dtype == torch.int64
 
 
+def test_a_data_set_is_not_opened_unasked_either(checkpoint: Path) -> None:
+    own = ["data.kind=own", "data.dataset=stranger:tiny"]
+    write_own(checkpoint, *own)
+    words = ["model.detector=null", "evaluation.measures=[]"]
+    refused(
+        lambda: make_evaluation_plan(checkpoint, None, words, None),
+        "run: data.dataset=stranger:tiny. A",
+    )
+    assert make_evaluation_plan(checkpoint, None, ["data.dataset=null", "data.kind=scenes"], None)
+    assert not Path("was_here").exists()
+    assert imported(lambda: make_evaluation_plan(checkpoint, None, own[1:], None))
+
+
 def test_the_program_evaluates_it(tmp_path: Path) -> None:
-    """With numbers of one's own below COCO's."""
+    """With numbers of one's own below COCO's, and on a data set of one's own."""
     parts = "tests.extending.parts"
     file = write_own(tmp_path / "a.pt", f"model.detector={parts}:tiny")
     source = write_set(tmp_path / "set", [7, 3, 12], sizes=((120, 90), (90, 140)))
@@ -118,3 +132,12 @@ def test_the_program_evaluates_it(tmp_path: Path) -> None:
     assert done.values == [0], done.stdout
     assert "3 pictures, 3 detections" in done.stdout
     assert f"  {'pictures':<32} 3.000" in done.stdout
+    write_own(file, f"model.detector={parts}:tiny", ids=(1, 2, 3))
+    words = [*words[:2], *words[4:], "data.kind=own", f"data.dataset={parts}:pets"]
+    words += ["data.workers=1", "--out", str(tmp_path / "found.json")]
+    done = on_ranks("tests.programs:run", 1, "megdet_hvd.evaluate", words, launcher="python")
+    assert done.values == [0], done.stdout
+    assert f"on {parts}:pets('val')" in done.stdout
+    results = json.loads((tmp_path / "found.json").read_text())
+    assert [one["image_id"] for one in results] == ["p0", "p1", "p2", "p3"]
+    assert all(one["bbox"] == [0.0, 0.0, 40.0, 30.0] for one in results)

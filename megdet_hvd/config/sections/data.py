@@ -2,9 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from megdet_hvd.config.sections.section import Fraction, NotNegative, Positive, Section
+from megdet_hvd.config.named_code import check_name
+from megdet_hvd.config.sections.section import (
+    CodeName,
+    Fraction,
+    NotNegative,
+    Positive,
+    Section,
+)
 
 ValueRange = tuple[float, float] | Literal["auto"]
 """What is black and what is white in pictures of more than 8 bits."""
@@ -35,8 +42,11 @@ class ScenesConfig(Section):
 class DataConfig(Section):
     """Which pictures, and what is done to them on their way to the model."""
 
-    kind: Literal["scenes", "coco"] = "scenes"
-    """``scenes``: the embedded default. ``coco``: the annotation files named below."""
+    kind: Literal["scenes", "coco", "own"] = "scenes"
+    """``scenes``: the embedded default. ``coco``: the annotation files named below. ``own``: what
+    ``dataset`` opens."""
+    dataset: CodeName | None = None
+    """A data set of your own (docs/extending.md), where ``kind`` is ``own``."""
     scenes: ScenesConfig = ScenesConfig()
     """The rendered scenes, where ``kind`` is ``scenes``."""
     train: tuple[AnnotationSource, ...] = ()
@@ -65,6 +75,22 @@ class DataConfig(Section):
     """Pictures of like orientation follow each other in chunks of this many; 0 or 1: off."""
     workers: NotNegative | Literal["auto"] = "auto"
     """Loader processes per rank; ``auto``: cores per rank less one, at most 4."""
+
+    @field_validator("dataset")
+    @classmethod
+    def _named(cls, value: str | None) -> str | None:
+        return None if value is None else check_name("data.dataset", value)
+
+    @model_validator(mode="after")
+    def _own_has_a_name(self) -> "DataConfig":
+        if self.kind == "own" and self.dataset is None:
+            raise ValueError("data.kind=own needs data.dataset: a data set of yours, module:name")
+        if self.kind != "own" and self.dataset is not None:
+            raise ValueError(
+                f"data.dataset={self.dataset} belongs to data.kind=own, not to data.kind="
+                f"{self.kind}: set data.kind=own, or leave data.dataset out"
+            )
+        return self
 
     @field_validator("value_range")
     @classmethod
