@@ -53,3 +53,11 @@ def exit_code_of(error: UserError | RunError | StorageError) -> int:
     if isinstance(error, StorageError):
         return STORAGE_ERROR
     return USER_ERROR if isinstance(error, UserError) else RUN_ERROR
+
+
+def text_of(error: BaseException) -> str:
+    """An exception's text; what others' exceptions make of it may fail itself."""
+    try:
+        return str(error)
+    except Exception as fault:
+        return f"<its text can't be had: {type(fault).__name__}>"

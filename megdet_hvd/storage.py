@@ -112,7 +112,8 @@ def as_storage_error(error: BaseException) -> BaseException:
     if isinstance(error, OSError) and (
         error.errno in OF_FILES or (is_transient(error) and error.filename is not None)
     ):
-        name = "a file" if error.filename is None else os.fsdecode(error.filename)
+        named = isinstance(error.filename, str | bytes | os.PathLike)  # or by a number, or not
+        name = os.fsdecode(error.filename) if named else "a file"
         told = StorageError(
             f"{name}: {error.strerror or error}. The storage fails for the moment; start again "
             "once it answers"

@@ -256,6 +256,8 @@ def test_what_nobody_took_care_of(tmp_path: Path) -> None:
     assert known.__cause__ is raised.value
     without_name = OSError(errno.EIO, "Input/output error")
     assert isinstance(as_storage_error(without_name), StorageError)
+    by_number = OSError(errno.EIO, "Input/output error", 5)  # of a file that was opened already
+    assert isinstance(as_storage_error(by_number), StorageError)
     for other in (
         ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),  # of a socket
         OSError(errno.ENOSPC, "No space left on device", "x"),

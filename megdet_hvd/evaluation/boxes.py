@@ -56,7 +56,8 @@ def flatten(found: Mapping[int, Detections]) -> FoundBoxes:
     counts = [len(found[i].scores) for i in numbers]
     corners = [np.asarray(found[i].boxes, np.float64).reshape(-1, 4) for i in numbers]
     boxes = np.concatenate(corners) if corners else np.zeros((0, 4))
-    boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+    with np.errstate(invalid="ignore"):  # infinite corners
+        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
     scores = [np.asarray(found[i].scores, np.float64) for i in numbers]
     labels = [np.asarray(found[i].labels, np.int64) for i in numbers]
     return FoundBoxes(

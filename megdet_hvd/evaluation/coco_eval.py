@@ -1,7 +1,9 @@
 """COCOeval on arrays.
 
 By faster-coco-eval, which matches and accumulates in C++: the same numbers to 1e-12, ten times as
-quickly. Where an environment lacks it, by pycocotools, the reference that tests hold it to.
+quickly. Where an environment lacks it, by pycocotools, the reference that tests hold it to; and so
+where a box or a score is NaN or infinite, as of a detector gone astray: of those the two think
+differently.
 """
 
 import contextlib
@@ -24,7 +26,8 @@ def coco_numbers(
     Returns:
         (12,), and (T, R, K, A, M) by IoU threshold, recall, class, size and detections a picture.
     """
-    make, evaluator = _library()
+    numbers = (truth.boxes, found.boxes, found.scores)
+    make, evaluator = _library(quick=all(bool(np.isfinite(one).all()) for one in numbers))
     with contextlib.redirect_stdout(io.StringIO()), _without_collection():
         evaluation = evaluator(
             _coco(make, truth, _truth(truth)), _coco(make, truth, _detections(found)), "bbox"
@@ -35,16 +38,18 @@ def coco_numbers(
     return np.asarray(evaluation.stats[:12], np.float64), evaluation.eval["precision"]
 
 
-def _library() -> tuple[Any, Any]:
-    """The class of a data set, and that of an evaluation."""
-    try:
-        from faster_coco_eval import COCO, COCOeval_faster
-    except ImportError:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
+def _library(*, quick: bool = True) -> tuple[Any, Any]:
+    """The class of a data set, and that of an evaluation; ``quick``: by faster-coco-eval."""
+    if quick:
+        with contextlib.suppress(ImportError):
+            from faster_coco_eval import COCO as QuickCOCO
+            from faster_coco_eval import COCOeval_faster
 
-        return COCO, COCOeval
-    return COCO, COCOeval_faster
+            return QuickCOCO, COCOeval_faster
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    return COCO, COCOeval
 
 
 @contextlib.contextmanager

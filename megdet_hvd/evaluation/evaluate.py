@@ -10,7 +10,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Detections
 from megdet_hvd.data.depth import MANY, dark_words
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import UserError, text_of
 from megdet_hvd.evaluation.boxes import FoundBoxes
 from megdet_hvd.evaluation.coco_ap import CocoResult, score
 from megdet_hvd.evaluation.gather import gather_detections
@@ -50,7 +50,7 @@ def contained(active: bool = True) -> Iterator[None]:
     except Exception as error:
         if not active:
             raise
-        raise UserError(f"{type(error).__name__}: {error}") from error
+        raise UserError(f"{type(error).__name__}: {text_of(error)}") from error
 
 
 def evaluate_detector(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from megdet_hvd.errors import StorageError, UserError
+from megdet_hvd.errors import StorageError, UserError, text_of
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
 from megdet_hvd.storage import as_storage_error
@@ -24,7 +24,7 @@ def error_record(error: UserError | StorageError | None) -> ErrorRecord | None:
     """An error of one rank, for the others; None: it has none."""
     if error is None:
         return None
-    return "StorageError" if isinstance(error, StorageError) else "UserError", str(error)
+    return "StorageError" if isinstance(error, StorageError) else "UserError", text_of(error)
 
 
 def agree(error: UserError | StorageError | None, world: World, name: str) -> None:

@@ -35,6 +35,7 @@ from megdet_hvd.errors import (
     StorageError,
     UserError,
     exit_code_of,
+    text_of,
 )
 from megdet_hvd.job import outcome_notes
 from megdet_hvd.storage import as_storage_error
@@ -133,7 +134,9 @@ class Life(Generic[T]):
             value, problem = self._configured()
         except (UserError, RunError) as error:  # of the meeting itself: a key that is none
             return _refused(error)
-        except Exception as fault:
+        except BaseException as fault:  # SystemExit, too, where others wait for this process
+            if not isinstance(fault, Exception) and self.launch.controller == "single":
+                raise
             self._end_on_fault(fault)
         if problem is not None and self.launch.controller == "single":
             return _refused(problem)
@@ -196,15 +199,15 @@ class Life(Generic[T]):
         if not in_order and not self.speaks:
             time.sleep(_LET_OTHERS_SPEAK_S)
         if self.speaks or not agreed:
-            log_error(str(error))
-            outcome_notes.tell(code, str(error))
+            log_error(text_of(error))
+            outcome_notes.tell(code, text_of(error))
         if in_order:
             stop()
             if self.watchdog is not None:
                 self.watchdog.stop()
             return code
         if self.watchdog is not None:
-            self.watchdog.fail(str(error))
+            self.watchdog.fail(text_of(error))
         end_job(code)
         raise AssertionError("end_job does not return")
 
@@ -270,8 +273,8 @@ def _listen(launch: Launch) -> None:
 
 def _refused(error: UserError | RunError | StorageError) -> int:
     """Say why this process can't take part, before it knows of others; returns the exit code."""
-    print(f"error: {error}", file=sys.stderr, flush=True)
-    outcome_notes.tell(exit_code_of(error), str(error))
+    print(f"error: {text_of(error)}", file=sys.stderr, flush=True)
+    outcome_notes.tell(exit_code_of(error), text_of(error))
     return exit_code_of(error)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from megdet_hvd.comm import groups
 from megdet_hvd.comm.mpi_sums import SumsState
 from megdet_hvd.comm.mpi_wait import Interrupted
-from megdet_hvd.errors import MemberError
+from megdet_hvd.errors import MemberError, text_of
 from megdet_hvd.job import session
 from megdet_hvd.job.agree import is_agreed
 from megdet_hvd.job.meeting import Meeting
@@ -56,7 +56,7 @@ def end_together(meeting: Meeting, result: Any, error: BaseException | None) -> 
     own = Ending(
         how,
         type(error).__name__ if error is not None else "",
-        str(error) if error is not None else "",
+        text_of(error) if error is not None else "",
         result,
         group.ranks if group is not None and sums is not None else (),
         None if sums is None else sums.standing(),

@@ -247,6 +247,23 @@ def test_results_json_has_the_files_own_ids(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_detector_gone_astray_scores_what_pycocotools_says(tmp_path: Path, value: float) -> None:
+    source = write_set(tmp_path, range(1, 9), seed=1)
+    index = open_set(source)
+    numbering = Numbering.of(index, range(len(index)))
+    for spoiled in ("boxes", "scores"):
+        found = imperfect(index, 2)
+        for number, one in found.items():
+            if number % 2:
+                getattr(one, spoiled)[::2] = value
+        boxes = numbering.found_boxes(found)
+        assert not np.isfinite(getattr(boxes, spoiled)).all()
+        write_results(tmp_path / "out.json", numbering, boxes)
+        theirs, _ = directly(without_id_zero(source, tmp_path), tmp_path / "out.json")
+        assert as_coco(score(numbering.ground_truth(), boxes)) == theirs
+
+
 @pytest.mark.parametrize("name", ["coco_tiny", "bccd"])
 def test_real_annotations(tmp_path: Path, name: str) -> None:
     files = sorted((DATA / name).glob("annotations/*.json"))
@@ -308,6 +325,12 @@ def _orphaned(content: dict[str, Any]) -> None:
     content["annotations"][1]["category_id"] = 0
 
 
+def _emptied(content: dict[str, Any]) -> None:
+    """As a table's empty cells are written."""
+    for annotation in content["annotations"][::2]:
+        annotation["area"] = float("nan")
+
+
 def _headed(content: dict[str, Any]) -> None:
     for category in content["categories"]:
         category["supercategory"] = "things"
@@ -315,7 +338,7 @@ def _headed(content: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [_named, _hashed, _tabled, _invalid, _ignored, _orphaned, _headed]
+    "change", [_named, _hashed, _tabled, _invalid, _ignored, _orphaned, _headed, _emptied]
 )
 @pytest.mark.parametrize("invalid", ["stop", "drop"])
 def test_other_tools_files_score_what_pycocotools_says(

@@ -42,6 +42,18 @@ def test_nobody_knows_why() -> None:
     assert told is freed
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+def test_an_error_without_a_text_leaves_nobody_waiting() -> None:
+    own = Mute()
+    (ending,) = end_together(SingleMemberMeeting(), None, own)
+    assert (ending.how, ending.kind) == ("failed", "Mute") and "ZeroDivisionError" in ending.text
+    assert exception_of([ending], 0, own) is own
+
+
 def test_horovods_errors_are_told_apart() -> None:
     exceptions = pytest.importorskip("horovod.common.exceptions")
     internal = exceptions.HorovodInternalError

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from megdet_hvd.errors import text_of
 from megdet_hvd.job.log import LOGGER
 
 
@@ -35,7 +36,7 @@ class BestEffort:
 def reason_of(error: Exception) -> str:
     """In one line; an error of the file system in its own words, any other with its kind."""
     if isinstance(error, OSError):
-        return error.strerror or str(error)
-    text = " ".join(str(error).split())
+        return error.strerror or text_of(error)
+    text = " ".join(text_of(error).split())
     kind = type(error).__name__
     return f"{kind}: {text}" if text else kind
