@@ -23,7 +23,7 @@ def evaluations(job: Job) -> list[dict[str, Any]]:
 
 
 def wait_for_evaluation_after(job: Job, step: int) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300  # a start is in it, on a machine that may be busy
     while not any(one["iteration"] > step for one in evaluations(job)):
         assert time.monotonic() < end, job.log
         time.sleep(0.1)
