@@ -5,6 +5,7 @@ import pytest
 
 from megdet_hvd.data.scenes.cache import scenes_folder
 from megdet_hvd.evaluate import main, make_evaluation_plan
+from megdet_hvd.model.detector import Detector
 from tests.evaluation.checkpoints import write_checkpoint
 from tests.evaluation.sets import CATEGORY_IDS, write_set
 from tests.evaluation.test_coco_ap import directly, without_id_zero
@@ -90,7 +91,8 @@ def test_the_model_is_the_checkpoints_and_settings_come_on_top(tmp_path: Path) -
     assert plan.config.model.roi.score_threshold == 0.25
     assert plan.config.data.min_sizes == (96,)
     assert plan.config.evaluation.max_images == 3
-    assert plan.trained.build(model=plan.config.model).config.roi.score_threshold == 0.25
+    built = plan.trained.build(model=plan.config.model)
+    assert isinstance(built, Detector) and built.config.roi.score_threshold == 0.25
 
 
 def test_a_checkpoint_names_no_place_to_write_to(tmp_path: Path) -> None:
