@@ -130,7 +130,13 @@ def train(
         run_folder=run_folder,
         resume=resume,
         machine_of_rank=machine_of_rank,
-        given=GivenCode(detector, dataset, optimizer, loggers, measures),
+        given=GivenCode(
+            detector=detector,
+            dataset=dataset,
+            optimizer=optimizer,
+            loggers=loggers,
+            measures=measures,
+        ),
     )
 
 

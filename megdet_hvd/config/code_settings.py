@@ -10,6 +10,8 @@ from megdet_hvd.errors import UserError
 
 IN_EVALUATION = ("model.detector", "data.dataset", "evaluation.measures")
 """Settings whose code an evaluation runs; the others' is training's."""
+IN_TRAINING = (*IN_EVALUATION, "learning.optimizer", "log.loggers")
+"""All that name code."""
 
 
 def code_named(config: Config, settings: Collection[str] = IN_EVALUATION) -> list[tuple[str, str]]:

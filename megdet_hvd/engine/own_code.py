@@ -56,6 +56,8 @@ class GivenCode:
             ("evaluation.measures", "measures", self.measures),
         ):
             if several is not None:
+                if callable(several) or isinstance(several, str):
+                    raise UserError(f"train({argument}=…) takes a list of them; give [{argument}]")
                 names = ", ".join(f'"{_name(argument, one)}"' for one in several)
                 words.append(f"{setting}=[{names}]")
         return override(config, words) if words else config

@@ -12,6 +12,7 @@ from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.checkpoint.naming import find_checkpoint, list_checkpoints
 from megdet_hvd.checkpoint.recovery import set_damaged_aside
 from megdet_hvd.comm.position import go_outside, waiting
+from megdet_hvd.config.code_settings import IN_TRAINING, code_named
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config, to_yaml
@@ -347,6 +348,8 @@ def announce(run: Run) -> None:
             LOGGER.info(f"{name}: {line}")
         for doubt in index.doubts if index is not None and world.is_main else ():
             LOGGER.warning(f"warning: {name}: {doubt}")
+    if own := ", ".join(f"{key}={name}" for key, name in code_named(config, IN_TRAINING)):
+        LOGGER.info(f"your own: {own}")
     for line in explain(config, derived):
         LOGGER.info(line)
     if world.is_main:

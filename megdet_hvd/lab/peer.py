@@ -103,6 +103,8 @@ def train_peer(config: Config) -> None:
     world = World(rank=0, size=1, machines=((0,),), cores=os.cpu_count() or 1)
     torch.manual_seed(config.seed)
     data = open_datasets(config.data, is_main=True, wait=lambda: None)
+    if config.model.detector is not None:
+        raise UserError("the peer is one of Faster R-CNN: set model.detector=null")
     if data.val is None:
         raise UserError("the peer is measured on validation pictures: give data.val")
     derived = derive(config, len(data.train), 1, [1])

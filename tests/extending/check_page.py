@@ -151,6 +151,7 @@ def without_pictures(config: Config, folder: Path) -> None:
 def adamw_given(config: Config, folder: Path) -> None:
     """Given as an argument, with a setting that is another one after a resume."""
     from my_optimizer import adamw  # type: ignore[import-not-found]
+    from my_program import run  # type: ignore[import-not-found]
 
     decayed = []
 
@@ -162,19 +163,17 @@ def adamw_given(config: Config, folder: Path) -> None:
     other.__module__, other.__qualname__ = "my_optimizer", "adamw"
     learning = config.learning.model_copy(update={"max_iterations": 2})
     short = config.model_copy(update={"learning": learning})
-    train(short, run_folder=folder / "runs" / "adamw", optimizer=adamw, loggers=[], measures=[])
+    run(short, run_folder=folder / "runs" / "adamw")
     learning = learning.model_copy(update={"max_iterations": 3, "weight_decay": 0.5})
     changed = config.model_copy(update={"learning": learning})
+    before = len((folder / "runs" / "adamw" / "losses.csv").read_text().splitlines())
     result = train(
-        changed,
-        run_folder=folder / "runs" / "adamw",
-        resume=True,
-        optimizer=other,
-        loggers=[],
-        measures=[],
+        changed, run_folder=folder / "runs" / "adamw", resume=True, optimizer=other, loggers=[]
     )
     content = load_checkpoint(result.run_folder)
     assert content["config"]["learning"]["optimizer"] == "my_optimizer:adamw"
     assert content["optimizer"]["param_groups"][0]["weight_decay"] == 0.5 and decayed == [0.5]
     assert {float(one["step"]) for one in content["optimizer"]["state"].values()} == {3.0}
-    assert not (result.run_folder / "losses.csv").exists()
+    assert before == len((result.run_folder / "losses.csv").read_text().splitlines()) == 2
+    log = (result.run_folder / "log.txt").read_text()
+    assert "your own: learning.optimizer=my_optimizer:adamw, log.loggers=my_logger:Csv" in log

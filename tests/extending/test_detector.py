@@ -187,6 +187,13 @@ def test_fine_tuning_leaves_layers_of_other_classes_new(tmp_path: Path) -> None:
     assert init_from(detector, str(file)) == ["classes.weight", "classes.bias"]
     loaded = torch.load(file, weights_only=True)
     assert torch.equal(detector.state_dict()["body.0.weight"], loaded["body.0.weight"])
+    content = {"model": Tiny(3).state_dict(), "categories": ["a", "b", "c"]}
+    torch.save(content, file)
+    assert init_from(detector, str(file), ("a", "b", "c")) == []
+    assert len(init_from(detector, str(file), ("a", "b", "d"))) == 2
     detector.class_layers = "none."
+    with pytest.raises(UserError, match="give it an attribute class_layers"):
+        init_from(detector, str(file), ("a", "b", "d"))
+    torch.save(Tiny(5).state_dict(), file)
     with pytest.raises(UserError, match=r"only the predictor may differ"):
         init_from(detector, str(file))
