@@ -35,7 +35,7 @@ class InLine(Evaluations):
         return due
 
     def measure(self) -> None:
-        """Evaluate; the result is the run's newest mmAP. A request to stop breaks it off."""
+        """Evaluate; the result is the run's newest mmAP. A wish to stop breaks it off."""
         run = self._run
         go_outside("evaluation")
         run.evaluation_due = True

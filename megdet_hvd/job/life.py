@@ -69,7 +69,7 @@ class Program(Generic[T]):
     machine_of_rank: Sequence[int] | None = None
     """See :func:`megdet_hvd.job.session.start`."""
     stoppable: bool = False
-    """``work`` asks :mod:`megdet_hvd.job.stopping` whether to stop: SIGTERM and SIGUSR1 ask for it
+    """``work`` asks :mod:`megdet_hvd.job.stopping` whether to stop: SIGTERM and SIGUSR1 are wishes
     from the beginning on."""
     rank_0_configures: bool = False
     """``configure`` is called on rank 0 alone, and all take what it returns."""
@@ -255,7 +255,7 @@ def attempted(configure: Callable[[], T]) -> tuple[T | None, Refusal]:
 
 
 def _listen(launch: Launch) -> None:
-    """Take signals, and on rank 0 the driver's file, as requests to stop from here on."""
+    """Take signals, and on rank 0 the driver's file, as wishes to stop from here on."""
     from megdet_hvd.job import stopping
 
     file = os.environ.get(STOP_FILE)

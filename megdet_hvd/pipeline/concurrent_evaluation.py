@@ -125,7 +125,7 @@ class ConcurrentEvaluation(Evaluations):
             self._note_loss()
 
     def finish(self) -> None:
-        """Wait for all results. A request to stop ends that: ``stopped`` of the run says why.
+        """Wait for all results. A wish to stop ends that: ``stopped`` of the run says why.
 
         No checkpoint follows then: that of the last step is there, and :meth:`begin` finds what is
         missing.

@@ -107,7 +107,7 @@ class TrainersMailbox:
     def results(self) -> list[EvaluationReply | NoResult]:
         """The results that have come. Does not wait.
 
-        Where the evaluators broke off, this process stops as well: it may not have heard.
+        Where the evaluators broke off, this process wishes to stop as well: it may not have heard.
         """
         found: list[EvaluationReply | NoResult] = []
         first = self.evaluators[0]

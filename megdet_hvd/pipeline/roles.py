@@ -37,6 +37,6 @@ def describe_roles(roles: Roles, world: World) -> str:
         return f"{world.size} ranks train and evaluate in line (pipeline.evaluators=0)"
     return (
         f"ranks 0-{len(roles.trainers) - 1} train, "
-        f"{', '.join(map(str, roles.evaluators))} evaluate concurrently "
+        f"{', '.join(map(str, roles.evaluators))} evaluate alongside "
         f"(pipeline.evaluators={len(roles.evaluators)})"
     )

@@ -39,7 +39,6 @@ from megdet_hvd.slurm_job.job_arguments import rank_words
 from megdet_hvd.slurm_job.nodes import prepare_nodes
 from megdet_hvd.slurm_job.notes import places, read_note
 from megdet_hvd.storage import as_storage_error, is_transient
-from megdet_hvd.wording import counted, first_of
 
 _HOSTS_SHOWN = 4
 
@@ -126,12 +125,14 @@ def introduce(job: BatchJob, environ: Mapping[str, str]) -> None:
         UserError: the system allows too little.
     """
     allocation, folder = job.allocation, job.wish.folder.absolute()
+    hosts, more = allocation.hosts[:_HOSTS_SHOWN], len(allocation.hosts) - _HOSTS_SHOWN
+    shown = ", ".join(hosts) + (f" and {more} more" if more > 0 else "")
     again = f", requeued {allocation.restarts} times" if allocation.restarts > 1 else ""
     again = ", requeued once" if allocation.restarts == 1 else again
+    nodes = f"{len(allocation.hosts)} {'node' if len(allocation.hosts) == 1 else 'nodes'}"
     say(
-        f"Slurm job {allocation.job} ({allocation.name}){again}: "
-        f"{counted(len(allocation.hosts), 'node')} × {allocation.tasks_per_node} processes on "
-        f"{first_of(allocation.hosts, _HOSTS_SHOWN)}"
+        f"Slurm job {allocation.job} ({allocation.name}){again}: {nodes} × "
+        f"{allocation.tasks_per_node} processes on {shown}"
     )
     say(f"log of rank 0: {slurm.own_log() or 'this output'}")
     say(f"logs of the other ranks: {job.logs.absolute()}/rank_NNNN.log")

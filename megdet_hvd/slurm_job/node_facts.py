@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from megdet_hvd.cluster.hostlist import expand_hosts
-from megdet_hvd.wording import counted
 
 _LOST = frozenset(("DOWN", "NOT_RESPONDING", "FAIL", "FAILING", "UNKNOWN"))
 _AWAY = _LOST | {"DRAIN", "DRAINED", "DRAINING", "MAINT", "REBOOT", "FUTURE", "FUTR", "INVAL"}
@@ -71,7 +70,6 @@ def can_do_without(
         and partitions & set(node.get("Partitions", "").split(","))
     ]
     if len(left) < len(hosts):
-        return (
-            f"without it {counted(len(left), 'node')} would be left, and the job takes {len(hosts)}"
-        )
+        count = f"{len(left)} {'node' if len(left) == 1 else 'nodes'}"
+        return f"without it {count} would be left, and the job takes {len(hosts)}"
     return None

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 
 from megdet_hvd.errors import UserError
-from megdet_hvd.wording import counted
 
 
 @dataclass
@@ -32,5 +31,7 @@ class CheckReport:
                 shown += [f"{head}: {first}", *(f"  {line}" for line in more)]
         count = len(self.problems)
         if count:
-            shown.append(f"{counted(count, 'problem')}; nothing was submitted")
+            shown.append(
+                f"{count} {'problem' if count == 1 else 'problems'}; nothing was submitted"
+            )
         return shown

@@ -4,8 +4,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from megdet_hvd.wording import counted, duration
-
 _SHOWN = 5
 
 
@@ -30,7 +28,7 @@ def progress(
         if iteration >= end:
             left = ", done"
         elif step_s:
-            left = f", {duration((end - iteration) * step_s)} of training left at this speed"
+            left = f", {clock((end - iteration) * step_s)} of training left at this speed"
         share = 100 * iteration / end
         lines = [f"iteration {iteration} of {end} ({share:.1f} %){left}"]
     shown = [
@@ -74,7 +72,8 @@ def attempts(records: Sequence[Mapping[str, Any]]) -> list[str]:
         key = (start.get("job"), start.get("restart"))
         again = f" restart {key[1]}" if key[1] else ""
         count, tasks = len(start.get("nodes") or ()), start.get("tasks_per_node", "?")
-        text = f"attempt: job {key[0]}{again}, {counted(count, 'node')} × {tasks}"
+        nodes = f"{count} {'node' if count == 1 else 'nodes'}"
+        text = f"attempt: job {key[0]}{again}, {nodes} × {tasks}"
         by = f" by {launchers[key]}" if launchers.get(key) else ""
         text += f"{by}, {when(start.get('time'))}"
         lines.append(f"{text}: {_ending(ends.get(key))}")
@@ -99,3 +98,13 @@ def when(seconds: object) -> str:
     if not isinstance(seconds, int | float):
         return "?"
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def clock(seconds: float) -> str:
+    """``2 d 3 h``, ``3 h 20 min``, ``12 min`` or ``40 s``."""
+    whole = int(seconds)
+    if whole >= 86400:
+        return f"{whole // 86400} d {whole % 86400 // 3600} h"
+    if whole >= 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 60} min" if whole >= 100 else f"{whole} s"

@@ -11,8 +11,7 @@ from megdet_hvd.errors import UserError
 from megdet_hvd.report.metrics_file import read_metrics
 from megdet_hvd.slurm_job import record
 from megdet_hvd.submit.queue import ask_ended, ask_log, ask_queue, queue_words
-from megdet_hvd.submit.standing import attempts, progress
-from megdet_hvd.wording import duration
+from megdet_hvd.submit.standing import attempts, clock, progress
 
 _HEAD = 50_000
 _RUN_FOLDER = "job: run folder: "
@@ -75,7 +74,7 @@ def _of_folder(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
     checkpoints = list_checkpoints(folder / "checkpoints")
     if checkpoints:
         newest = checkpoints[-1]
-        age = duration(max(0.0, time.time() - newest.stat().st_mtime))
+        age = clock(max(0.0, time.time() - newest.stat().st_mtime))
         best = ", and best.pt" if (newest.parent / BEST).exists() else ""
         lines.append(f"newest checkpoint: {newest.name}, {age} old{best}")
     else:

@@ -24,7 +24,6 @@ from megdet_hvd.submit.job import JOB_ID, JobRequest
 from megdet_hvd.submit.queue import ask_queue
 from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.submit.writing import check_folder, check_names
-from megdet_hvd.wording import counted
 
 _CHUNK = 1 << 24
 
@@ -126,13 +125,18 @@ def sums(config: Config, nodes: int, tasks: int, images: int | None) -> list[str
     world = nodes * tasks
     derived = derive(config, images or config.global_batch, world, [tasks] * nodes)
     each = derived.images_per_process_per_pass
-    head = f"{counted(nodes, 'node')} × {counted(tasks, 'process')} × {counted(each, 'image')}"
+    head = f"{_count(nodes, 'node')} × {_count(tasks, 'process')} × {_count(each, 'image')}"
     lines = explain(config, derived)
     if images is None:
         kept = ("global batch", "learning rate", "BN statistics", "no normalisation")
         lines = [line for line in lines if line.startswith(kept)]
         lines.append("warm-up and iterations follow from the number of pictures, not known here")
     return [head, *lines]
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def check_data(report: CheckReport, config: Config) -> None:

@@ -65,7 +65,7 @@ def test_evaluated_concurrently_as_in_line(tmp_path: Path) -> None:
     told = json.loads(outcome.read_text())
     assert told["code"] == 5 and told["iteration"] == STEPS
     assert "the queue is drained" in told["message"] and "--resume" in told["message"]
-    assert "ranks 0-1 train, 2 evaluate concurrently" in done.stdout
+    assert "ranks 0-1 train, 2 evaluate alongside" in done.stdout
     assert "prepared by 3 ranks" in done.stdout and "46 pictures read, 0 unchanged" in done.stdout
     assert "30 scaled down for training (pipeline.max_side=48)" in done.stdout
     kept = load_config(along / "config.yaml").data

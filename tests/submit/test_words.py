@@ -9,7 +9,7 @@ from megdet_hvd.cluster.template import Template
 from megdet_hvd.submit.job import make_job, quoted, whole_paths
 from megdet_hvd.submit.queue import exit_words, parse_queue, queue_words
 from megdet_hvd.submit.refusals import explained
-from megdet_hvd.submit.standing import attempts, progress
+from megdet_hvd.submit.standing import attempts, clock, progress
 
 TEMPLATE = Template(
     {"job-name": "big", "nodes": "16", "output": "%x-%j.log"}, ("--config", "c", "$@")
@@ -117,6 +117,12 @@ def test_attempts() -> None:
     killed = [start, {"event": "end", "job": 7, "outcome": None, "reason": "killed"}]
     assert attempts(killed)[0].endswith(": killed")
     assert attempts([start] * 7)[0] == "7 attempts; the last 5:"
+
+
+def test_clock() -> None:
+    assert [clock(s) for s in (40, 99, 120, 3600, 200000)] == [
+        "40 s", "99 s", "2 min", "1 h 0 min", "2 d 7 h",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

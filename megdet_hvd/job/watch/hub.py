@@ -139,7 +139,7 @@ class Hub(Member):
         return {rank: own for rank, own in states.items() if rank not in dispensable}
 
     def news(self) -> bool:
-        """A request to stop, or ranks that are lost."""
+        """A wish to stop, or ranks that have fallen."""
         if stopping.terminated() and not self._own_term_told:
             self._own_term_told = True
             self._note_lost(self._terminated, 0, self.own.read(self.clock.tick()))

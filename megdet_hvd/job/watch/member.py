@@ -28,7 +28,7 @@ LET_REPORTER_END_S = 3.0
 TELL_FAILURE_S = 1.0
 """A rank that has failed waits no longer for its watchdog to tell the others."""
 LONGEST_REASON = 1000
-"""Characters of a request to stop that are heeded."""
+"""Characters of a wish to stop that are heeded."""
 _PAUSE_S = 0.1
 """Between two looks at what has come, beside the training: rank 0 hears 127 beats a second."""
 
@@ -72,7 +72,7 @@ class Member(ABC):
         self.clock = AwakeClock(2 * job.interval_s)
         self.own = OwnState(job.interval_s)
         self._told: str | None = None
-        """The request to stop that the others have been told of."""
+        """The wish to stop that the others have been told of."""
         self.failures: dict[int, str] = {}
         """What other ranks told of their own failures, before they ended."""
         self.last_words = ""
