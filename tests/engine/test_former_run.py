@@ -98,13 +98,9 @@ def check_equal(whole: Path, parts: Path) -> None:
         del theirs["config"]  # ours has the settings that have come since, too
         different = [found for key in theirs for found in differences(theirs[key], ours[key], key)]
         assert not different, f"{parts.name} {name}: {len(different)} differ, {different[:5]}"
-    theirs_lines, our_lines = (
-        numbers(whole),
-        numbers(parts),
-    )  # lines may say more than then, and no less
-    assert theirs_lines == [
-        {key: line.get(key) for key in known}
-        for known, line in zip(theirs_lines, our_lines, strict=True)
+    then, now = numbers(whole), numbers(parts)  # lines may say more than then, and no less
+    assert then == [
+        {key: line.get(key) for key in known} for known, line in zip(then, now, strict=True)
     ]
 
 

@@ -191,8 +191,8 @@ def test_four_processes_stop_and_two_carry_on(lab: Lab) -> None:
         load_checkpoint(job.folder)["images_seen"] == load_checkpoint(whole.folder)["images_seen"]
     )
     # The weights it stopped with, and those after a step of its own. Later, sums in another order
-    # make it pick another proposal, and the two drift apart; tests/engine/test_refit.py compares
-    # weights, in float64.
+    # make it pick another proposal, and the two drift apart;
+    # tests/engine/test_elastic_resume.py compares weights, in float64.
     for step in range(stopped_at, min(stopped_at + 2, STEPS)):
         one, other = first[step]["loss"], second[step]["loss"]
         assert math.isclose(one, other, rel_tol=1e-4), (step, one, other)
