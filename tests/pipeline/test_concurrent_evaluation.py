@@ -182,7 +182,7 @@ def test_what_is_handed_over_is_no_longer_due_and_its_result_is_drawn(tmp_path: 
     assert "3 checkpoints behind training" in told[0] and ordered(desk) == [1, 2, 3]
     for name in desk.orders:
         name.path.touch()
-    drawn = along._pictures.draw_curves  # type: ignore[attr-defined]
+    drawn: Any = along._pictures.draw_curves
     desk.answers = [0.1, 0.2]
     along.look()
     assert drawn.call_count == 2 and len(along.protected) == 1

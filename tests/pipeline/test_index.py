@@ -9,7 +9,7 @@ def test_what_is_read_is_what_was_written_or_nothing(tmp_path: Path) -> None:
     entries = [Entry(9, 8, 7, 6, 5, 4, "1.png", 3, "0-4095"), None, Entry(9, 8, 7, 6, 7, 6)]
     names = ["a/b c.png", "\ud800.png", "é"]
     index = Index(tmp_path / "a.json", tmp_path / "pictures", names, entries)
-    assert read_index(tmp_path) is source_of(tmp_path) is None
+    assert read_index(tmp_path) is None and source_of(tmp_path) is None
     write_index(tmp_path, index)
     assert read_index(tmp_path) == index
     file = tmp_path / INDEX
