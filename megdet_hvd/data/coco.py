@@ -184,17 +184,18 @@ def require_known_categories(
     """Refuse a second set of categories (id to name) that aren't all in the first.
 
     Tools write the classes that occur into each file, so one may lack some: its numbers are the
-    same with and without a class that has no truth. Another name or id means something else.
+    same with and without a class that has no truth. Another name or id means something else. A name
+    that was told apart from another's (:func:`_distinct`) is the file's own.
 
     Raises:
         UserError: naming each difference.
     """
-    if all(first.get(number) == name for number, name in second.items()):
+    if all(first.get(number) in (name, _apart(name, number)) for number, name in second.items()):
         return
     differences = []
     for number in in_order(first.keys() | second.keys()):
         a, b = first.get(number), second.get(number)
-        if a != b:
+        if a != b and (b is None or a != _apart(b, number)):
             left = "missing" if a is None else repr(a)
             right = "missing" if b is None else repr(b)
             differences.append(f"  category {number!r}: {left} against {right}")
@@ -358,12 +359,16 @@ def _distinct(declared: Mapping[Id, str], roots: Collection[Id]) -> dict[Id, str
     for number in sorted(declared, key=lambda one: one in roots):
         name = declared[number]
         if name in taken:
-            name = f"{name} (id {number})"
+            name = _apart(name, number)
         while name in taken or (name != declared[number] and name in declared.values()):
             name += "'"
         taken.add(name)
         names[number] = name
     return names
+
+
+def _apart(name: str, number: Id) -> str:
+    return f"{name} (id {number})"
 
 
 def _invalid(one: Located, purpose: Purpose, invalid_boxes: str) -> list[Problem]:

@@ -145,3 +145,20 @@ def test_validation_may_lack_classes(tmp_path: Path) -> None:
     assert "it declares no category 3 'dog', 90 'cup': it is not measured" in sets.val.notes
     with pytest.raises(UserError, match="category 3: missing against 'dog'"):
         open_datasets(coco(val, train), is_main=True, wait=lambda: None)
+
+
+@pytest.mark.parametrize("lacks", [1, 2, 3])
+def test_validation_may_lack_any_of_the_classes_of_one_name(tmp_path: Path, lacks: int) -> None:
+    named = [{"id": k, "name": name} for k, name in enumerate(("man", "man", "car"), start=1)]
+    declared = [one for one in named if one["id"] != lacks]
+    boxes = [box(k, 1, [k, k, 9, 9], one["id"]) for k, one in enumerate(declared)]
+    train = write_set(tmp_path / "a", [image(1)], [box(1, 1, [0, 0, 5, 5], 1)], named)
+    val = write_set(tmp_path / "b", [image(1)], boxes, declared)
+    sets = open_datasets(coco(train, val), is_main=True, wait=Mock())
+    known = dict(zip(sets.train.category_ids, sets.train.categories, strict=True))
+    assert list(known.values()) == ["man", "man (id 2)", "car"]
+    alone = open_validation(coco(train, val), is_main=True, wait=Mock(), known=(known, "it"))
+    for index in (sets.val, alone):
+        assert index is not None and index.categories == sets.train.categories
+        assert index.labels.tolist() == [one["id"] for one in declared]
+        assert any(f"no category {lacks} '{known[lacks]}'" in note for note in index.notes)

@@ -152,6 +152,21 @@ def test_a_shifted_box_scores_the_thresholds_it_reaches(
     assert result.stats["APm"] is None
 
 
+def test_a_class_has_a_hundred_detections_a_picture(tmp_path: Path) -> None:
+    truth = [[10.0 * k, 0, 8, 8] for k in range(12)]
+    index = one_box(tmp_path, bbox=truth[0], area=64)
+    content = json.loads(index.annotation_files[0].read_text())
+    one = content["annotations"][0]
+    content["annotations"] = [{**one, "id": k + 1, "bbox": box} for k, box in enumerate(truth)]
+    index.annotation_files[0].write_text(json.dumps(content))
+    index = open_set(
+        AnnotationSource(annotations=str(index.annotation_files[0]), images=str(tmp_path))
+    )
+    result = evaluate(index, found_box(*([x, y, x + w, y + h] for x, y, w, h in truth)))
+    assert result.ap == result.per_class["traffic light"] == pytest.approx(1.0)
+    assert result.stats["AR10"] == pytest.approx(10 / 12)
+
+
 def test_no_detections_at_all_are_zeros(tmp_path: Path) -> None:
     index = one_box(tmp_path)
     for found in ({}, found_box()):

@@ -102,13 +102,15 @@ def test_any_number_of_ranks_gives_what_one_gives(
     assert "3" not in ranks[0]["skip"]["boxes"]
 
 
-@pytest.mark.parametrize(("brightest", "told"), [(3000, True), (60000, False)])
+@pytest.mark.parametrize(
+    ("brightest", "dark", "told"), [(3000, 2, True), (60000, 2, False), (3000, 1, False)]
+)
 def test_pictures_that_come_out_black_are_told_of(
-    tmp_path: Path, brightest: int, told: bool
+    tmp_path: Path, brightest: int, dark: int, told: bool
 ) -> None:
-    """A measure of nothing looks like a bad detector."""
-    source = write_set(tmp_path, [1, 2])
-    for file in Path(source.images).iterdir():
+    """A measure of nothing looks like a bad detector; one such picture in many does not."""
+    source = write_set(tmp_path, [1, 2] if dark == 2 else range(1, 12))
+    for file in sorted(Path(source.images).iterdir())[:dark]:
         width, height = Image.open(file).size
         grey = np.full((height, width), brightest, np.uint16)
         Image.fromarray(grey).save(file, "PNG")

@@ -15,6 +15,7 @@ from megdet_hvd.memory import recompute_segments
 from megdet_hvd.memory.measure import peak_bytes
 from megdet_hvd.memory.probe import made_up
 from megdet_hvd.memory.recompute import Recomputed
+from megdet_hvd.memory.running import running_statistics_held
 from megdet_hvd.memory.segments import MODES, Mode, segments
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.detector import Detector
@@ -222,3 +223,15 @@ def test_a_graph_that_is_kept_can_be_asked_twice() -> None:
     first = torch.autograd.grad(loss, weights, retain_graph=True)
     again = torch.autograd.grad(loss, weights)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_layer_that_is_used_twice_gets_its_own_statistics_back() -> None:
+    """A head over several levels, say."""
+    layer = nn.BatchNorm2d(3)
+    own, before = dict(layer._buffers), copy.deepcopy(layer._buffers)
+    with running_statistics_held():
+        for _ in range(3):
+            layer(torch.randn(2, 3, 4, 4))
+        assert layer._buffers["running_mean"] is not own["running_mean"]
+    for name, value in before.items():
+        assert layer._buffers[name] is own[name] and torch.equal(own[name], value)  # type: ignore[arg-type]

@@ -103,6 +103,8 @@ def evaluations(
         own_checkpoints=None,
         derived=SimpleNamespace(end_iteration=END),
         iteration=iteration,
+        ap=0.5,
+        measured_at=0,
         best_ap=None,
         compared_after=0,
         evaluation_due=False,
@@ -163,6 +165,27 @@ def test_pictures_without_light_are_told_once(tmp_path: Path) -> None:
         mailbox.answers = [0.5, 0.4]
         along.look()
     assert told == ["warning: validation: 3 of 6 pictures are all but black"]
+
+
+def test_what_is_handed_over_is_no_longer_due_and_its_result_is_drawn(tmp_path: Path) -> None:
+    mailbox = Mailbox()
+    along, run = evaluations(tmp_path, mailbox, 0)
+    assert run.ap is run.measured_at is None, "a checkpoint says nothing of its own"
+    told = LoggedErrors()
+    with mock.patch("megdet_hvd.pipeline.concurrent_evaluation.LOGGER.warning", told):
+        for iteration in (1, 2, 3):
+            run.iteration, run.evaluation_due = iteration, True
+            along.measure()
+            assert not run.evaluation_due, "of a checkpoint that follows, evaluators see to it"
+            along.saved(run.folder.checkpoints / checkpoint_name(iteration))
+            assert len(told) == (iteration == 3), "they are behind"
+    assert "3 checkpoints behind training" in told[0] and ordered(mailbox) == [1, 2, 3]
+    for name in mailbox.requests:
+        name.path.touch()
+    drawn: Any = along._pictures.draw_curves
+    mailbox.answers = [0.1, 0.2]
+    along.look()
+    assert drawn.call_count == 2 and len(along.protected) == 1
 
 
 def test_a_full_disk_costs_the_link_and_not_the_run(tmp_path: Path, errors: LoggedErrors) -> None:

@@ -1,6 +1,7 @@
 """A process that keeps the place of another: what the launcher sees of it."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -162,6 +163,42 @@ def test_who_waits_for_a_dead_one_is_killed_when_training_ends(tmp_path: Path) -
     process.communicate(timeout=60)
     assert process.returncode == 1
     assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_a_place_that_is_kept_for_a_dead_one_is_left_at_sigterm_alone(tmp_path: Path) -> None:
+    """SIGUSR1 is a wish that training stops, and it has yet to."""
+    process = start(tmp_path, "may_die(Path(sys.argv[2])); ready(); time.sleep(300)")
+    os.kill(child_of(tmp_path), signal.SIGKILL)
+    assert process.stderr is not None and "training goes on" in process.stderr.readline()
+    time.sleep(0.2)
+    process.send_signal(signal.SIGUSR1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.2)
+    process.terminate()
+    assert process.wait(60) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pid"]
+
+
+def test_no_place_is_kept_once_the_launcher_has_gone(tmp_path: Path) -> None:
+    code = "may_die(Path(sys.argv[2])); ready(); time.sleep(300)"
+    keeper = [sys.executable, "-c", f"{RANK}\n{code}", str(tmp_path / "pid"), str(tmp_path / "s")]
+    script = "import subprocess, sys; p = subprocess.Popen(sys.argv[1:]); print(p.pid); p.wait()"
+    with subprocess.Popen(
+        [sys.executable, "-u", "-c", script, *keeper],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as launcher:
+        assert launcher.stdout is not None and launcher.stderr is not None
+        kept = int(launcher.stdout.readline())
+        os.kill(child_of(tmp_path), signal.SIGKILL)
+        assert "training goes on" in launcher.stderr.readline()
+        launcher.kill()
+        ended = select.select([launcher.stderr], [], [], 60)[0]  # the end of the last to hold it
+        if not ended:
+            os.kill(kept, signal.SIGKILL)
+        assert ended and launcher.stderr.read() == ""
 
 
 def test_signals_reach_the_rank_and_nobody_is_left_over(tmp_path: Path) -> None:
