@@ -3,7 +3,7 @@
 import pytest
 
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.job.agree import Told, as_told, is_agreed, raise_first
+from megdet_hvd.job.agree import ErrorRecord, error_record, is_agreed, raise_first
 
 BAD, WORSE = ("UserError", "bad"), ("UserError", "worse")
 AWAY = ("StorageError", "away")
@@ -20,7 +20,7 @@ AWAY = ("StorageError", "away")
     ],
 )
 def test_one_ranks_error_is_that_of_all(
-    found: list[Told | None], kind: type[Exception], text: str
+    found: list[ErrorRecord | None], kind: type[Exception], text: str
 ) -> None:
     with pytest.raises(kind) as raised:
         raise_first(found)
@@ -28,5 +28,5 @@ def test_one_ranks_error_is_that_of_all(
 
 
 def test_without_an_error_nothing_is_raised() -> None:
-    raise_first([as_told(None), None])
-    assert as_told(StorageError("away")) == AWAY and as_told(UserError("bad")) == BAD
+    raise_first([error_record(None), None])
+    assert error_record(StorageError("away")) == AWAY and error_record(UserError("bad")) == BAD
