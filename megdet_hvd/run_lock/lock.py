@@ -294,7 +294,7 @@ class _Taking:
         if owner is None:
             how = "stop it"
         elif owner.job is not None:
-            how = f"stop it: scancel --batch --signal=USR2 {owner.job}"
+            how = f"stop it: scancel --batch --signal=USR2 {owner.slurm_id}"
         else:
             how = f"stop it: kill {owner.pid} on {owner.host}"
         raise UserError(

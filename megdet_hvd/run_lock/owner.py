@@ -46,10 +46,17 @@ class Owner:
     """The cluster that counts these jobs; empty: unknown."""
     native: bool = True
     """Whether it holds a lock of the file system, which ends with the process."""
+    member: str = ""
+    """``ARRAY_MEMBER`` of a job of an array: its number may be the whole array's, too."""
+
+    @property
+    def slurm_id(self) -> str:
+        """How Slurm's commands mean its job alone; empty: it has none."""
+        return self.member or ("" if self.job is None else str(self.job))
 
     def __str__(self) -> str:
         began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        job = "" if self.job is None else f", Slurm job {self.job}"
+        job = "" if self.job is None else f", Slurm job {self.slurm_id}"
         return f"process {self.pid} on {self.host}{job}, since {began}"
 
 
@@ -76,6 +83,7 @@ def own_identity(environ: Mapping[str, str]) -> Owner:
     except (OSError, LookupError):
         boot = space = start = ""
     job, restart = environ.get("SLURM_JOB_ID", ""), environ.get("SLURM_RESTART_COUNT", "")
+    array, task = (environ.get(f"SLURM_ARRAY_{name}_ID", "") for name in ("JOB", "TASK"))
     return Owner(
         nonce=secrets.token_hex(8),
         host=socket.gethostname(),
@@ -88,12 +96,16 @@ def own_identity(environ: Mapping[str, str]) -> Owner:
         job=int(job) if job.isdigit() else None,
         restart=int(restart) if restart.isdigit() else 0,
         cluster=environ.get("SLURM_CLUSTER_NAME", ""),
+        member=f"{array}_{task}" if array.isdigit() and task.isdigit() else "",
     )
 
 
 def record_text(owner: Owner) -> str:
     """A new record: a line of JSON, and the heartbeat's."""
-    return f"{json.dumps(asdict(owner))}\n{beat_line(0)}"
+    values = asdict(owner)
+    if not owner.member:  # which former versions do not know
+        del values["member"]
+    return f"{json.dumps(values)}\n{beat_line(0)}"
 
 
 def beat_line(number: int) -> str:
@@ -116,6 +128,7 @@ def read_record(file: Path) -> OwnerRecord | None:
         owner = Owner(**values)
         sound = isinstance(owner.pid, int) and isinstance(owner.since, int | float)
         sound &= isinstance(owner.restart, int) and isinstance(owner.job, int | None)
+        sound &= isinstance(owner.member, str)
     except (ValueError, TypeError, RecursionError):
         return OwnerRecord(text, None)
     return OwnerRecord(text, owner if sound else None)

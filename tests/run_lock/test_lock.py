@@ -254,6 +254,14 @@ def test_a_heartbeat_that_moves_is_somebody_at_work(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"Slurm job 5, since .*scancel --batch --signal=USR2 5"):
         owner = elsewhere(tmp_path, job=5)
         clock.take(tmp_path)
+    # The number of an array's last member is the whole array's.
+    with pytest.raises(UserError, match=r"Slurm job 5_2, since .*--signal=USR2 5_2"):
+        owner = elsewhere(tmp_path, job=5, member="5_2")
+        clock.take(tmp_path)
+    array = {"SLURM_JOB_ID": "5", "SLURM_ARRAY_JOB_ID": "5", "SLURM_ARRAY_TASK_ID": "2"}
+    assert own_identity(array).slurm_id == "5_2"
+    assert own_identity({"SLURM_JOB_ID": "5"}).slurm_id == "5"
+    assert "member" not in record_text(own_identity({})), "what former versions can read"
 
 
 def test_a_heartbeat_that_stands_still_for_a_lease_is_a_lost_machines(tmp_path: Path) -> None:
