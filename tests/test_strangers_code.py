@@ -43,8 +43,7 @@ ALLOWED: dict[tuple[str, str], str] = {
         "what the run's own configuration or the command line names; SECURITY.md"
     ),
     ("megdet_hvd/bench/__main__.py", "importlib.import_module"): "of a list of our own",
-    ("megdet_hvd/comm/session.py", "importlib.import_module"): "a former name of a fixed module",
-    ("megdet_hvd/comm/watchdog.py", "importlib.import_module"): "a former name of a fixed module",
+    ("megdet_hvd/moved.py", "importlib.import_module"): "a former name of a fixed module",
     ("megdet_hvd/scripts.py", "importlib.import_module"): "of a list of our own",
     ("megdet_hvd/bench/bn_ranks.py", "listens bind"): "of loopback, to find a free port",
     ("megdet_hvd/checkpoint/facts.py", "import pickle"): (

@@ -313,10 +313,10 @@ FAULTS = (
     Fault(
         "pipeline",
         "evaluators train too",
-        "pipeline/roles.py",
+        "config/pipeline_roles.py",
         "Roles(ranks[: size - evaluators],",
         "Roles(ranks,",
-        "pipeline/test_roles.py",
+        "config/test_pipeline_roles.py",
     ),
     Fault(
         "pipeline",
