@@ -27,7 +27,7 @@ OTHERWISE = {
     "model.roi.detections_per_image": 7,
     "evaluation.max_images": 7,
 }
-BY_DATA = {"data.kind", "data.val", "data.invalid_boxes", "data.scenes.val_images"}
+BY_DATA = {"data.kind", "data.val", "data.dataset", "data.invalid_boxes", "data.scenes.val_images"}
 
 
 def index(folder: Path, images: list[int], box: list[float], name: str = "cat") -> ImageIndex:

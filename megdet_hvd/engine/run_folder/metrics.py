@@ -60,8 +60,9 @@ class Metrics:
     def write(self, kind: str, iteration: int, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
         self._before()
-        record = _plain({"kind": kind, "iteration": iteration, **values})
+        record: dict[str, Any] = {"kind": kind, "iteration": iteration, **values}
         with self._best_effort.writing():
+            record = _plain(record)
             line = json.dumps(record) + "\n"
             before, self._torn = "\n" if self._torn else "", True
             with self._file.open("a", encoding="utf-8") as file:
