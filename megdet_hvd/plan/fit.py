@@ -1,0 +1,189 @@
+"""The model on published runs: shared constants n₀ and σ, and each stack's own numbers.
+
+What is fitted and what is predicted is :mod:`megdet_hvd.plan.split`'s rule.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.plan.collectives import Fabric
+from megdet_hvd.plan.compute import Compute, Point, from_one, from_two
+from megdet_hvd.plan.horovod_costs import gradients_s
+from megdet_hvd.plan.published import Run
+from megdet_hvd.plan.split import Stack
+from megdet_hvd.plan.stragglers import straggler_images
+from megdet_hvd.plan.tensors import MASK_HEAD, count_tensors
+
+NVLINK_GB_S = {"V100": 120.0, "A100": 231.0, "H100": 370.0}
+"""Bus bandwidth of an all-reduce. V100: six links at NCCL's 20 GB/s (src/graph/topo.h, SM70). A100:
+NVIDIA/nccl issue 527, 8 GPUs of a P4d. H100: NVIDIA/nccl-tests issue 212, ring."""
+PCI_GB_S = 24.0
+"""Twice NCCL's 12 GB/s for PCIe 3 ×16 (src/graph/topo.h), for PCIe 4."""
+NETWORK_SHARE = 0.85
+"""Of the adapters' bandwidth that an all-reduce gets: 84.8 of 100 GB/s on 24 A100 with 4 × HDR
+(NVIDIA/nccl-tests issue 119)."""
+UNKNOWN_NICS = (2, 200.0)
+"""Adapters of a machine where the source names none: Dell's, the fewest of those that are named."""
+HALF_BYTES = 2
+"""MLPerf's runs send float16."""
+_ROUNDS = 6
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Constants of all stacks."""
+
+    overhead_images: float
+    """n₀: a step costs so many images more than it has."""
+    spread: float
+    """σ: of the time of one image, in means."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which terms a fit has."""
+
+    communication: bool
+    stragglers: bool
+
+
+FULL = Variant(True, True)
+LINE = Variant(False, False)
+"""The baseline: a + b·n, or b·(n + n₀)."""
+
+
+@cache
+def mlperf_bytes() -> int:
+    """Gradients of Mask R-CNN R50-FPN with frozen BN, its first two stages fixed, in float16."""
+    model = ModelConfig(norm="frozen", frozen_stages=2)
+    return HALF_BYTES * (count_tensors(model, 80).trained + MASK_HEAD)
+
+
+def fabric_of(run: Run) -> Fabric:
+    """What connects the GPUs of a published run."""
+    number, gbit_s = run.nics or UNKNOWN_NICS
+    between = number * gbit_s / 8 * NETWORK_SHARE
+    family = run.gpu.split()[0]
+    if "SXM" in run.gpu and family in NVLINK_GB_S:
+        return Fabric("nvlink", NVLINK_GB_S[family], between)
+    return Fabric("pci", PCI_GB_S, between)
+
+
+def machines_of(run: Run) -> int:
+    """As the source says; else machines of 8."""
+    return run.machines or math.ceil(run.ranks / 8)
+
+
+def communication_s(run: Run, compute_s: float, size_bytes: float) -> float:
+    """Of a published run, whose gradients hide behind its backward pass; NCCL without Horovod."""
+    return gradients_s(
+        size_bytes,
+        run.ranks,
+        machines_of(run),
+        fabric_of(run),
+        compute_s=compute_s,
+        waiting_s=0.0,
+        held_back=False,
+    )
+
+
+def predicted_s(run: Run, compute: Compute, spread: float, variant: Variant = FULL) -> float:
+    """Seconds of a step of ``run``."""
+    compute_s = compute.seconds(run.images)
+    total = compute_s
+    if variant.communication:
+        total += communication_s(run, compute_s, mlperf_bytes())
+    if variant.stragglers:
+        total += compute.stragglers_s(run.images, run.ranks, spread)
+    return total
+
+
+def known_stack(fit: Sequence[Run], spread: float, variant: Variant = FULL) -> Compute:
+    """A stack's two numbers, exactly, from its two rows."""
+
+    def solve(points: list[Point]) -> Compute:
+        return from_two(points[0], points[1], spread if variant.stragglers else 0.0)
+
+    return _less_communication(fit, solve, variant)
+
+
+def known_point(
+    run: Run, shared: Shared, variant: Variant = FULL
+) -> Compute:
+    """A stack's one number from one row, and the shared constants."""
+
+    def solve(points: list[Point]) -> Compute:
+        spread = shared.spread if variant.stragglers else 0.0
+        return from_one(points[0], shared.overhead_images, spread)
+
+    return _less_communication([run], solve, variant)
+
+
+def _less_communication(
+    runs: Sequence[Run], solve: Callable[[list[Point]], Compute], variant: Variant
+) -> Compute:
+    """Solve, and again with the communication that the solution leaves showing."""
+    shown = [0.0] * len(runs)
+    for _ in range(_ROUNDS):
+        points = [
+            Point(run.images, run.ranks, run.step_s - less)
+            for run, less in zip(runs, shown, strict=True)
+        ]
+        compute = solve(points)
+        if not variant.communication:
+            return compute
+        shown = [communication_s(r, compute.seconds(r.images), mlperf_bytes()) for r in runs]
+    return compute
+
+
+def fit_shared(stacks: Sequence[Stack], variant: Variant = FULL) -> Shared:
+    """n₀ and σ from the two known rows of each stack: least squares of relative errors.
+
+    With one number b a stack, chosen best for each pair, so that the pairs speak of n₀ and σ.
+    """
+    pairs = [stack.fit for stack in stacks if stack.fit]
+
+    def loss(overhead: float, spread: float) -> float:
+        return math.fsum(_pair_loss(pair, Shared(overhead, spread), variant) for pair in pairs)
+
+    spreads = [k / 50 for k in range(51)] if variant.stragglers else [0.0]
+    overheads = [k / 10 for k in range(101)]
+    overhead, spread = min(
+        ((o, s) for o in overheads for s in spreads), key=lambda both: loss(*both)
+    )
+    step_o, step_s = 0.1, 0.02
+    while step_o > 1e-4:
+        tried = [
+            (max(o, 0.0), max(s, 0.0) if variant.stragglers else 0.0)
+            for o in (overhead - step_o, overhead, overhead + step_o)
+            for s in (spread - step_s, spread, spread + step_s)
+        ]
+        best = min(tried, key=lambda both: loss(*both))
+        if best == (overhead, spread):
+            step_o, step_s = step_o / 2, step_s / 2
+        overhead, spread = best
+    return Shared(overhead, spread)
+
+
+def _pair_loss(pair: Sequence[Run], shared: Shared, variant: Variant) -> float:
+    """Squared relative errors of two rows under the b that makes them least."""
+    spread = shared.spread if variant.stragglers else 0.0
+    units = [
+        run.images + shared.overhead_images + spread * straggler_images(run.images, run.ranks)
+        for run in pair
+    ]
+    shown = [0.0] * len(pair)
+    for _ in range(3 if variant.communication else 1):
+        rows = list(zip(pair, units, shown, strict=True))
+        upper = math.fsum(u * (r.step_s - c) / r.step_s**2 for r, u, c in rows)
+        image_s = upper / math.fsum(u * u / r.step_s**2 for r, u, c in rows)
+        if variant.communication:
+            computes = [image_s * (r.images + shared.overhead_images) for r in pair]
+            shown = [
+                communication_s(r, c, mlperf_bytes()) for r, c in zip(pair, computes, strict=True)
+            ]
+    rows = list(zip(pair, units, shown, strict=True))
+    return math.fsum(((image_s * u + c) / r.step_s - 1) ** 2 for r, u, c in rows)
