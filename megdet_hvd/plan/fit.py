@@ -139,33 +139,47 @@ def _less_communication(
     return compute
 
 
-def fit_shared(stacks: Sequence[Stack], variant: Variant = FULL) -> Shared:
-    """n₀ and σ from the two known rows of each stack: least squares of relative errors.
+class SharedFit:
+    """Fits of n₀ and σ; what a pair of rows says at a point is worked out once for all of them."""
 
-    With one number b a stack, chosen best for each pair, so that the pairs speak of n₀ and σ.
-    """
-    pairs = [stack.fit for stack in stacks if stack.fit]
+    def __init__(self, variant: Variant = FULL) -> None:
+        self.variant = variant
+        self._known: dict[tuple[tuple[str, str, str], float, float], float] = {}
 
-    def loss(overhead: float, spread: float) -> float:
-        return math.fsum(_pair_loss(pair, Shared(overhead, spread), variant) for pair in pairs)
+    def fit(self, stacks: Sequence[Stack]) -> Shared:
+        """From the two known rows of each stack: least squares of relative errors.
 
-    spreads = [k / 50 for k in range(51)] if variant.stragglers else [0.0]
-    overheads = [k / 10 for k in range(101)]
-    overhead, spread = min(
-        ((o, s) for o in overheads for s in spreads), key=lambda both: loss(*both)
-    )
-    step_o, step_s = 0.1, 0.02
-    while step_o > 1e-4:
-        tried = [
-            (max(o, 0.0), max(s, 0.0) if variant.stragglers else 0.0)
-            for o in (overhead - step_o, overhead, overhead + step_o)
-            for s in (spread - step_s, spread, spread + step_s)
-        ]
-        best = min(tried, key=lambda both: loss(*both))
-        if best == (overhead, spread):
-            step_o, step_s = step_o / 2, step_s / 2
-        overhead, spread = best
-    return Shared(overhead, spread)
+        With one number b a stack, chosen best for each pair, so that the pairs speak of n₀ and σ.
+        First on a grid, then from its best point in ever smaller steps.
+        """
+        pairs = [stack for stack in stacks if stack.fit]
+        spreads = [k / 25 for k in range(26)] if self.variant.stragglers else [0.0]
+        best = min(
+            ((k / 5, spread) for k in range(41) for spread in spreads),
+            key=lambda point: self._loss(pairs, point),
+        )
+        step = 0.1
+        while step > 1e-4:
+            around = [
+                (max(best[0] + i * step, 0.0), max(best[1] + j * step / 5, 0.0))
+                for i in (-1, 0, 1)
+                for j in ((-1, 0, 1) if self.variant.stragglers else (0,))
+            ]
+            nearer = min(around, key=lambda point: self._loss(pairs, point))
+            if self._loss(pairs, nearer) >= self._loss(pairs, best):
+                step /= 2
+            else:
+                best = nearer
+        return Shared(round(best[0], 3), round(best[1], 3))
+
+    def _loss(self, stacks: Sequence[Stack], point: tuple[float, float]) -> float:
+        return math.fsum(self._of_stack(stack, *point) for stack in stacks)
+
+    def _of_stack(self, stack: Stack, overhead: float, spread: float) -> float:
+        key = (stack.key, overhead, spread)
+        if key not in self._known:
+            self._known[key] = _pair_loss(stack.fit, Shared(overhead, spread), self.variant)
+        return self._known[key]
 
 
 def _pair_loss(pair: Sequence[Run], shared: Shared, variant: Variant) -> float:
