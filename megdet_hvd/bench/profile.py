@@ -1,9 +1,9 @@
 """What a step takes on this machine, for ``python -m megdet_hvd.plan --profile FILE``.
 
-``python -m megdet_hvd.bench profile --out FILE [--images 2 4] [--size 800] [--processes 2] …``: forward,
-backward and SGD of made-up pictures in one process, for each number of images; one picture through
-the trained path's evaluation; the memory's bandwidth; and, over ``--processes`` ranks of this machine,
-a blocking sum of one BN message's size and an all-reduce of 64 MiB through Horovod. All medians.
+``python -m megdet_hvd.bench profile --out FILE [--images 2 4] [--size 800] [--processes 2] …``:
+forward, backward and SGD of made-up pictures in one process, for each number of images; one
+picture in evaluation; the memory's bandwidth; and, over ``--processes`` ranks of this machine, a
+blocking sum of one BN message's size and an all-reduce of 64 MiB through Horovod. All medians.
 """
 
 import argparse
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RANKS = "megdet_hvd.bench.profile_ranks"
 BOXES, CLASSES = 8, 80
 STRIDE = 32
+SMALLEST = 64
+"""Pixels; below, a statistic of one image has a single value."""
 COPY_BYTES = 1 << 28
 UNKNOWN_BUS_GB_S = 24.0
 """Where one process can't measure it: PCIe 4 ×16, as the plan takes it."""
@@ -36,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--images", type=int, nargs="+", default=[2, 4], help="of a process; two numbers tell more")
     add("--size", type=int, default=800, help="shorter side of a 4:3 canvas, pixels")
     add("--backbone", choices=["resnet18", "resnet50", "resnet101"], default="resnet50")
-    add("--norm", choices=["cgbn", "frozen"], default="cgbn", help="cgbn: its own work, no messages")
+    add(
+        "--norm", choices=["cgbn", "frozen"], default="cgbn", help="cgbn: its own work, no messages"
+    )
     add("--precision", choices=["auto", "float32", "bfloat16", "float16"], default="auto")
     add("--processes", type=int, default=2, help="of the messages; 1: leave them out")
     add("--network", default="8xhdr", help="between machines, as the plan knows it")
@@ -44,8 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--repeats", type=int, default=10)
     add("--device", default="auto", help="auto, cpu or cuda")
     options = parse(parser, arguments)
-    if min(*options.images, options.size // STRIDE, options.processes, options.repeats) < 1:
-        parser.error("--images, --processes and --repeats are 1 or more, --size 32 or more")
+    if min(*options.images, options.processes, options.repeats) < 1 or options.size < SMALLEST:
+        parser.error(
+            f"--images, --processes and --repeats are 1 or more, --size {SMALLEST} or more"
+        )
+    if options.out.is_dir() or not options.out.absolute().parent.is_dir():
+        parser.error(f"--out {options.out}: give a file in a folder that is there")
     profile = measure(options)
     try:
         options.out.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
@@ -76,7 +84,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     profile: dict[str, Any] = {
         "name": options.name,
-        "about": f"{options.backbone} with FPN, {precision}, {canvas[0]}×{canvas[1]} pixels; {machine}",
+        "about": f"{options.backbone} with FPN, {precision}, {canvas[0]}×{canvas[1]}; {machine}",
         "precision": precision,
         "norm": options.norm,
         "link": options.link,

@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 import time
 import traceback
 from collections.abc import Sequence
@@ -63,7 +64,7 @@ def _measure(options: Any) -> int:
             if turn > 1:
                 taken.append(time.perf_counter() - began)
         every = gather_objects(taken, world, "times")
-        return statistics.median(map(max, zip(*every, strict=True)))
+        return float(statistics.median(map(max, zip(*every, strict=True))))
 
     small = seconds(torch.zeros(BN_VALUES, dtype=torch.float64, device=device), "small", 100)
     large = seconds(torch.zeros(LARGE_VALUES, device=device), "large", options.repeats)
@@ -81,4 +82,4 @@ def _measure(options: Any) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from megdet_hvd.command import leave, name_of, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
 from megdet_hvd.cli import add_config_option, make_parser, parse
-from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import StorageError, UserError, exit_code_of
 from megdet_hvd.plan.advice import advice
 from megdet_hvd.plan.choose import choose, read_limit

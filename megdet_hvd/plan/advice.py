@@ -118,9 +118,7 @@ def _gradients(row: Prediction) -> list[str]:
         else "horovod.compression=fp16 halves the bytes (with horovod.predivide), or take a "
         "faster --network, or more images a GPU"
     )
-    return [
-        f"gradients show for {share:.0%} of a step of {1e3 * row.step.total:.0f} ms: {change}"
-    ]
+    return [f"gradients show for {share:.0%} of a step of {1e3 * row.step.total:.0f} ms: {change}"]
 
 
 def _data(question: Question, row: Prediction) -> list[str]:

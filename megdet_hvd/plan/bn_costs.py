@@ -4,9 +4,9 @@ from megdet_hvd.plan.collectives import Fabric, allreduce_s
 from megdet_hvd.plan.tensors import Tensors, bn_message_bytes
 
 MORE_PASSES = 4
-"""Over the activations of a BN layer, beside frozen BN, whose statistics are constants: the input is
-read once more forward (statistics), and twice more backward for the two sums, gradient and input,
-whose input's gradient then needs the input a second time."""
+"""Over the activations of a BN layer, beside frozen BN, whose statistics are constants. Forward
+reads the input once more. Backward reads gradient and input for the two sums, and both again for
+the input's gradient, which it writes: five passes, where frozen BN has two."""
 
 
 def messages_s(

@@ -24,7 +24,7 @@ class Compute:
 
 
 @dataclass(frozen=True)
-class Point:
+class TimedStep:
     """A known step."""
 
     images: int
@@ -34,14 +34,14 @@ class Point:
     """Seconds, less what is not compute or stragglers."""
 
 
-def from_one(point: Point, overhead_images: float, spread: float) -> Compute:
+def from_one(point: TimedStep, overhead_images: float, spread: float) -> Compute:
     """From one step and the shared n₀ and σ."""
     units = point.images + overhead_images + spread * straggler_images(point.images, point.ranks)
     image_s = point.step_s / units
     return Compute(image_s, image_s * overhead_images)
 
 
-def from_two(one: Point, two: Point, spread: float) -> Compute:
+def from_two(one: TimedStep, two: TimedStep, spread: float) -> Compute:
     """From two steps of different images: a and b exactly, given σ.
 
     a may come out below 0, and b too, where the two don't behave as the model says.

@@ -4,6 +4,8 @@ Medians of 726 MLPerf Mask R-CNN runs, v0.7 to v3.1, to box AP 0.377 with frozen
 (github.com/mlcommons/training_results_v0.7 … v3.1): a run of ours does its policy's epochs instead.
 """
 
+from itertools import pairwise
+
 EPOCHS = ((128, 14.0), (144, 15.0), (256, 17.0))
 """(batch, epochs): 14 up to batch 128."""
 
@@ -14,7 +16,7 @@ def epochs_to_target(batch: int) -> float | None:
         return EPOCHS[0][1]
     if batch > 272:
         return None
-    for (low, few), (high, many) in zip(EPOCHS, EPOCHS[1:], strict=False):
+    for (low, few), (high, many) in pairwise(EPOCHS):
         if batch <= high:
             return few + (many - few) * (batch - low) / (high - low)
     return EPOCHS[-1][1]

@@ -1,4 +1,4 @@
-"""How long evaluations of a run take: inference over all GPUs, then the COCO numbers on one rank."""
+"""How long evaluations take: inference over all GPUs, then the COCO numbers on one rank."""
 
 import math
 

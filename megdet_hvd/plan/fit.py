@@ -10,9 +10,9 @@ from functools import cache
 
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.plan.collectives import Fabric
-from megdet_hvd.plan.compute import Compute, Point, from_one, from_two
+from megdet_hvd.plan.compute import Compute, TimedStep, from_one, from_two
 from megdet_hvd.plan.horovod_costs import gradients_s
-from megdet_hvd.plan.published import Run
+from megdet_hvd.plan.published import PublishedRun
 from megdet_hvd.plan.split import Stack
 from megdet_hvd.plan.stragglers import straggler_images
 from megdet_hvd.plan.tensors import MASK_HEAD, count_tensors
@@ -62,7 +62,7 @@ def mlperf_bytes() -> int:
     return HALF_BYTES * (count_tensors(model, 80).trained + MASK_HEAD)
 
 
-def fabric_of(run: Run) -> Fabric:
+def fabric_of(run: PublishedRun) -> Fabric:
     """What connects the GPUs of a published run."""
     number, gbit_s = run.nics or UNKNOWN_NICS
     between = number * gbit_s / 8 * NETWORK_SHARE
@@ -72,12 +72,12 @@ def fabric_of(run: Run) -> Fabric:
     return Fabric("pci", PCI_GB_S, between)
 
 
-def machines_of(run: Run) -> int:
+def machines_of(run: PublishedRun) -> int:
     """As the source says; else machines of 8."""
     return run.machines or math.ceil(run.ranks / 8)
 
 
-def communication_s(run: Run, compute_s: float, size_bytes: float) -> float:
+def communication_s(run: PublishedRun, compute_s: float, size_bytes: float) -> float:
     """Of a published run, whose gradients hide behind its backward pass; NCCL without Horovod."""
     return gradients_s(
         size_bytes,
@@ -90,7 +90,9 @@ def communication_s(run: Run, compute_s: float, size_bytes: float) -> float:
     )
 
 
-def predicted_s(run: Run, compute: Compute, spread: float, variant: Variant = FULL) -> float:
+def predicted_s(
+    run: PublishedRun, compute: Compute, spread: float, variant: Variant = FULL
+) -> float:
     """Seconds of a step of ``run``."""
     compute_s = compute.seconds(run.images)
     total = compute_s
@@ -101,21 +103,19 @@ def predicted_s(run: Run, compute: Compute, spread: float, variant: Variant = FU
     return total
 
 
-def known_stack(fit: Sequence[Run], spread: float, variant: Variant = FULL) -> Compute:
+def known_stack(fit: Sequence[PublishedRun], spread: float, variant: Variant = FULL) -> Compute:
     """A stack's two numbers, exactly, from its two rows."""
 
-    def solve(points: list[Point]) -> Compute:
+    def solve(points: list[TimedStep]) -> Compute:
         return from_two(points[0], points[1], spread if variant.stragglers else 0.0)
 
     return _less_communication(fit, solve, variant)
 
 
-def known_point(
-    run: Run, shared: Shared, variant: Variant = FULL
-) -> Compute:
+def known_point(run: PublishedRun, shared: Shared, variant: Variant = FULL) -> Compute:
     """A stack's one number from one row, and the shared constants."""
 
-    def solve(points: list[Point]) -> Compute:
+    def solve(points: list[TimedStep]) -> Compute:
         spread = shared.spread if variant.stragglers else 0.0
         return from_one(points[0], shared.overhead_images, spread)
 
@@ -123,13 +123,13 @@ def known_point(
 
 
 def _less_communication(
-    runs: Sequence[Run], solve: Callable[[list[Point]], Compute], variant: Variant
+    runs: Sequence[PublishedRun], solve: Callable[[list[TimedStep]], Compute], variant: Variant
 ) -> Compute:
     """Solve, and again with the communication that the solution leaves showing."""
     shown = [0.0] * len(runs)
     for _ in range(_ROUNDS):
         points = [
-            Point(run.images, run.ranks, run.step_s - less)
+            TimedStep(run.images, run.ranks, run.step_s - less)
             for run, less in zip(runs, shown, strict=True)
         ]
         compute = solve(points)
@@ -182,7 +182,7 @@ class SharedFit:
         return self._known[key]
 
 
-def _pair_loss(pair: Sequence[Run], shared: Shared, variant: Variant) -> float:
+def _pair_loss(pair: Sequence[PublishedRun], shared: Shared, variant: Variant) -> float:
     """Squared relative errors of two rows under the b that makes them least."""
     spread = shared.spread if variant.stragglers else 0.0
     units = [

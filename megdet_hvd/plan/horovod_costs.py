@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from megdet_hvd.plan.collectives import HOP_US, Fabric, allreduce_s
 
@@ -35,7 +36,7 @@ def wait_s(
         waited_us = known[-1][1] + (cycle_ms - known[-1][0]) * 1e3
     else:
         (low, short), (high, long) = next(
-            pair for pair in zip(known, known[1:], strict=False) if cycle_ms <= pair[1][0]
+            pair for pair in pairwise(known) if cycle_ms <= pair[1][0]
         )
         waited_us = short + (long - short) * (cycle_ms - low) / (high - low)
     levels = math.ceil(math.log2(machines)) if machines > 1 else 0

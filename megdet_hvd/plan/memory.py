@@ -11,17 +11,17 @@ from typing import Literal
 
 from megdet_hvd.plan.tensors import Tensors, bn_elements
 
-Mode = Literal["none", "blocks", "stages"]
+Recomputation = Literal["none", "blocks", "stages"]
 MIB = 2**20
 GIB = 2**30
 SMALL_PIXELS, SMALL_MIB = 2 * 256**2, 349.0
 """A step's peak of live tensors above weights and gradients, 2 images of 256×256."""
 LARGE_PIXELS = 2 * 512**2
-LARGE_MIB: dict[Mode, float] = {"none": 1105.0, "blocks": 440.0, "stages": 398.0}
+LARGE_MIB: dict[Recomputation, float] = {"none": 1105.0, "blocks": 440.0, "stages": 398.0}
 """The same, 2 images of 512×512, by ``memory.checkpoint``."""
 FROZEN_SHARE = 241 / 349
 """Frozen BN's peak to CGBN's."""
-SLOWER: dict[Mode, float] = {"none": 1.0, "blocks": 1.19, "stages": 1.15}
+SLOWER: dict[Recomputation, float] = {"none": 1.0, "blocks": 1.19, "stages": 1.15}
 """A step with recomputation to one without: a forward pass more. Measured there, too."""
 FUSION_BYTES = 128 * MIB
 MARGIN = 0.15
@@ -33,7 +33,7 @@ _R50_ELEMENTS = 11_113_984 / 224**2
 class Memory:
     """Of one GPU."""
 
-    mode: Mode
+    mode: Recomputation
     model_bytes: float
     """Weights, gradients, momentum, and Horovod's buffer."""
     live_bytes: float
@@ -50,7 +50,7 @@ def predict_memory(
     canvas_pixels: float,
     *,
     value_bytes: int,
-    mode: Mode,
+    mode: Recomputation,
     frozen: bool,
     size_factor: float,
 ) -> Memory:

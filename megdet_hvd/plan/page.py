@@ -2,8 +2,8 @@
 
 ``python -m megdet_hvd.plan.page`` in a checkout fits the shared constants, writes
 ``plan/data/fitted.json``, and then the blocks between ``<!-- begin NAME -->`` and
-``<!-- end NAME -->`` of both pages and docs/plan_validation.png; ``--check`` only says what differs.
-A test holds pages and program together.
+``<!-- end NAME -->`` of both pages, and docs/plan_validation.png; ``--check`` only says what
+differs. A test holds pages and program together.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from megdet_hvd.job_folder import checkout
 from megdet_hvd.plan import reported
 from megdet_hvd.plan.prediction import Prediction, predict_all, shared_constants
 from megdet_hvd.plan.profiles import built_in, network
-from megdet_hvd.plan.published import DATA, Run
+from megdet_hvd.plan.published import DATA, PublishedRun
 from megdet_hvd.plan.question import TEMPLATES_GPUS, Question, pictures, question_config
-from megdet_hvd.plan.validation import GOALS, Held, Validation, ablations, median_worst, validate
+from megdet_hvd.plan.validation import GOALS, Held, HeldOut, ablations, median_worst, validate
 from megdet_hvd.version import add_version_option
 
 PAPER_GPUS = ("v100", "a100", "h100")
@@ -38,7 +38,7 @@ def paper_rows(gpu: str, gpus: Sequence[int], *overrides: str) -> list[Predictio
     return [row for row in predict_all(question, gpus) if isinstance(row, Prediction)]
 
 
-def plan_blocks(found: Validation) -> dict[str, str]:
+def plan_blocks(found: HeldOut) -> dict[str, str]:
     """Each block of docs/plan.md, Markdown."""
     return {
         "split": _split(found),
@@ -62,12 +62,13 @@ def plan_blocks(found: Validation) -> dict[str, str]:
     }
 
 
-def readme_blocks(found: Validation) -> dict[str, str]:
+def readme_blocks(found: HeldOut) -> dict[str, str]:
     """The block of README.md."""
     rows = {gpu: paper_rows(gpu, TEMPLATES_GPUS) for gpu in PAPER_GPUS}
     hours = reported.paper_hours()
     lines = [
-        "| GPUs, batch | " + " | ".join(f"{gpu.upper()}, h *predicted*" for gpu in PAPER_GPUS)
+        "| GPUs, batch | "
+        + " | ".join(f"{gpu.upper()}, h *predicted*" for gpu in PAPER_GPUS)
         + " | h, *paper* |",
         "|---|" + "---|" * (len(PAPER_GPUS) + 1),
     ]
@@ -89,8 +90,8 @@ def readme_blocks(found: Validation) -> dict[str, str]:
     return {"plan": "\n".join(lines)}
 
 
-def _split(found: Validation) -> str:
-    def shown(runs: Sequence[Run]) -> str:
+def _split(found: HeldOut) -> str:
+    def shown(runs: Sequence[PublishedRun]) -> str:
         return " ".join(f"{run.ranks}@{run.images}" for run in runs)
 
     lines = [
@@ -105,7 +106,7 @@ def _split(found: Validation) -> str:
     return "\n".join(lines)
 
 
-def _result(found: Validation) -> str:
+def _result(found: HeldOut) -> str:
     shared, own_a, own_b = found.free_parameters
     lines = [
         f"n₀ = {found.shared.overhead_images:.2f} images, σ = {found.shared.spread:.2f} of an "
@@ -147,7 +148,7 @@ def _held(rows: Sequence[Held], left_out: str) -> str:
     return "\n".join(lines)
 
 
-def _single(found: Validation) -> str:
+def _single(found: HeldOut) -> str:
     lines = [
         "| stack | GPUs | measured ms | model | baseline |",
         "|---|---|---|---|---|",
@@ -258,19 +259,24 @@ def filled(page: str, blocks: dict[str, str]) -> str:
         pattern = re.compile(
             rf"(<!-- begin {re.escape(name)} -->\n).*?(<!-- end {re.escape(name)} -->)", re.DOTALL
         )
-        page, count = pattern.subn(lambda m, t=text: f"{m[1]}{t}\n{m[2]}", page)
+        page, count = pattern.subn(rf"\g<1>{_plain(text)}\n\g<2>", page)
         if count != 1:
             raise ValueError(f"block {name} stands {count} times in the page")
     return page
 
 
-def fitted_text(found: Validation) -> str:
+def _plain(text: str) -> str:
+    """With no backslash that a pattern's replacement would read."""
+    return text.replace("\\", "\\\\")
+
+
+def fitted_text(found: HeldOut) -> str:
     """data/fitted.json."""
     shared = found.shared
     return json.dumps({"overhead_images": shared.overhead_images, "spread": shared.spread}) + "\n"
 
 
-def draw_validation(found: Validation, folder: Path) -> None:
+def draw_validation(found: HeldOut, folder: Path) -> None:
     """docs/plan_validation.png: every predicted row against what was measured."""
     from megdet_hvd.plan.plot import new_figure, save
 
@@ -310,22 +316,20 @@ def draw_validation(found: Validation, folder: Path) -> None:
             file.unlink()
 
 
-def pages(root: Path, found: Validation) -> dict[Path, str]:
+def pages(root: Path, found: HeldOut) -> dict[Path, str]:
     """What both pages must say."""
-    made: tuple[tuple[Path, Callable[[Validation], dict[str, str]]], ...] = (
+    made: tuple[tuple[Path, Callable[[HeldOut], dict[str, str]]], ...] = (
         (root / "docs" / "plan.md", plan_blocks),
         (root / "README.md", readme_blocks),
     )
-    return {
-        page: filled(page.read_text(encoding="utf-8"), blocks(found)) for page, blocks in made
-    }
+    return {page: filled(page.read_text(encoding="utf-8"), blocks(found)) for page, blocks in made}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write, or compare; 1: something differs."""
     parser = argparse.ArgumentParser(
         prog=name_of("megdet_hvd.plan.page"),
-        description="Fit the plan's constants, and write the figures of docs/plan.md and README.md.",
+        description="Fit the plan's constants; write the figures of docs/plan.md and README.md.",
     )
     add_version_option(parser)
     parser.add_argument("--check", action="store_true", help="only say what differs")

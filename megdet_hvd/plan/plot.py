@@ -47,7 +47,9 @@ def save(figure: Any, folder: Path, name: str) -> list[Path]:
     for ending in ("png", "svg"):
         buffer = BytesIO()
         with matplotlib.rc_context({"svg.hashsalt": name}):
-            figure.savefig(buffer, format=ending, metadata={"Date": None} if ending == "svg" else None)
+            figure.savefig(
+                buffer, format=ending, metadata={"Date": None} if ending == "svg" else None
+            )
         files.append(folder / f"{name}.{ending}")
         try:
             folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,14 @@ from megdet_hvd.plan.compute import Compute
 from megdet_hvd.plan.evaluation import evaluation_s, evaluations_of
 from megdet_hvd.plan.fit import Shared
 from megdet_hvd.plan.horovod_costs import FUSION_BYTES, gradients_s, wait_s
-from megdet_hvd.plan.memory import SLOWER, Memory, Mode, backbone_factor, fits, predict_memory
+from megdet_hvd.plan.memory import (
+    SLOWER,
+    Memory,
+    Recomputation,
+    backbone_factor,
+    fits,
+    predict_memory,
+)
 from megdet_hvd.plan.profiles import Profile, fabric
 from megdet_hvd.plan.published import DATA
 from megdet_hvd.plan.question import COCO_CLASSES, Question, largest_pixels, mean_pixels
@@ -190,13 +197,12 @@ def predict_all(question: Question, gpus: Sequence[int]) -> list[Prediction | Re
         each = row.images_per_s / row.gpus
         rows.append(replace(row, efficiency=each / (first.images_per_s / first.gpus)))
     if first is None:
-        raise UserError("; ".join(f"{r.gpus} GPUs: {r.reason}" for r in rows if r is not None))
+        refused = (row for row in rows if isinstance(row, Refused))
+        raise UserError("; ".join(f"{row.gpus} GPUs: {row.reason}" for row in refused))
     return rows
 
 
-def _widest_group(
-    config: Config, derived: Derived, sizes: Sequence[int]
-) -> tuple[int, int]:
+def _widest_group(config: Config, derived: Derived, sizes: Sequence[int]) -> tuple[int, int]:
     """Ranks and machines of the group whose BN messages take longest."""
     if config.model.norm != "cgbn":
         return 1, 1
@@ -267,7 +273,7 @@ def _step(
     derived: Derived,
     tensors: Tensors,
     group: tuple[int, int],
-    mode: Mode,
+    mode: Recomputation,
 ) -> StepParts:
     profile, gpus = question.profile, derived.world_size
     machines = len(derived.machine_sizes)
@@ -318,7 +324,7 @@ def _memory(question: Question, config: Config, derived: Derived, tensors: Tenso
     whole = config.model.model_copy(update={"norm": "cgbn", "frozen_stages": 0})
     backbone = backbone_factor(count_tensors(whole, COCO_CLASSES))
 
-    def of(mode: Mode) -> Memory:
+    def of(mode: Recomputation) -> Memory:
         return predict_memory(
             tensors,
             derived.images_per_process_per_pass,
@@ -335,5 +341,5 @@ def _memory(question: Question, config: Config, derived: Derived, tensors: Tenso
     none = of("none")
     if fits(none, question.profile.memory_gib.value):
         return none
-    modes: tuple[Mode, ...] = ("blocks", "stages")
+    modes: tuple[Recomputation, ...] = ("blocks", "stages")
     return min(map(of, modes), key=lambda memory: memory.live_bytes)

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.collectives import Fabric, Link
-from megdet_hvd.plan.compute import Compute, Point, from_one, from_two
+from megdet_hvd.plan.compute import Compute, TimedStep, from_one, from_two
 from megdet_hvd.plan.fit import Shared
 from megdet_hvd.plan.horovod_costs import BLOCKING_SUM_US
 from megdet_hvd.plan.published import DATA
@@ -81,9 +81,9 @@ class Profile:
         return 4 if self.precision == "float32" else 2
 
     def compute(self, shared: Shared) -> Compute:
-        """b and a, from the timed steps: exactly from two, with the shared n₀ from one."""
+        """Slope and overhead of the timed steps: exactly of two, with the shared n₀ of one."""
         factor = self.model_factor.value
-        points = [Point(s.images, s.gpus, s.late_s * factor) for s in self.steps]
+        points = [TimedStep(s.images, s.gpus, s.late_s * factor) for s in self.steps]
         other = next((p for p in points if p.images != points[0].images), None)
         if other is None:
             return from_one(points[0], shared.overhead_images, shared.spread)
@@ -126,7 +126,9 @@ def read_profile(file: Path) -> Profile:
         entry = json.loads(retried(lambda: file.read_text(encoding="utf-8")))
         return _profile(str(entry["name"]), entry)
     except FileNotFoundError:
-        raise UserError(f"{file}: no such profile; bench profile --out {file} measures one") from None
+        raise UserError(
+            f"{file}: no such profile; bench profile --out {file} measures one"
+        ) from None
     except OSError as error:
         if is_transient(error):
             raise cannot_read(file, error) from error

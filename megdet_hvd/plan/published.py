@@ -11,7 +11,7 @@ LOGGED_STEPS_FROM = "v1.0"
 
 
 @dataclass(frozen=True)
-class Run:
+class PublishedRun:
     """One system of one round."""
 
     version: str
@@ -46,11 +46,11 @@ class Run:
 
 
 @cache
-def mlperf_runs() -> tuple[Run, ...]:
+def mlperf_runs() -> tuple[PublishedRun, ...]:
     """All rows, in the order of the file."""
     data = json.loads((DATA / "mlperf.json").read_text(encoding="utf-8"))
     return tuple(
-        Run(
+        PublishedRun(
             version=row["version"],
             submitter=row["submitter"],
             system=row["system"],

@@ -9,7 +9,7 @@ from typing import Any
 from megdet_hvd.config.schema import ModelConfig, RoiConfig
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.collectives import Fabric, allreduce_s
-from megdet_hvd.plan.compute import Point, from_one
+from megdet_hvd.plan.compute import TimedStep, from_one
 from megdet_hvd.plan.epochs import epochs_to_target
 from megdet_hvd.plan.fit import Shared
 from megdet_hvd.plan.horovod_costs import gradients_s, wait_s
@@ -74,7 +74,7 @@ def _size(count: int) -> str:
 def aws(shared: Shared) -> tuple[Beside, ...]:
     """Seconds of an iteration on 8, 16 and 32 GPUs, from the 8's own.
 
-    12 epochs more take the hours of 24 epochs less those of 12, without start and evaluation's part.
+    12 epochs more take the hours of 24 epochs less those of 12, so that the start is not in them.
     """
     data = _data()["aws"]
     images = data["images"]
@@ -84,7 +84,7 @@ def aws(shared: Shared) -> tuple[Beside, ...]:
     for row in data["hours"]:
         iterations = 12 * data["images_per_epoch"] / (row["gpus"] * images)
         measured[row["gpus"]] = 3600 * (row["epochs_24"] - row["epochs_12"]) / iterations
-    known = Point(images, 8, measured[8])
+    known = TimedStep(images, 8, measured[8])
     compute = from_one(known, shared.overhead_images, shared.spread)
     found = []
     for gpus, seconds in measured.items():
@@ -100,7 +100,9 @@ def aws(shared: Shared) -> tuple[Beside, ...]:
                 waiting_s=wait_s(OWN_CYCLE_MS, machines, links),
                 held_back=False,
             )
-        what = f"AWS, {gpus} V100 on {machines} machine{'s' if machines > 1 else ''}, s an iteration"
+        what = (
+            f"AWS, {gpus} V100 on {machines} machine{'s' if machines > 1 else ''}, s an iteration"
+        )
         if gpus == 8:
             what += " (known)"
         found.append(Beside(what, (seconds, seconds), step, data["address"]))

@@ -15,7 +15,7 @@ Of systems with equally many GPUs the first by name counts as the smaller.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from megdet_hvd.plan.published import Run
+from megdet_hvd.plan.published import PublishedRun
 
 FEWEST_IMAGES = 2
 """Images a GPU of the rows that are fitted and scored."""
@@ -26,38 +26,38 @@ class Stack:
     """A stack's rows by their part."""
 
     key: tuple[str, str, str]
-    fit: tuple[Run, ...]
+    fit: tuple[PublishedRun, ...]
     """Goal a: the two rows that its numbers come from; empty where there are no two."""
-    test: tuple[Run, ...]
+    test: tuple[PublishedRun, ...]
     """Goal a: what they must predict."""
-    point: Run | None
+    point: PublishedRun | None
     """Goal b: the one row that is known."""
-    point_test: tuple[Run, ...]
+    point_test: tuple[PublishedRun, ...]
     """Goal b: what it must predict."""
-    single_image: tuple[Run, ...]
+    single_image: tuple[PublishedRun, ...]
     """At 1 image a GPU: shown, neither fitted nor scored."""
 
     @property
     def name(self) -> str:
         """In words."""
         version, _, gpu = self.key
-        shown = (self.fit or (self.point,) or self.single_image)[0]
-        return f"{version} {shown.submitter if shown else self.key[1]} {gpu}"
+        shown = self.fit[0] if self.fit else self.point
+        return f"{version} {self.key[1] if shown is None else shown.submitter} {gpu}"
 
 
-def stacks(runs: Iterable[Run]) -> tuple[Stack, ...]:
+def stacks(runs: Iterable[PublishedRun]) -> tuple[Stack, ...]:
     """All stacks with something to fit, to predict or to show, in the order of the rows."""
-    grouped: dict[tuple[str, str, str], list[Run]] = {}
+    grouped: dict[tuple[str, str, str], list[PublishedRun]] = {}
     for run in runs:
         grouped.setdefault(run.stack, []).append(run)
     found = (_stack(key, rows) for key, rows in grouped.items())
     return tuple(s for s in found if s.fit or s.point_test)
 
 
-def _stack(key: tuple[str, str, str], rows: list[Run]) -> Stack:
+def _stack(key: tuple[str, str, str], rows: list[PublishedRun]) -> Stack:
     ordered = sorted(rows, key=lambda run: (run.ranks, run.system))
     scored = [run for run in ordered if run.images >= FEWEST_IMAGES]
-    fit: tuple[Run, ...] = ()
+    fit: tuple[PublishedRun, ...] = ()
     first = scored[0] if scored else None
     if first is not None:
         other = next((run for run in scored if run.images != first.images), None)

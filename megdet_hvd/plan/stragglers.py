@@ -16,6 +16,8 @@ def expected_maximum(ranks: int) -> float:
 
     ∫ (1 − Φ(x)^P) over x > 0, less ∫ Φ(x)^P over x < 0, by the trapezoidal rule to 1e-6.
     """
+    if ranks == 1:
+        return 0.0
     width = _EDGE / _STEPS
     total = 0.0
     for k in range(_STEPS + 1):

@@ -23,8 +23,7 @@ def table_lines(question: Question, rows: Sequence[Prediction | Refused]) -> lis
     cells = [_cells(row) for row in rows]
     under = [_UNDER.get(head, "ms" if head in HEADS[1] else "") for head in heads]
     widths = [
-        max(len(text) for text in column)
-        for column in zip(heads, under, *cells, strict=True)
+        max(len(text) for text in column) for column in zip(heads, under, *cells, strict=True)
     ]
 
     def line(texts: Sequence[str]) -> str:

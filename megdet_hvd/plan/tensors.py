@@ -120,9 +120,7 @@ def _pyramid(
     return size, tuple(norms) if normed else ()
 
 
-def _heads(
-    model: ModelConfig, num_classes: int, affine: int
-) -> tuple[int, tuple[BnLayer, ...]]:
+def _heads(model: ModelConfig, num_classes: int, affine: int) -> tuple[int, tuple[BnLayer, ...]]:
     """RPN head, box head and predictor."""
     channels, width = model.fpn_channels, model.roi.width
     anchors = len(model.anchor_ratios)

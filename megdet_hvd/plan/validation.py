@@ -17,7 +17,7 @@ from megdet_hvd.plan.fit import (
     known_stack,
     predicted_s,
 )
-from megdet_hvd.plan.published import Run, mlperf_runs
+from megdet_hvd.plan.published import PublishedRun, mlperf_runs
 from megdet_hvd.plan.split import Stack, stacks
 
 GOALS = {"a": (0.08, 0.20), "b": (0.12, 0.30)}
@@ -35,7 +35,7 @@ class Held:
     """A row that had to be predicted."""
 
     stack: str
-    run: Run
+    run: PublishedRun
     model_s: float
     left_out_s: float
     """The same, where this stack had no part in the shared constants."""
@@ -48,7 +48,7 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Validation:
+class HeldOut:
     """All of it."""
 
     shared: Shared
@@ -72,7 +72,7 @@ def median_worst(errors: Sequence[float]) -> tuple[float, float]:
     return statistics.median(sizes), max(sizes)
 
 
-def validate() -> Validation:
+def validate() -> HeldOut:
     """Fit, and predict what was set apart. Some seconds."""
     found = stacks(mlperf_runs())
     full, line = SharedFit(FULL), SharedFit(LINE)
@@ -111,17 +111,15 @@ def validate() -> Validation:
                     _of_stack(stack, run, baseline, LINE),
                 )
             )
-    return Validation(
-        shared, baseline, tuple(rows["a"]), tuple(rows["b"]), tuple(rows["c"]), found
-    )
+    return HeldOut(shared, baseline, tuple(rows["a"]), tuple(rows["b"]), tuple(rows["c"]), found)
 
 
-def _of_stack(stack: Stack, run: Run, shared: Shared, variant: Variant) -> float:
+def _of_stack(stack: Stack, run: PublishedRun, shared: Shared, variant: Variant) -> float:
     compute = known_stack(stack.fit, shared.spread, variant)
     return predicted_s(run, compute, shared.spread, variant)
 
 
-def _of_point(stack: Stack, run: Run, shared: Shared, variant: Variant) -> float:
+def _of_point(stack: Stack, run: PublishedRun, shared: Shared, variant: Variant) -> float:
     assert stack.point is not None
     compute = known_point(stack.point, shared, variant)
     return predicted_s(run, compute, shared.spread, variant)

@@ -8,7 +8,7 @@ import pytest
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.collectives import Fabric, allreduce_s
-from megdet_hvd.plan.compute import Compute, Point, from_one, from_two
+from megdet_hvd.plan.compute import Compute, TimedStep, from_one, from_two
 from megdet_hvd.plan.epochs import epochs_to_target
 from megdet_hvd.plan.evaluation import COCO_NUMBERS_S, evaluation_s, evaluations_of
 from megdet_hvd.plan.horovod_costs import gradients_s, wait_s
@@ -21,7 +21,13 @@ LINKS = Fabric("nvlink", 120.0, 42.5)
 
 @pytest.mark.parametrize(
     ("ranks", "expected"),
-    [(1, 0), (2, 1 / math.sqrt(math.pi)), (3, 1.5 / math.sqrt(math.pi)), (10, 1.53875), (100, 2.50759)],
+    [
+        (1, 0),
+        (2, 1 / math.sqrt(math.pi)),
+        (3, 1.5 / math.sqrt(math.pi)),
+        (10, 1.53875),
+        (100, 2.50759),
+    ],
 )
 def test_the_expected_maximum_is_that_of_the_tables(ranks: int, expected: float) -> None:
     assert expected_maximum(ranks) == pytest.approx(expected, abs=1e-5)
@@ -56,9 +62,7 @@ def test_a_measured_wait_takes_the_place_of_ours() -> None:
 
 
 def shown(size: float, *, compute_s: float, held: bool = False, ranks: int = 16) -> float:
-    return gradients_s(
-        size, ranks, 2, LINKS, compute_s=compute_s, waiting_s=1e-3, held_back=held
-    )
+    return gradients_s(size, ranks, 2, LINKS, compute_s=compute_s, waiting_s=1e-3, held_back=held)
 
 
 def test_gradients_hide_behind_the_backward_pass() -> None:
@@ -67,9 +71,7 @@ def test_gradients_hide_behind_the_backward_pass() -> None:
     assert shown(200e6, compute_s=0.003) == pytest.approx(whole - 0.002)
     last = 1e-3 + allreduce_s(2**20, 16, 2, LINKS)
     assert shown(200e6, compute_s=10.0) == pytest.approx(last)
-    assert gradients_s(
-        2e8, 1, 1, LINKS, compute_s=0.0, waiting_s=1.0, held_back=True
-    ) == 0
+    assert gradients_s(2e8, 1, 1, LINKS, compute_s=0.0, waiting_s=1.0, held_back=True) == 0
 
 
 def test_bn_messages_are_added_up() -> None:
@@ -86,9 +88,9 @@ def test_two_points_give_both_numbers_and_one_gives_the_slope() -> None:
     spread = 0.2
     truth = Compute(0.01, 0.03)
 
-    def at(images: int, ranks: int) -> Point:
+    def at(images: int, ranks: int) -> TimedStep:
         late = truth.stragglers_s(images, ranks, spread)
-        return Point(images, ranks, truth.seconds(images) + late)
+        return TimedStep(images, ranks, truth.seconds(images) + late)
 
     found = from_two(at(12, 8), at(2, 64), spread)
     assert found.image_s == pytest.approx(0.01) and found.overhead_s == pytest.approx(0.03)
@@ -98,7 +100,8 @@ def test_two_points_give_both_numbers_and_one_gives_the_slope() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch", "epochs"), [(16, 14), (128, 14), (136, 14.5), (144, 15), (200, 16), (256, 17), (272, 17)]
+    ("batch", "epochs"),
+    [(16, 14), (128, 14), (136, 14.5), (144, 15), (200, 16), (256, 17), (272, 17)],
 )
 def test_epochs_to_the_target(batch: int, epochs: float) -> None:
     assert epochs_to_target(batch) == epochs
