@@ -149,7 +149,7 @@ def _outside(question: Question, row: Prediction) -> list[str]:
     lines = []
     if row.images == 1:
         lines.append(
-            "1 image a GPU: published runs are 10 to 90 % off the model there (docs/plan.md, c); "
+            "1 image a GPU: published runs are up to half off the model there (docs/plan.md, c); "
             "take the row as a guess, or 2 images on half the GPUs"
         )
     config, profile = row.config, question.profile
@@ -160,6 +160,11 @@ def _outside(question: Question, row: Prediction) -> list[str]:
                 f"precision={config.precision}, and profile {profile.name} was timed with "
                 f"{profile.precision}: take another --gpu, or measure your own (bench profile)"
             )
+    if config.model.norm == "cgbn" and config.bn.carrier == "mpi":
+        lines.append(
+            "bn.carrier=mpi sums CPU tensors, and training on GPUs refuses it: set "
+            "bn.carrier=horovod, whose times these are"
+        )
     if config.deterministic or config.horovod.fusion_threshold_mib == 0:
         lines.append(
             "without fusion (deterministic, horovod.fusion_threshold_mib=0) each gradient goes by "

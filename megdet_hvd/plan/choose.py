@@ -52,8 +52,8 @@ def read_limit(text: str) -> Limit:
 def candidates(question: Question) -> list[Prediction]:
     """Whole machines up to 16, images a GPU up to 8, that fit the paper's limits and the memory.
 
-    Batch 256 at most, 16 images a BN statistic at least where statistics are taken, and a batch
-    that divides.
+    Batch 256 at most, a batch that divides, and, with CGBN and no bn.size of its own, 16 images a
+    statistic at least.
     """
     found = []
     images = IMAGES if question.images_per_gpu is None else (question.images_per_gpu,)
@@ -66,10 +66,15 @@ def candidates(question: Question) -> list[Prediction]:
                 row = predict(replace(question, images_per_gpu=each), gpus)
             except UserError:
                 continue
-            small = row.derived.bn_images and min(row.derived.bn_images) < SMALL_BN_IMAGES
-            if row.fits and not small:
+            if row.fits and not _small(row):
                 found.append(row)
     return found
+
+
+def _small(row: Prediction) -> bool:
+    """Whether CGBN would have too few images, though nobody has named a size."""
+    left_open = row.config.model.norm == "cgbn" and row.config.bn.size is None
+    return left_open and min(row.derived.bn_images) < SMALL_BN_IMAGES
 
 
 def choose(question: Question, limit: Limit) -> Prediction:

@@ -82,6 +82,7 @@ def plan_figure(question: Question, rows: Sequence[Prediction]) -> Any:
     if _is_papers(question, rows):
         hours.plot(*zip(*PAPER_HOURS, strict=True), "s", color="black", label="paper (abstract)")
     hours.set_yscale("log")
+    hours.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     hours.set_ylabel("hours of the run")
     hours.set_title("time")
     first = rows[0]

@@ -45,6 +45,13 @@ def test_candidates_keep_the_papers_limits() -> None:
     assert {row.images for row in rows} >= {2, 4}
 
 
+def test_a_bn_size_that_is_named_is_kept() -> None:
+    rows = candidates(question("bn.size=4", images_per_gpu=2))
+    assert rows and all(set(row.derived.bn_images) == {4} for row in rows)
+    assert not candidates(question("bn.scope=process", images_per_gpu=2))
+    assert candidates(question("model.norm=bn", images_per_gpu=2))
+
+
 @pytest.mark.parametrize("text", ["deadline=2h", "gpus=32", "node_hours=6"])
 def test_the_choice_keeps_the_limit_and_nothing_better_does(text: str) -> None:
     asked, limit = question(images_per_gpu=None), read_limit(text)
