@@ -77,16 +77,14 @@ def readme_blocks(found: HeldOut) -> dict[str, str]:
         paper = f"{hours[gpus]:g}" if gpus in hours else ""
         batch = rows[PAPER_GPUS[0]][at].batch
         lines.append(f"| {gpus}, {batch} | {' | '.join(cells)} | {paper} |")
-    (a_median, a_worst), (b_median, b_worst) = (
-        median_worst([held.error(held.left_out_s) for held in rows_])
-        for rows_ in (found.a, found.b)
-    )
-    lines += [
-        "",
-        "Held against MLPerf's steps: median error "
-        f"{a_median:.1%}, worst {a_worst:.1%} ({len(found.a)} systems of known stacks); "
-        f"{b_median:.1%} and {b_worst:.1%} ({len(found.b)}, one machine known).",
-    ]
+    said = []
+    for rows_, what in ((found.a, "of known stacks"), (found.b, "with one machine known")):
+        ours, line = (
+            _pair(median_worst([held.error(getattr(held, key)) for held in rows_]))
+            for key in ("left_out_s", "baseline_s")
+        )
+        said.append(f"{ours} on {len(rows_)} systems {what} (a line a + b·n: {line})")
+    lines += ["", f"Errors on MLPerf's steps, median and worst: {'; '.join(said)}."]
     return {"plan": "\n".join(lines)}
 
 

@@ -9,34 +9,56 @@ from megdet_hvd.plan.prediction import Prediction, Refused, shared_constants
 from megdet_hvd.plan.question import Question
 from megdet_hvd.plan.sourced import Sourced
 
-HEADS = (
-    ("batch", "GPUs", "images", "BN", "peak", "warm-up", "iterations"),
-    ("compute", "BN work", "BN msgs", "gradients", "stragglers", "data", "step"),
-    ("hours", "GiB", "efficiency", "node-hours"),
+RUN_HEADS = (
+    ("batch", ""),
+    ("GPUs", ""),
+    ("images", "a GPU"),
+    ("BN", "size"),
+    ("peak", "rate"),
+    ("warm-up", ""),
+    ("iterations", ""),
+    ("step", "ms"),
+    ("hours", ""),
+    ("memory", "GiB"),
+    ("efficiency", ""),
+    ("node-hours", ""),
 )
-_UNDER = {"images": "a GPU", "BN": "size", "peak": "rate", "GiB": "a GPU", "step": "ms"}
+"""As in the paper, and what a run costs; the second line has units."""
+STEP_HEADS = (
+    ("GPUs", ""),
+    ("compute", ""),
+    ("CGBN work", ""),
+    ("BN messages", ""),
+    ("gradients", ""),
+    ("stragglers", ""),
+    ("data", ""),
+    ("step", ""),
+)
+"""Parts of a step, ms."""
 
 
 def table_lines(question: Question, rows: Sequence[Prediction | Refused]) -> list[str]:
-    """The table, what it rests on, and the warnings."""
-    heads = [head for group in HEADS for head in group]
-    cells = [_cells(row) for row in rows]
-    under = [_UNDER.get(head, "ms" if head in HEADS[1] else "") for head in heads]
-    widths = [
-        max(len(text) for text in column) for column in zip(heads, under, *cells, strict=True)
-    ]
-
-    def line(texts: Sequence[str]) -> str:
-        return "  ".join(text.rjust(width) for text, width in zip(texts, widths, strict=True))
-
+    """What it rests on, the two tables, and the warnings."""
+    kept = [row for row in rows if isinstance(row, Prediction)]
     return [
         *head_lines(question),
         "",
-        line(heads),
-        line(under),
-        *(line(texts) for texts in cells),
+        *_aligned(RUN_HEADS, [_run_cells(row) for row in rows]),
+        "",
+        "a step, ms:",
+        *(line for line in _aligned(STEP_HEADS, [_step_cells(row) for row in kept]) if line),
         "",
         *_notes(question, rows),
+    ]
+
+
+def _aligned(heads: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Two lines of heads, and one for each row; columns to the right."""
+    table = [[head for head, _ in heads], [unit for _, unit in heads], *cells]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
     ]
 
 
@@ -55,11 +77,28 @@ def head_lines(question: Question) -> list[str]:
     ]
 
 
-def _cells(row: Prediction | Refused) -> list[str]:
+def _run_cells(row: Prediction | Refused) -> list[str]:
     if isinstance(row, Refused):
-        return ["–", str(row.gpus), *["–"] * (sum(map(len, HEADS)) - 2)]
-    step = row.step
+        return ["–", str(row.gpus), *["–"] * (len(RUN_HEADS) - 2)]
     sizes = sorted(set(row.derived.bn_images))
+    return [
+        str(row.batch),
+        str(row.gpus),
+        str(row.images),
+        "/".join(map(str, sizes)) or "–",
+        f"{row.derived.peak_rate:g}",
+        str(row.derived.warmup_iterations),
+        str(row.derived.end_iteration),
+        f"{1e3 * row.step.total:.1f}",
+        f"{row.hours:.2f}",
+        f"{row.memory.gib:.1f}" + ("" if row.fits else "!"),
+        f"{row.efficiency:.0%}",
+        f"{row.node_hours:.1f}",
+    ]
+
+
+def _step_cells(row: Prediction) -> list[str]:
+    step = row.step
     parts = (
         step.compute,
         step.bn_work,
@@ -69,20 +108,7 @@ def _cells(row: Prediction | Refused) -> list[str]:
         step.data,
         step.total,
     )
-    return [
-        str(row.batch),
-        str(row.gpus),
-        str(row.images),
-        "/".join(map(str, sizes)) or "–",
-        f"{row.derived.peak_rate:g}",
-        str(row.derived.warmup_iterations),
-        str(row.derived.end_iteration),
-        *(f"{1e3 * part:.1f}" for part in parts),
-        f"{row.hours:.2f}",
-        f"{row.memory.gib:.1f}" + ("" if row.fits else "!"),
-        f"{row.efficiency:.0%}",
-        f"{row.node_hours:.1f}",
-    ]
+    return [str(row.gpus), *(f"{1e3 * part:.1f}" for part in parts)]
 
 
 def _notes(question: Question, rows: Sequence[Prediction | Refused]) -> list[str]:

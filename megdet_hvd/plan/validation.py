@@ -6,6 +6,7 @@ Goals, set before: a, median 8 % and worst 20 %; b, median 12 % and worst 30 %.
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from megdet_hvd.plan.fit import (
     FULL,
@@ -72,6 +73,7 @@ def median_worst(errors: Sequence[float]) -> tuple[float, float]:
     return statistics.median(sizes), max(sizes)
 
 
+@cache
 def validate() -> HeldOut:
     """Fit, and predict what was set apart. Some seconds."""
     found = stacks(mlperf_runs())
@@ -134,6 +136,7 @@ class Ablation:
     b: tuple[float, float]
 
 
+@cache
 def ablations() -> tuple[Ablation, ...]:
     """Each variant fitted and left out by itself: what a term is worth on these rows."""
     found = stacks(mlperf_runs())

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from megdet_hvd.plan import page
 from megdet_hvd.plan.compute import Compute
 from megdet_hvd.plan.fit import (
     FULL,
@@ -23,14 +24,9 @@ from megdet_hvd.plan.prediction import shared_constants
 from megdet_hvd.plan.published import DATA, PublishedRun, mlperf_runs
 from megdet_hvd.plan.reported import aws, synchronised_bn, whole_runs
 from megdet_hvd.plan.split import stacks
-from megdet_hvd.plan.validation import GOALS, HeldOut, ablations, median_worst, validate
+from megdet_hvd.plan.validation import GOALS, ablations, median_worst, validate
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@cache
-def found() -> HeldOut:
-    return validate()
 
 
 def made(
@@ -121,8 +117,8 @@ def test_runs_that_follow_the_model_give_its_constants_back() -> None:
 
 
 def test_the_known_rows_are_met_exactly() -> None:
-    shared = found().shared
-    for stack in found().stacks:
+    shared = validate().shared
+    for stack in validate().stacks:
         for run in stack.fit:
             met = predicted_s(run, known_stack(stack.fit, shared.spread), shared.spread)
             assert met == pytest.approx(run.step_s, rel=1e-3)
@@ -137,7 +133,7 @@ def test_float16_gradients_of_mask_r_cnn_are_sent() -> None:
 
 
 def test_the_errors_are_those_of_the_page() -> None:
-    result = found()
+    result = validate()
     assert (len(result.a), len(result.b), len(result.c)) == (7, 24, 6)
     for name, rows in (("a", result.a), ("b", result.b)):
         median, worst = median_worst([held.error(held.left_out_s) for held in rows])
@@ -156,7 +152,7 @@ def test_what_a_term_is_worth_is_what_the_page_says() -> None:
 
 
 def test_what_is_reported_beside() -> None:
-    known, two, four = aws(found().shared)
+    known, two, four = aws(validate().shared)
     assert known.error == pytest.approx(0, abs=1e-9)
     assert [round(row.published[0], 3) for row in (known, two, four)] == [0.381, 0.404, 0.451]
     assert synchronised_bn().published[0] == pytest.approx(0.32, abs=0.005)
@@ -165,24 +161,46 @@ def test_what_is_reported_beside() -> None:
 
 
 def test_the_constants_are_those_of_the_fit() -> None:
-    assert (DATA / "fitted.json").read_text(encoding="utf-8") == fitted_text(found())
-    assert shared_constants() == found().shared
+    assert (DATA / "fitted.json").read_text(encoding="utf-8") == fitted_text(validate())
+    assert shared_constants() == validate().shared
 
 
 def test_the_pages_say_what_the_program_says() -> None:
-    for page, text in pages(ROOT, found()).items():
-        assert page.read_text(encoding="utf-8") == text, (
+    for file, text in pages(ROOT, validate()).items():
+        assert file.read_text(encoding="utf-8") == text, (
             "write it anew: python -m megdet_hvd.plan.page"
         )
 
 
+def test_the_program_writes_what_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "docs").mkdir()
+    for name in ("docs/plan.md", "README.md"):
+        (tmp_path / name).write_text((ROOT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(page, "checkout", lambda: tmp_path)
+    assert page.main(["--check"]) == 0 and capsys.readouterr().out == ""
+    readme = tmp_path / "README.md"
+    right = readme.read_text(encoding="utf-8")
+    readme.write_text(right.replace("| 8, 16 |", "| 8, 17 |"), encoding="utf-8")
+    assert page.main(["--check"]) == 1
+    assert capsys.readouterr().out == f"{readme}: differs\n"
+    assert page.main([]) == 0 and readme.read_text(encoding="utf-8") == right
+    with Image.open(tmp_path / "docs" / "plan_validation.png") as picture:
+        assert picture.size == (1210, 572)
+    monkeypatch.setattr(page, "checkout", lambda: None)
+    assert page.main([]) == 2
+    with pytest.raises(ValueError, match="block x stands 0 times"):
+        page.filled("no marks", {"x": ""})
+
+
 def test_readme_has_the_five_sizes_beside_the_papers_times() -> None:
-    lines = readme_blocks(found())["plan"].splitlines()
+    lines = readme_blocks(validate())["plan"].splitlines()
     cells = [line.strip("|").split("|") for line in lines[2:7]]
     assert [row[0].strip() for row in cells] == ["8, 16", "16, 32", "32, 64", "64, 128", "128, 256"]
     assert [row[-1].strip() for row in cells] == ["33", "", "", "", "4"]
     assert len(lines) <= 9
-    assert "| a | 7 |" in plan_blocks(found())["result"]
+    assert "| a | 7 |" in plan_blocks(validate())["result"]
 
 
 def test_the_data_files_are_small_and_parse() -> None:
