@@ -18,6 +18,7 @@ setup(
     package_dir={f"{PLACE}.{name}": name for name in FILES},
     package_data={
         "megdet_hvd": ["py.typed"],
+        "megdet_hvd.plan": ["data/*.json", "data/*.toml"],
         **{f"{PLACE}.{name}": patterns for name, patterns in FILES.items()},
     },
 )

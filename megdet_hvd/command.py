@@ -39,6 +39,7 @@ SCRIPTS = {
     "megdet-preflight": "megdet_hvd.preflight.__main__",
     "megdet-placement": "megdet_hvd.placement",
     "megdet-bench": "megdet_hvd.bench.__main__",
+    "megdet-plan": "megdet_hvd.plan.__main__",
     "megdet-init": "megdet_hvd.init",
 }
 """The console scripts of an installed package, and the module whose ``main`` each runs."""

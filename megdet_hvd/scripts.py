@@ -65,6 +65,11 @@ def bench() -> NoReturn:
     _run("megdet-bench")
 
 
+def plan() -> NoReturn:
+    """``megdet-plan``."""
+    _run("megdet-plan")
+
+
 def init() -> NoReturn:
     """``megdet-init``."""
     _run("megdet-init")

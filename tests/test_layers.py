@@ -41,6 +41,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "slurm_job",
     ),
     ("preflight.__main__", "submit", "pipeline"),
+    ("plan",),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 
@@ -67,6 +68,7 @@ NO_TORCH = (
     "placement",
     "slurm_job",
     "submit",
+    "plan",
 )
 """Parts that answer on a login node."""
 

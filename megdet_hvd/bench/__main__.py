@@ -10,6 +10,7 @@ from megdet_hvd.version import version_line
 MEASUREMENTS = {
     "bn": "what Cross-GPU BN costs beside plain BN, by layer, by step, beside a busy machine",
     "memory": "peak memory and time of a step, with and without recomputation",
+    "profile": "what a step takes on this GPU, for python -m megdet_hvd.plan --profile",
     "eval": "COCO's numbers from detections in memory, beside pycocotools",
 }
 """Each is a module of this package with a ``main(arguments) -> exit code`` of its own."""

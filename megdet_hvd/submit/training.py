@@ -332,8 +332,15 @@ def images_per_epoch(config: Config) -> int | None:
         return None
 
 
-@cache
 def _count_pictures(file: Path) -> int:
+    there = file.stat()
+    return _counted_once(file, there.st_size, there.st_mtime_ns)
+
+
+@cache
+def _counted_once(file: Path, size: int, mtime_ns: int) -> int:
+    """For all members of an array."""
+    del size, mtime_ns
     mark, count, rest = b'"file_name"', 0, b""
     with file.open("rb") as stream:
         while chunk := stream.read(_CHUNK):

@@ -1,0 +1,345 @@
+"""The plan's answer for one number of GPUs: T and its parts (docs/plan.md has the equations)."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+
+from megdet_hvd.config.bn_groups import bn_groups
+from megdet_hvd.config.derive import Derived, derive
+from megdet_hvd.config.load import override
+from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import UserError
+from megdet_hvd.plan.bn_costs import messages_s, own_work_s
+from megdet_hvd.plan.compute import Compute
+from megdet_hvd.plan.evaluation import evaluation_s, evaluations_of
+from megdet_hvd.plan.fit import Shared
+from megdet_hvd.plan.horovod_costs import FUSION_BYTES, gradients_s, wait_s
+from megdet_hvd.plan.memory import (
+    SLOWER,
+    Memory,
+    Recomputation,
+    backbone_factor,
+    fits,
+    predict_memory,
+)
+from megdet_hvd.plan.profiles import Profile, fabric
+from megdet_hvd.plan.published import DATA
+from megdet_hvd.plan.question import COCO_CLASSES, Question, largest_pixels, mean_pixels
+from megdet_hvd.plan.tensors import Tensors, bn_elements, count_tensors
+
+DECODE_S = 0.0102
+"""Processor seconds to read, decode, resize to 800/1333 and turn one picture. Measured here: 50
+pictures of COCO, one core of an AMD EPYC."""
+DECODE_PIXELS = mean_pixels((800,), 1333)
+MOST_LOADERS = 4
+"""As ``data.workers=auto`` has it."""
+BLOCKING_CYCLE_MS, OWN_CYCLE_MS = 0.1, 1.0
+"""``horovod.cycle_time_ms=auto``: on a GPU where CGBN waits for messages, and else."""
+BACKBONE_FACTOR = {"resnet50": 1.0, "resnet101": 0.286 / 0.209}
+"""Of a step, to ResNet-50's: facebookresearch/detectron2 MODEL_ZOO.md, Faster R-CNN FPN 3x."""
+
+
+@cache
+def shared_constants() -> Shared:
+    """n₀ and σ as they were fitted: data/fitted.json, written by ``plan.page``."""
+    found = json.loads((DATA / "fitted.json").read_text(encoding="utf-8"))
+    return Shared(found["overhead_images"], found["spread"])
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """Seconds of a step; their sum is the step."""
+
+    compute: float
+    bn_work: float
+    """CGBN's own, beside frozen BN."""
+    bn_messages: float
+    gradients: float
+    """What shows of their all-reduce."""
+    stragglers: float
+    data: float
+    """Waiting for pictures."""
+
+    @property
+    def total(self) -> float:
+        """The step."""
+        return math.fsum(
+            (
+                self.compute,
+                self.bn_work,
+                self.bn_messages,
+                self.gradients,
+                self.stragglers,
+                self.data,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One row of the table. All of it is predicted."""
+
+    gpus: int
+    machine_sizes: tuple[int, ...]
+    config: Config
+    """With the batch of this row."""
+    derived: Derived
+    """What training itself would work out."""
+    group_ranks: int
+    """GPUs that share a BN statistic."""
+    group_machines: int
+    """Machines that they are on."""
+    step: StepParts
+    memory: Memory
+    fits: bool
+    evaluations: int
+    evaluation_s: float
+    """Of all of them."""
+    efficiency: float = 1.0
+    """Images a second and GPU, to those of the table's first row."""
+
+    @property
+    def batch(self) -> int:
+        """Global."""
+        return self.config.global_batch
+
+    @property
+    def images(self) -> int:
+        """Of one GPU in a step."""
+        return self.batch // self.gpus
+
+    @property
+    def images_per_s(self) -> float:
+        """Of all GPUs."""
+        return self.batch / self.step.total
+
+    @property
+    def training_s(self) -> float:
+        """Without evaluations."""
+        return self.derived.end_iteration * self.step.total
+
+    @property
+    def hours(self) -> float:
+        """Of the whole run."""
+        return (self.training_s + self.evaluation_s) / 3600
+
+    @property
+    def node_hours(self) -> float:
+        """Machines, begun ones whole, times hours."""
+        return len(self.machine_sizes) * self.hours
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A number of GPUs that can't train this."""
+
+    gpus: int
+    reason: str
+
+
+def machine_sizes(gpus: int, per_machine: int) -> tuple[int, ...]:
+    """Full machines, and one with the rest."""
+    full, rest = divmod(gpus, per_machine)
+    return (per_machine,) * full + ((rest,) if rest else ())
+
+
+def predict(question: Question, gpus: int) -> Prediction:
+    """The row for ``gpus``.
+
+    Raises:
+        UserError: the batch does not divide, the BN size can't be made, or nothing is known of
+            this backbone.
+    """
+    config = question.config
+    if question.images_per_gpu is not None:
+        batch = gpus * question.images_per_gpu
+        config = override(config, [f"global_batch={batch}"])
+    sizes = machine_sizes(gpus, question.gpus_per_machine)
+    derived = derive(config, question.train_images, gpus, sizes)
+    tensors = count_tensors(config.model, COCO_CLASSES)
+    ranks, machines = _widest_group(config, derived, sizes)
+    memory = _memory(question, config, derived, tensors)
+    step = _step(question, config, derived, tensors, (ranks, machines), memory.mode)
+    evaluations = evaluations_of(derived.end_epoch, config.evaluation.every_epochs)
+    each_s = evaluation_s(question.val_images, gpus, _inference_s(question, config))
+    return Prediction(
+        gpus=gpus,
+        machine_sizes=sizes,
+        config=config,
+        derived=derived,
+        group_ranks=ranks,
+        group_machines=machines,
+        step=step,
+        memory=memory,
+        fits=fits(memory, question.profile.memory_gib.value),
+        evaluations=evaluations,
+        evaluation_s=evaluations * each_s if question.val_images else 0.0,
+    )
+
+
+def predict_all(question: Question, gpus: Sequence[int]) -> list[Prediction | Refused]:
+    """A row for each number of GPUs, efficiency to the first that can train.
+
+    Raises:
+        UserError: none of them can.
+    """
+    rows: list[Prediction | Refused] = []
+    first: Prediction | None = None
+    for number in gpus:
+        try:
+            row = predict(question, number)
+        except UserError as error:
+            rows.append(Refused(number, str(error)))
+            continue
+        first = first or row
+        each = row.images_per_s / row.gpus
+        rows.append(replace(row, efficiency=each / (first.images_per_s / first.gpus)))
+    if first is None:
+        refused = (row for row in rows if isinstance(row, Refused))
+        raise UserError("; ".join(f"{row.gpus} GPUs: {row.reason}" for row in refused))
+    return rows
+
+
+def _widest_group(config: Config, derived: Derived, sizes: Sequence[int]) -> tuple[int, int]:
+    """Ranks and machines of the group whose BN messages take longest."""
+    if config.model.norm != "cgbn":
+        return 1, 1
+    starts = [sum(sizes[:m]) for m in range(len(sizes))]
+    machines = [range(at, at + size) for at, size in zip(starts, sizes, strict=True)]
+    machine_of = [number for number, size in enumerate(sizes) for _ in range(size)]
+    images = derived.images_per_process_per_pass
+    groups = bn_groups(config.bn.scope, config.bn.size, images, machines).groups
+    return max((len(g), len({machine_of[rank] for rank in g})) for g in groups)
+
+
+def _pixel_factor(profile: Profile, config: Config) -> float:
+    """Pixels of a resized picture to those that the profile was timed with."""
+    theirs = mean_pixels((profile.min_size,), profile.max_size)
+    return mean_pixels(config.data.min_sizes, config.data.max_size) / theirs
+
+
+def backbone_step_factor(profile: Profile, backbone: str) -> float:
+    """Of a step with ``backbone``, to the profile's.
+
+    Raises:
+        UserError: nothing was published for it.
+    """
+    if backbone == profile.backbone:
+        return 1.0
+    if backbone not in BACKBONE_FACTOR or profile.backbone not in BACKBONE_FACTOR:
+        raise UserError(
+            f"model.backbone={backbone}: profile {profile.name} was timed with "
+            f"{profile.backbone}, and no publication names the ratio of the two; measure one: "
+            "bench profile --out FILE, then --profile FILE"
+        )
+    return BACKBONE_FACTOR[backbone] / BACKBONE_FACTOR[profile.backbone]
+
+
+def cycle_ms(config: Config) -> float:
+    """Horovod's, as training on GPUs would set it."""
+    if config.horovod.cycle_time_ms != "auto":
+        return config.horovod.cycle_time_ms
+    waits = config.model.norm == "cgbn" and config.bn.scope != "process"
+    return BLOCKING_CYCLE_MS if waits else OWN_CYCLE_MS
+
+
+def loaders(config: Config, cores_per_gpu: int) -> int:
+    """Loader processes of a GPU; at least the training process's own thread."""
+    if config.data.workers != "auto":
+        return max(config.data.workers, 1)
+    return max(min(MOST_LOADERS, cores_per_gpu - 1), 1)
+
+
+def scaled_compute(question: Question, config: Config) -> Compute:
+    """The profile's, for this backbone and these pixels."""
+    profile = question.profile
+    found = profile.compute(shared_constants())
+    factor = _pixel_factor(profile, config)
+    factor *= backbone_step_factor(profile, config.model.backbone)
+    return Compute(found.image_s * factor, found.overhead_s * factor)
+
+
+def _inference_s(question: Question, config: Config) -> float:
+    profile = question.profile
+    factor = backbone_step_factor(profile, config.model.backbone)
+    return profile.inference_s.value * factor * _pixel_factor(profile, config)
+
+
+def _step(
+    question: Question,
+    config: Config,
+    derived: Derived,
+    tensors: Tensors,
+    group: tuple[int, int],
+    mode: Recomputation,
+) -> StepParts:
+    profile, gpus = question.profile, derived.world_size
+    machines = len(derived.machine_sizes)
+    links = fabric(profile, question.network)
+    images, passes = derived.images_per_process_per_pass, config.learning.accumulation
+    compute = scaled_compute(question, config)
+    compute_s = passes * compute.seconds(images) * SLOWER[mode]
+    waiting = wait_s(cycle_ms(config), machines, links, profile.blocking_sum_us)
+    bn_work = 0.0
+    if tensors.bn_layers and profile.norm == "frozen":
+        pixels = mean_pixels(config.data.min_sizes, config.data.max_size)
+        elements = images * bn_elements(tensors, pixels, config.model.roi.boxes_per_image)
+        memory_gb_s = profile.memory_gb_s.value
+        bn_work = passes * own_work_s(elements, profile.value_bytes, memory_gb_s)
+    ranks, group_machines = group
+    bn_messages = passes * messages_s(tensors, ranks, group_machines, links, waiting)
+    wire = tensors.gradient_bytes // (2 if config.horovod.compression == "fp16" else 1)
+    gradients = gradients_s(
+        wire,
+        gpus,
+        machines,
+        links,
+        compute_s=compute_s / passes,
+        waiting_s=waiting,
+        held_back=ranks > 1 or config.deterministic,
+        fusion_bytes=_fusion_bytes(config),
+    )
+    spread = shared_constants().spread
+    stragglers = compute.stragglers_s(images * passes, gpus, spread) * SLOWER[mode]
+    rest = compute_s + bn_work + bn_messages + gradients + stragglers
+    decode = DECODE_S * mean_pixels(config.data.min_sizes, config.data.max_size) / DECODE_PIXELS
+    loading = images * passes * decode / loaders(config, question.cores_per_gpu)
+    return StepParts(
+        compute_s, bn_work, bn_messages, gradients, stragglers, max(0.0, loading - rest)
+    )
+
+
+def _fusion_bytes(config: Config) -> float:
+    """As configured; without fusion each tensor goes by itself, which is not counted: as one."""
+    threshold = config.horovod.fusion_threshold_mib
+    if threshold == "auto" or threshold == 0 or config.deterministic:
+        return FUSION_BYTES
+    return threshold * 2**20
+
+
+def _memory(question: Question, config: Config, derived: Derived, tensors: Tensors) -> Memory:
+    frozen = config.model.norm in ("frozen", "none")
+    whole = config.model.model_copy(update={"norm": "cgbn", "frozen_stages": 0})
+    backbone = backbone_factor(count_tensors(whole, COCO_CLASSES))
+
+    def of(mode: Recomputation) -> Memory:
+        return predict_memory(
+            tensors,
+            derived.images_per_process_per_pass,
+            largest_pixels(config.data.min_sizes, config.data.max_size),
+            value_bytes=4 if config.precision == "float32" else question.profile.value_bytes,
+            mode=mode,
+            frozen=frozen,
+            size_factor=backbone,
+        )
+
+    wanted = config.memory.checkpoint
+    if wanted != "auto":
+        return of(wanted)
+    none = of("none")
+    if fits(none, question.profile.memory_gib.value):
+        return none
+    modes: tuple[Recomputation, ...] = ("blocks", "stages")
+    return min(map(of, modes), key=lambda memory: memory.live_bytes)

@@ -1,0 +1,91 @@
+"""A run's metrics beside the prediction."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.errors import UserError
+from megdet_hvd.plan.__main__ import main
+from megdet_hvd.plan.compare import Measured, comparison_lines, measured_run, run_prediction
+from tests.plan.asked import question
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(folder: Path, step_s: float, data_s: float = 0.0, **split: float) -> Path:
+    config = load_config(ROOT / "configs/coco_016.yaml")
+    (folder / "config.yaml").write_text(to_yaml(config))
+    lines = [
+        {
+            "kind": "train",
+            "iteration": 20 * (k + 1),
+            "step_s": 9.0 if k == 0 else step_s,
+            "data_s": data_s,
+            "images_per_s": 16 / step_s,
+            **{f"split_{name}_s": value for name, value in split.items()},
+        }
+        for k in range(4)
+    ]
+    lines.append({"kind": "eval", "iteration": 80, "AP": 0.3})
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+def test_medians_without_the_first_line(tmp_path: Path) -> None:
+    found = measured_run(run(tmp_path, 0.3, 0.05), 8)
+    assert found == Measured(0.3, 0.05, 16 / 0.3, 3, 8)
+
+
+def verdict(folder: Path, step_s: float, data_s: float) -> str:
+    measured = measured_run(run(folder, step_s, data_s), 8)
+    lines = comparison_lines(folder, measured, run_prediction(question(), folder, measured))
+    assert sum("not recorded" in line for line in lines) == 4
+    return lines[-1]
+
+
+def test_the_term_that_was_wrong_is_named(tmp_path: Path) -> None:
+    assert "within 10 %, no term stands out" in verdict(tmp_path, 0.27, 0.0)
+    assert "the wait for pictures is what was wrong, by -230 ms" in verdict(tmp_path, 0.5, 0.23)
+    said = verdict(tmp_path, 0.6, 0.01)
+    assert "outside the wait for pictures" in said and "can't be told" in said
+
+
+def test_the_parts_that_training_recorded_stand_beside_theirs(tmp_path: Path) -> None:
+    split = {"compute": 0.2, "bn": 0.3, "gradients": 0.02, "waiting": 0.05}
+    measured = measured_run(run(tmp_path, 0.6, 0.03, **split), 8)
+    assert measured.parts == {f"split_{name}_s": value for name, value in split.items()}
+    row = run_prediction(question(), tmp_path, measured)
+    lines = comparison_lines(tmp_path, measured, row)
+    by_name = {line[:26].strip(): line[26:].split() for line in lines[2:-1]}
+    assert by_name["BN messages"][1] == "300.0"
+    compute = row.step.compute + row.step.bn_work
+    expected = [f"{1e3 * compute:.1f}", "200.0", f"{compute / 0.2 - 1:+.0%}"]
+    assert by_name["compute, with CGBN's own"] == expected
+    gap = 1e3 * (row.step.bn_messages - 0.3)
+    assert lines[-1].endswith(f"and BN messages is what was wrong most, by {gap:+.0f} ms")
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(tmp_path, 0.3)
+    assert main(["--compare", str(tmp_path), "--gpus", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    step = next(line for line in lines if line.startswith("step"))
+    assert step.split()[1:] == ["269.3", "300.0", "-10%"]
+    assert main(["--compare", str(tmp_path), "--gpus", "8", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["measured"]["step_s"] == 0.3 and answer["predicted"]["batch"] == 16
+    assert main(["--compare", str(tmp_path)]) == 2
+    assert "it has no checkpoint that would say how many GPUs" in capsys.readouterr().err
+
+
+def test_a_run_without_steps_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, 0.3)
+    (tmp_path / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match="has no line with a step's time yet"):
+        measured_run(tmp_path, 8)
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UserError, match="can't read its metrics"):
+        measured_run(tmp_path, 8)

@@ -1,0 +1,151 @@
+"""A row of the table, against its parts worked out here."""
+
+from dataclasses import replace
+
+import pytest
+
+from megdet_hvd.config.derive import derive
+from megdet_hvd.errors import UserError
+from megdet_hvd.plan.collectives import Fabric, allreduce_s
+from megdet_hvd.plan.prediction import (
+    Prediction,
+    Refused,
+    cycle_ms,
+    loaders,
+    machine_sizes,
+    predict,
+    predict_all,
+    shared_constants,
+)
+from megdet_hvd.plan.stragglers import expected_maximum
+from megdet_hvd.plan.tensors import bn_elements, count_tensors
+from tests.plan.asked import question
+
+LINKS = Fabric("nvlink", 120.0, 4 * 12.5 * 0.85)
+
+
+def test_the_paper_on_16_gpus_by_hand() -> None:
+    row = predict(question(), 16)
+    shared = shared_constants()
+    spread8 = shared.spread * 2**0.5 * expected_maximum(8)
+    image_s = 0.210 / (2 + shared.overhead_images + spread8)
+    assert row.step.compute == pytest.approx(image_s * (2 + shared.overhead_images))
+    assert row.step.stragglers == pytest.approx(
+        image_s * shared.spread * 2**0.5 * expected_maximum(16)
+    )
+    tensors = count_tensors(row.config.model, 80)
+    pixels = 800 * 800 * 4 / 3
+    assert row.step.bn_work == pytest.approx(4 * 4 * 2 * bn_elements(tensors, pixels, 512) / 900e9)
+    wait = 448e-6 + 2 * 5e-6
+    sums = [8 * (2 * x.channels + k) for x in tensors.bn_layers for k in (0, 1)]
+    assert row.step.bn_messages == pytest.approx(
+        sum(wait + allreduce_s(size, 8, 1, LINKS) for size in sums)
+    )
+    size = 4 * tensors.trained / 2  # 167 MB: two messages of at most 128 MiB
+    assert row.step.gradients == pytest.approx(2 * (wait + allreduce_s(size, 16, 2, LINKS)))
+    assert row.step.data == 0
+    parts = vars(row.step).values()
+    assert row.step.total == pytest.approx(sum(parts), abs=1e-12)
+    assert row.images_per_s == pytest.approx(32 / sum(parts))
+    assert row.training_s == pytest.approx(40662 * sum(parts))
+    each = -(-5000 // 16) * 0.038 + 5.2
+    assert row.evaluation_s == pytest.approx(11 * each)
+    assert row.hours == pytest.approx((40662 * sum(parts) + 11 * each) / 3600)
+    assert row.node_hours == pytest.approx(2 * row.hours)
+
+
+def test_what_follows_from_the_batch_is_trainings() -> None:
+    for row in predict_all(question(), (8, 128)):
+        assert isinstance(row, Prediction)
+        own = derive(row.config, 118_287, row.gpus, [8] * (row.gpus // 8))
+        assert row.derived == own and row.batch == 2 * row.gpus
+    assert own.end_iteration == 5083 and own.peak_rate == 0.32 and set(own.bn_images) == {16}
+
+
+def test_efficiency_is_to_the_first_row_that_trains() -> None:
+    rows = predict_all(question("global_batch=64", images_per_gpu=None), (7, 8, 32))
+    assert isinstance(rows[0], Refused) and "does not divide over 7 processes" in rows[0].reason
+    first, last = rows[1:]
+    assert isinstance(first, Prediction) and isinstance(last, Prediction)
+    assert first.efficiency == 1
+    expected = (last.images_per_s / 32) / (first.images_per_s / 8)
+    assert last.efficiency == pytest.approx(expected) and expected < 1
+    with pytest.raises(UserError, match="7 GPUs: global_batch=64 does not divide"):
+        predict_all(question("global_batch=64", images_per_gpu=None), (7,))
+
+
+def test_frozen_bn_sends_nothing_and_lets_gradients_hide() -> None:
+    frozen, ours = predict(question("model.norm=frozen"), 64), predict(question(), 64)
+    assert frozen.step.bn_messages == frozen.step.bn_work == 0
+    assert frozen.step.gradients < ours.step.gradients / 4
+    assert frozen.group_ranks == 1 and frozen.memory.gib < ours.memory.gib
+
+
+def test_statistics_over_all_ranks_cross_the_network() -> None:
+    machine, world = predict(question(), 128), predict(question("bn.scope=world"), 128)
+    assert (machine.group_ranks, machine.group_machines) == (8, 1)
+    assert (world.group_ranks, world.group_machines) == (128, 16)
+    assert world.step.bn_messages > machine.step.bn_messages
+    pairs = predict(question("bn.scope=world", "bn.size=32"), 128)
+    assert (pairs.group_ranks, pairs.group_machines) == (16, 2)
+    alone = predict(question("bn.scope=process"), 128)
+    assert alone.step.bn_messages == 0 and alone.step.bn_work > 0
+
+
+def test_accumulated_passes_are_passes() -> None:
+    once = predict(question("global_batch=16", images_per_gpu=None), 8)
+    twice = predict(question("global_batch=32", "learning.accumulation=2", images_per_gpu=None), 8)
+    assert twice.step.compute == pytest.approx(2 * once.step.compute)
+    assert twice.step.bn_messages == pytest.approx(2 * once.step.bn_messages)
+    assert twice.step.gradients == pytest.approx(once.step.gradients)
+    assert twice.memory.gib == once.memory.gib
+
+
+def test_smaller_pictures_and_a_larger_backbone_scale_the_step() -> None:
+    base = predict(question(), 8).step.compute
+    half = predict(question("data.min_sizes=[400]"), 8).step.compute
+    assert half == pytest.approx(base / 4)
+    deeper = predict(question("model.backbone=resnet101"), 8).step.compute
+    assert deeper == pytest.approx(base * 0.286 / 0.209)
+    with pytest.raises(UserError, match="no publication names the ratio"):
+        predict(question("model.backbone=resnet18"), 8)
+
+
+def test_loaders_that_cannot_keep_up_show() -> None:
+    row = predict(
+        question("data.workers=1", "model.norm=frozen", gpu="h100-mlperf", images_per_gpu=8), 8
+    )
+    rest = row.step.total - row.step.data
+    assert row.step.total == pytest.approx(8 * 0.0102) and rest < 8 * 0.0102
+    assert [loaders(question().config, cores) for cores in (1, 2, 4, 8)] == [1, 1, 3, 4]
+
+
+def test_horovods_settings_count() -> None:
+    assert cycle_ms(question().config) == 0.1
+    assert cycle_ms(question("model.norm=frozen").config) == 1.0
+    assert cycle_ms(question("horovod.cycle_time_ms=3").config) == 3.0
+    base = predict(question(), 64).step
+    assert predict(question("horovod.cycle_time_ms=5"), 64).step.bn_messages > 9 * base.bn_messages
+    half = predict(question("horovod.compression=fp16"), 64).step.gradients
+    assert half < 0.6 * base.gradients
+
+
+def test_recomputation_is_chosen_where_it_is_needed() -> None:
+    asked = question("memory.checkpoint=auto", images_per_gpu=8)
+    row = predict(asked, 8)
+    assert row.memory.mode == "stages" and row.fits
+    plain = predict(question(images_per_gpu=8), 8)
+    assert plain.memory.mode == "none" and not plain.fits
+    assert row.step.compute == pytest.approx(1.15 * plain.step.compute)
+    small = predict(question("memory.checkpoint=auto"), 8)
+    assert small.memory.mode == "none" and small.fits
+
+
+def test_machines() -> None:
+    assert machine_sizes(12, 8) == (8, 4) and machine_sizes(4, 8) == (4,)
+    row = predict(question(), 12)
+    assert set(row.derived.bn_images) == {16, 8} and row.node_hours == 2 * row.hours
+
+
+def test_without_validation_pictures_nothing_is_evaluated() -> None:
+    assert predict(replace(question(), val_images=0), 8).evaluation_s == 0
