@@ -83,6 +83,37 @@ def test_norm_layers_that_can_not_be_replaced() -> None:
     assert twice[0] is twice[1][0] and type(twice[0]) is BatchNorm2d  # type: ignore[index]
 
 
+class Counting(Tiny):
+    """Keeps how often it was called, in no checkpoint."""
+
+    count: torch.Tensor
+
+    def __init__(self, *, anew: bool) -> None:
+        super().__init__(3)
+        self.anew = anew
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    def forward(self, batch: Batch) -> Any:
+        if self.anew:
+            self.count = self.count + 1
+        else:
+            self.count += 1
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_buffers_that_no_checkpoint_has_are_put_back_too(anew: bool) -> None:
+    config = config_of()
+    detector: Any = built(config, lambda *_: Counting(anew=anew))
+    try_out(detector, config, 3, empty=False)
+    assert detector.count.item() == 0
+
+
+def test_weights_of_open_shape_are_told() -> None:
+    with pytest.raises(UserError, match=r"shape is still open \(0.weight, of a lazy layer\)"):
+        built(config_of(), lambda *_: nn.Sequential(nn.LazyBatchNorm2d()))
+
+
 class Changed(Tiny):
     """Tiny, with something else as its result."""
 
@@ -114,10 +145,13 @@ def box_of(label: float, **more: Any) -> Detections:
             "gives a loss a without gradients; compute",
         ),
         (lambda losses: {"loss": losses["guess"]}, None, "calls a loss loss, which is another"),
+        (lambda losses: {"split_step_s": losses["guess"]}, None, "calls a loss split_step_s, whi"),
+        (lambda losses: {"slowest_rank": losses["guess"]}, None, "calls a loss slowest_rank, whi"),
         (None, lambda found: {}, "for 2 pictures in evaluation, a dict; return a list of"),
         (None, lambda found: found[:1], "in evaluation, a list of 1; return"),
         (None, lambda found: [{}, {}], "a list with a dict; return"),
         (None, lambda f: [box_of(1, boxes=torch.zeros(4))] * 2, "shapes [(4,), (1,), (1,)]; they"),
+        (None, lambda f: [box_of(1, boxes=[[0, 0, 1, 1]])] * 2, "that are list, Tensor, Tensor; m"),
         (None, lambda found: [box_of(4)] * 2, "the labels [4]; they must be whole numbers from 1"),
         (None, lambda found: [box_of(1.5)] * 2, "the labels [1.5]; they must be"),
     ],
