@@ -114,10 +114,15 @@ def replace_norms(module: nn.Module, model: ModelConfig, norm_layer: NormFactory
     Weights, running statistics and state-dict keys stay; frozen layers do, too.
 
     Raises:
-        UserError: torch's synchronised BN, which shares statistics by other means, or BN layers
-            with ``model.norm=none``.
+        UserError: torch's synchronised BN, which shares statistics by other means; BN layers of
+            compiled script, which are out of reach, or that do more than BN, which would be lost;
+            BN layers with ``model.norm=none``.
     """
-    for child in module.modules():
+    for path, child in module.named_modules():
+        if problem := _why_it_stays(child):
+            raise UserError(
+                f"model.detector={model.detector} has the BN layer {path}, which {problem}"
+            )
         if isinstance(child, nn.SyncBatchNorm):
             raise UserError(
                 f"model.detector={model.detector} has layers of torch.nn.SyncBatchNorm, which "
@@ -136,6 +141,29 @@ def replace_norms(module: nn.Module, model: ModelConfig, norm_layer: NormFactory
                 if layer not in done:
                     done[layer] = _replaced(layer, model, norm_layer)
                 parent._modules[name] = done[layer]
+
+
+def _why_it_stays(layer: nn.Module) -> str | None:
+    """Why a layer of BN can't be replaced; None: it can, or is none."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        compiled = "BatchNorm" in layer.original_name and "Frozen" not in layer.original_name
+        return (
+            "torch.jit has compiled, so that model.norm can't replace it; leave out "
+            "torch.jit.script and torch.jit.trace around BN layers"
+            if compiled
+            else None
+        )
+    kind = type(layer)
+    if not isinstance(layer, nn.BatchNorm2d) or kind.__module__.startswith("megdet_hvd."):
+        return None
+    if kind.forward is not nn.BatchNorm2d.forward or "forward" in layer.__dict__:
+        return (
+            f"is a {kind.__name__} with a forward() of its own, which would be lost; put what it "
+            "does beside BN into a layer behind a torch.nn.BatchNorm2d"
+        )
+    if any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)):
+        return "has hooks, which would be lost; set them on the layer around it"
+    return None
 
 
 def _replaced(layer: nn.BatchNorm2d, model: ModelConfig, norm_layer: NormFactory) -> nn.Module:

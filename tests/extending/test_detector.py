@@ -1,5 +1,6 @@
 """A detector of the user's own: what is done to it, and what is told before training."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,12 +73,39 @@ def test_its_norm_layers_are_those_of_the_settings(norm: str, kind: type[nn.Modu
     assert torch.equal(detector.state_dict()["body.1.weight"], scale)
 
 
+class WithActivation(nn.BatchNorm2d):
+    """BN and what follows in one layer, as some libraries have it."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
+
+
 def test_norm_layers_that_can_not_be_replaced() -> None:
     with pytest.raises(UserError, match=r"model.norm=none with .* which has BN layers"):
         built(config_of("model.norm=none"))
     synchronised = nn.SyncBatchNorm(4)
     with pytest.raises(UserError, match=r"torch.nn.SyncBatchNorm, which needs torch.distributed"):
         built(config_of(), lambda *_: nn.Sequential(synchronised))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is old
+        scripted: Any = torch.jit.script(nn.Sequential(nn.BatchNorm2d(4)))
+        traced: Any = torch.jit.trace(nn.BatchNorm2d(3), torch.rand(2, 3, 4, 4))
+        harmless: Any = torch.jit.script(nn.Sequential(FrozenBatchNorm2d(4)))
+    for layer, path in ((scripted, "0.0"), (traced, "0")):
+        with pytest.raises(UserError, match=rf"the BN layer {path}, which torch.jit has compiled"):
+            built(config_of(), lambda *_, layer=layer: nn.Sequential(layer))
+    built(config_of(), lambda *_: nn.Sequential(harmless))
+    hooked, patched = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    hooked.register_forward_hook(lambda *_: None)
+    patched.forward = torch.relu  # type: ignore[method-assign]
+    for other, told in (
+        (WithActivation(4), "is a WithActivation with a forward() of its own"),
+        (patched, "is a BatchNorm2d with a forward() of its own"),
+        (hooked, "has hooks, which would be lost"),
+    ):
+        with pytest.raises(UserError) as caught:
+            built(config_of(), lambda *_, other=other: nn.Sequential(nn.Sequential(other)))
+        assert f"the BN layer 0.0, which {told}" in str(caught.value)
     shared = nn.BatchNorm2d(4)
     twice = built(config_of(), lambda *_: nn.Sequential(shared, nn.Sequential(shared)))
     assert twice[0] is twice[1][0] and type(twice[0]) is BatchNorm2d  # type: ignore[index]
