@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -60,9 +61,22 @@ def turned(groups: list[dict[str, Any]], config: Config) -> torch.optim.Optimize
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
 
 
+class Counting(torch.optim.SGD):
+    """Its state can't be in a checkpoint; that shows once it has some."""
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step()
+        for weight in self.param_groups[0]["params"]:
+            self.state[weight]["count"] = np.float64(1)
+
+
+def counting(groups: list[dict[str, Any]], config: Config) -> torch.optim.Optimizer:
+    return Counting(groups, lr=0.1)
+
+
 def what_differs(path: str) -> list[str]:
     """What each is told; and what is not refused, since the order needn't be the same."""
-    config = small_config(Path(path), ("learning.max_iterations=1",))
+    config = small_config(Path(path), ("learning.max_iterations=2",))
 
     def trained(**given: Any) -> TrainResult:
         with small_and_quiet():
@@ -87,10 +101,17 @@ def what_differs(path: str) -> list[str]:
             told.append(str(error).partition("; ")[0])
     assert not (Path(path) / "run").exists()
     result = trained(dataset=scenes, detector=lambda *_: Losses())
-    (line,) = (
+    line, _ = (
         found
         for text in (result.run_folder / "metrics.jsonl").read_text().splitlines()
         if (found := json.loads(text))["kind"] == "train"
     )
     assert (line["one"], line["two"]) == (1.0, 2.0), line
+    try:
+        with small_and_quiet():
+            train(config, run_folder=Path(path) / "other", detector=tiny, optimizer=counting)
+    except UserError as error:
+        told.append(str(error))
+    lines = (Path(path) / "other" / "metrics.jsonl").exists()
+    assert not lines, "a step was counted that can't be saved"
     return told
