@@ -43,7 +43,7 @@ def find_code(setting: str, name: str) -> Callable[..., Any]:
     """What ``module:name`` stands for; the module is looked for as ``python -m`` does.
 
     That is, in the current folder first. The folder stays in ``sys.path``, since the module may
-    import its neighbours later on.
+    import its neighbours later on, and stays the current one, whatever the module does.
 
     Raises:
         UserError: there is no such module or name, or it can't be called.
@@ -75,6 +75,8 @@ def find_code(setting: str, name: str) -> Callable[..., Any]:
             f"(sys.exit({leaving.code!r})); put what it does as a program under "
             '`if __name__ == "__main__":`'
         ) from leaving
+    finally:
+        os.chdir(folder)  # where it has gone to another: the run's own paths start from here
     for part in path.split("."):
         known = [one for one in dir(found) if not one.startswith("__")]
         if not hasattr(found, part):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,16 @@ def test_an_error_in_the_users_module_is_his(folder: Path) -> None:
     (folder / "own_broken.py").write_text("import no_such_package\n")
     with pytest.raises(ModuleNotFoundError, match="no_such_package"):
         find_code(SETTING, "own_broken:build")
+
+
+@pytest.mark.parametrize("then", ["def build(): ...", "raise KeyError"])
+def test_the_current_folder_stays(folder: Path, then: str) -> None:
+    """Otherwise a run would be written in another folder than the one that is locked."""
+    (folder / "inner").mkdir()
+    (folder / "own_going.py").write_text(f"import os\nos.chdir('inner')\n{then}\n")
+    with suppress(KeyError):
+        find_code(SETTING, "own_going:build")
+    assert Path.cwd() == folder
 
 
 @pytest.mark.parametrize("code", ["", "0", "'no'"])
