@@ -126,6 +126,15 @@ class Named(Noise):
         self.categories = categories
 
 
+@pytest.mark.parametrize("crowds", [[1, 0], [True, False], np.array([True, False]), [1.0, 0.0]])
+def test_crowds_and_areas_are_as_given(crowds: Any) -> None:
+    boxes, areas = [[0, 0, 9, 9], [1, 1, 5, 5]], [50.0, None]
+    made = Noise(1, boxes=boxes, labels=[1, 2], crowds=crowds, areas=areas)
+    index = opened(config_of("data.workers=0"), lambda *_: made).train
+    assert index.crowds.tolist() == [True, False] and index.learnable.tolist() == [False, True]
+    assert index.areas.tolist() == [50.0, 16.0]
+
+
 def test_numbers_may_be_numpys() -> None:
     whole = np.int64(7)
     made = Noise(

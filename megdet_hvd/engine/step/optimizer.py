@@ -76,8 +76,8 @@ def make_optimizer(
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(
             f"learning.optimizer={learning.optimizer} gives a {type(made).__name__}, which "
-            "computes the loss again within a step (a closure); gradients are averaged once a step here: "
-            "take an optimizer whose step() needs none"
+            "computes the loss again within a step (a closure), and gradients are averaged once "
+            "a step: take an optimizer whose step() needs none"
         )
     check_savable(made, config)
     given = [parameter for group in made.param_groups for parameter in group["params"]]
