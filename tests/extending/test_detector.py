@@ -73,6 +73,50 @@ def test_its_norm_layers_are_those_of_the_settings(norm: str, kind: type[nn.Modu
     assert torch.equal(detector.state_dict()["body.1.weight"], scale)
 
 
+def test_its_weights_are_drawn_from_the_seed_alone() -> None:
+    """Every process makes it at a state of the generator of its own."""
+    drawn = []
+    for state, seed in ((1, 3), (2, 3), (2, 4)):
+        torch.manual_seed(state)
+        drawn.append(built(config_of(f"seed={seed}")).state_dict()["classes.weight"])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
+
+
+def test_what_its_bn_layers_have_counted_goes_on() -> None:
+    counted = Tiny(3)
+    counted.state_dict()["body.1.num_batches_tracked"].fill_(7)
+    detector = built(config_of(), lambda *_: counted)
+    assert detector.state_dict()["body.1.num_batches_tracked"] == 7
+
+
+@pytest.mark.parametrize("norm", ["cgbn", "bn"])
+def test_bn_without_weights_stays_so(norm: str) -> None:
+    plain = Tiny(3)
+    plain.body[1] = nn.BatchNorm2d(4, affine=False, track_running_stats=False)
+    config = config_of(f"model.norm={norm}")
+    detector = built(config, lambda *_: plain)
+    assert try_out(detector, config, 3, empty=True) == ["guess"]
+    layer: Any = detector.get_submodule("body.1")
+    assert layer.weight is None and layer.running_mean is None
+    assert not layer.affine and not layer.track_running_stats
+
+
+class NeedsBoxes(Tiny):
+    """Can't take a picture without."""
+
+    def forward(self, batch: Batch) -> Any:
+        for target in batch.targets:
+            target.boxes.max()
+        return super().forward(batch)
+
+
+def test_a_picture_without_boxes_is_tried_where_there_may_be_one() -> None:
+    without, with_empty = config_of(), config_of("data.keep_empty=true")
+    assert try_out(built(without, lambda *_: NeedsBoxes(3)), without, 3, empty=False)
+    with pytest.raises(RuntimeError, match="max"):
+        try_out(built(with_empty, lambda *_: NeedsBoxes(3)), with_empty, 3, empty=False)
+
+
 class WithActivation(nn.BatchNorm2d):
     """BN and what follows in one layer, as some libraries have it."""
 
