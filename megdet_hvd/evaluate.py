@@ -143,6 +143,7 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
 
     from megdet_hvd.cluster.threads import threads_per_process
     from megdet_hvd.data.factory import open_validation
+    from megdet_hvd.engine.alike import pictures_fact, require_alike
     from megdet_hvd.evaluation.coco_ap import STATS
     from megdet_hvd.evaluation.evaluate import evaluate_detector
     from megdet_hvd.evaluation.labels import Relabelled, labels_in, unmeasured
@@ -164,6 +165,7 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
         )
         if plan.out is not None:  # before hours of work, not after
             result_files(plan.out, index.annotation_files)
+    require_alike({"validation pictures": pictures_fact(index)}, world, "evaluate")
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)

@@ -5,7 +5,9 @@ finds its own values by its number in it.
 """
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +15,9 @@ from megdet_hvd.errors import UserError
 
 OPTION = "--array"
 EXAMPLE = "python -m megdet_hvd.submit --array 'seed=0,1,2' TEMPLATE"
-_LIMIT = re.compile(r"%(?P<limit>[1-9]\d{0,5})$", re.ASCII)
+_LIMIT = re.compile(r"%(?P<limit>\d+)$", re.ASCII)
+_MOST = 100_000
+"""Members that are written out at all; Slurm's own limit (MaxArraySize) is 1001 by default."""
 _KEY = re.compile(r"[A-Za-z_][\w-]*(\.[\w-]+)*", re.ASCII)
 
 
@@ -35,7 +39,7 @@ class JobArray:
     @property
     def indices(self) -> str:
         """The value of sbatch's own ``--array``."""
-        last = len(self.members) - 1
+        last = math.prod(len(values) for _, values in self.axes) - 1
         return f"0-{last}" + (f"%{self.limit}" if self.limit is not None else "")
 
 
@@ -57,12 +61,23 @@ def read_job_array(texts: Sequence[str]) -> JobArray:
             )
             continue
         if (match := _LIMIT.search(listed)) is not None:
-            limits.add(int(match["limit"]))
+            limit = int(match["limit"])
+            if 0 < limit <= _MOST:
+                limits.add(limit)
+            else:
+                problems.append(
+                    f"{OPTION} {text}: %{limit} is no limit; give a number from 1 of members that "
+                    "run at a time, or leave it out: all"
+                )
             listed = listed[: match.start()]
-        values = split_values(listed)
+        try:
+            values = split_values(listed)
+        except ValueError as error:
+            problems.append(f"{OPTION} {text}: {error}")
+            continue
         if "" in values:
             problems.append(f"{OPTION} {text}: a value is empty")
-        if twice := sorted({value for value in values if values.count(value) > 1}):
+        if twice := sorted(value for value, count in Counter(values).items() if count > 1):
             problems.append(f"{OPTION} {text}: {twice[0]} stands there twice")
         if key in axes:
             problems.append(f"{OPTION} {text}: {key} has values already; one {OPTION} for each")
@@ -70,18 +85,26 @@ def read_job_array(texts: Sequence[str]) -> JobArray:
     if len(limits) > 1:
         shown = " and ".join(f"%{limit}" for limit in sorted(limits))
         problems.append(f"{OPTION}: {shown} contradict each other; one limit holds for the array")
+    if (count := math.prod(map(len, axes.values()))) > _MOST:
+        problems.append(f"{OPTION}: it would have {count} members; {_MOST} is the most")
     if problems:
         raise UserError("\n".join(problems))
     return JobArray(tuple(axes.items()), min(limits, default=None))
 
 
 def split_values(text: str) -> list[str]:
-    """At the commas outside of brackets and quotes: ``[1,2],[3]`` are two values."""
+    """At the commas outside of brackets and quotes: ``[1,2],[3]`` are two values.
+
+    A quote opens where a value begins, or within brackets, as in YAML; elsewhere it is a letter.
+
+    Raises:
+        ValueError: a quote or a bracket is not closed.
+    """
     values, depth, quote = [""], 0, ""
     for sign in text:
         if quote:
             quote = "" if sign == quote else quote
-        elif sign in "'\"":
+        elif sign in "'\"" and (depth > 0 or not values[-1].strip()):
             quote = sign
         elif sign in "[{(":
             depth += 1
@@ -91,6 +114,9 @@ def split_values(text: str) -> list[str]:
             values.append("")
             continue
         values[-1] += sign
+    if quote or depth > 0:
+        open_sign = quote or "bracket"
+        raise ValueError(f"the {open_sign} in {values[-1].strip()} is not closed")
     return [value.strip() for value in values]
 
 
@@ -138,16 +164,32 @@ def member_words(words: Sequence[str], member: int | None) -> list[str]:
             "a job array without settings: its members would all be one and the same run; say what "
             f"differs: {EXAMPLE}"
         )
+    array = _array_beside(texts, rest)
+    members = array.members
+    if not 0 <= member < len(members):
+        raise UserError(
+            f"member {member} of the array has no values: {OPTION} gives {len(members)}; "
+            f"sbatch --array={array.indices}"
+        )
+    return [*rest, *members[member]]
+
+
+def words_of_members(words: Sequence[str]) -> list[list[str]]:
+    """The words of each member, in order, as :func:`member_words` gives them one by one.
+
+    Raises:
+        UserError: as there.
+    """
+    texts, rest = take_arrays(words)
+    return [[*rest, *settings] for settings in _array_beside(texts, rest).members]
+
+
+def _array_beside(texts: Sequence[str], rest: Sequence[str]) -> JobArray:
+    """The array, whose settings no other word may give. Raises UserError."""
     array = read_job_array(texts)
     taken = [key for key, _ in array.axes if any(word.startswith(f"{key}=") for word in rest)]
     if taken:
         raise UserError(
             f"{taken[0]} has a value, and {OPTION} gives it others; leave one of them out"
         )
-    members = array.members
-    if member >= len(members):
-        raise UserError(
-            f"member {member} of the array has no values: {OPTION} gives {len(members)}; "
-            f"sbatch --array={array.indices}"
-        )
-    return [*rest, *members[member]]
+    return array

@@ -7,6 +7,7 @@ it; of a checkpoint that is merely read, only what the user names himself is tak
 
 import difflib
 import importlib
+import inspect
 import os
 import re
 import sys
@@ -42,7 +43,7 @@ def find_code(setting: str, name: str) -> Callable[..., Any]:
     """What ``module:name`` stands for; the module is looked for as ``python -m`` does.
 
     That is, in the current folder first. The folder stays in ``sys.path``, since the module may
-    import its neighbours later on.
+    import its neighbours later on, and stays the current one, whatever the module does.
 
     Raises:
         UserError: there is no such module or name, or it can't be called.
@@ -68,6 +69,14 @@ def find_code(setting: str, name: str) -> Callable[..., Any]:
             f"{folder} nor in Python's path; start in the folder that holds it, or add that one to "
             "PYTHONPATH"
         ) from None
+    except SystemExit as leaving:  # else a command would end as if it had done its work
+        raise UserError(
+            f"{setting}={name}: the module {module_name} ends the process when it is imported "
+            f"(sys.exit({leaving.code!r})); put what it does as a program under "
+            '`if __name__ == "__main__":`'
+        ) from leaving
+    finally:
+        os.chdir(folder)  # where it has gone to another: the run's own paths start from here
     for part in path.split("."):
         known = [one for one in dir(found) if not one.startswith("__")]
         if not hasattr(found, part):
@@ -89,6 +98,8 @@ def name_of_code(code: Callable[..., Any]) -> str:
     Of what isn't at the top of a module, a name that says so and finds nothing.
     """
     module, path = getattr(code, "__module__", None), getattr(code, "__qualname__", None)
+    if inspect.ismethod(code) and not isinstance(code.__self__, type):
+        module = None  # the name leads to the function, which lacks its object
     if isinstance(module, str) and isinstance(path, str):
         name = f"{module}:{path}"
         if _NAME.fullmatch(name) is not None:

@@ -20,7 +20,12 @@ _WHOLE = re.compile(r"[+-]?\d{1,40}(?:\.0*)?")
 
 
 def as_id(value: Any) -> Id | None:
-    """The id that a JSON value is: 2.0 is 2, true is 1; None for what can't be one."""
+    """The id that a JSON value is, or numpy's of the same; 2.0 is 2, true is 1.
+
+    None for what can't be one.
+    """
+    if isinstance(value, np.generic):  # of a table's column
+        value = value.item()
     if isinstance(value, str):
         return value
     if isinstance(value, int):

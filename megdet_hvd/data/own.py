@@ -6,7 +6,7 @@ seed and epoch, as everywhere.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -146,8 +146,10 @@ def read_own(
             f"{told} gives a {type(opened).__name__} for {split!r}; return an object with len(), "
             "items and categories (docs/extending.md)"
         )
-    categories = list(getattr(opened, "categories", ()))
-    if not categories or not all(isinstance(name, str) for name in categories):
+    given = getattr(opened, "categories", ())
+    one_text = isinstance(given, str) or not isinstance(given, Iterable)
+    categories = [given] if one_text else list(given)
+    if one_text or not categories or not all(isinstance(name, str) for name in categories):
         raise UserError(
             f"{told} has the categories {categories} for {split!r}; give it an attribute "
             "categories, a list of the names of labels 1…K"
@@ -170,14 +172,19 @@ def read_own(
         name = f"item {item} of {path}"
         if callable(sample.picture):
             functions[item] = sample.picture
-        else:
+        elif isinstance(sample.picture, str | os.PathLike):
             name = os.fspath(sample.picture)
+        else:
+            raise UserError(
+                f"{where} has a {type(sample.picture).__name__} for its picture; give its file, or "
+                "a function that opens it"
+            )
         if item_of.setdefault(number, item) != item:
             raise UserError(
                 f"{where} has the image_id {number!r} of item {item_of[number]}; give each picture "
                 "its own, or None: its position"
             )
-        width, height = sample.size or (0, 0)
+        width, height = (0, 0) if sample.size is None else _size(sample.size, where)
         images.append({"id": number, "file_name": name, "width": width, "height": height})
         annotations += _annotations(sample, number, len(categories), where, len(annotations))
     content = {
@@ -201,6 +208,20 @@ def read_own(
         _check_pickles(opened, told)
     items = [item_of[index.original_id(position)] for position in range(len(index))]
     return index.opened_by(OwnPictures(opened, items))
+
+
+def _size(size: Any, where: str) -> tuple[int, int]:
+    sides = _array(size, None, where, "size").tolist()
+    if (
+        not isinstance(sides, list)
+        or len(sides) != 2
+        or not all(isinstance(side, int | float) and side > 0 and side % 1 == 0 for side in sides)
+    ):
+        raise UserError(
+            f"{where} has the size {size!r}; give (width, height) in pixels, or None: it is read "
+            "from the picture"
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def _annotations(
@@ -232,6 +253,9 @@ def _annotations(
                     "for each"
                 )
             given[name] = flat.tolist()
+    for crowd in given["crowds"]:
+        if crowd not in (0, 1):  # as numbers, true and false are these
+            raise UserError(f"{where} has the crowds value {crowd!r}; give true or false")
     return [
         {
             "id": first + row + 1,
@@ -250,7 +274,7 @@ def _annotations(
 def _array(values: Any, kind: Any, where: str, name: str) -> np.ndarray[Any, Any]:
     try:
         return np.asarray(values, kind)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # a tensor on a GPU, or with gradients
         raise UserError(f"{where} has {name} that are no array of numbers ({error})") from error
 
 

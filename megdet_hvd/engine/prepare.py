@@ -22,6 +22,12 @@ from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
 from megdet_hvd.draws import draw_key
+from megdet_hvd.engine.alike import (
+    detector_fact,
+    optimizer_fact,
+    pictures_fact,
+    require_alike,
+)
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.fingerprints import boxes_digest, measure
@@ -171,6 +177,11 @@ def prepare_run(
             wait=lambda: barrier(world, "data"),
             own=own_code.dataset,
         )
+    sets = {"training pictures": data.train, "validation pictures": data.val}
+    facts = {
+        what: "none" if index is None else pictures_fact(index) for what, index in sets.items()
+    }
+    require_alike(facts, world, "data")
     with together(world, "derive"):
         sizes = [len(ranks) for ranks in world.machines]
         derived = derive(config, len(data.train), world.size, sizes)
@@ -208,6 +219,14 @@ def prepare_run(
     if own_code.optimizer is not None:  # before there is a folder of a run that can't begin
         with together(world, "optimizer"):
             made = make_optimizer(detector.to(device), config, own_code.optimizer)
+    facts = {
+        f"model.detector={config.model.detector}, its weights": detector_fact(detector),
+        f"model.detector={config.model.detector}, its losses": str(losses_of_own),
+        f"learning.optimizer={config.learning.optimizer}, its weights": (
+            "ours" if made is None else optimizer_fact(made.param_groups, detector)
+        ),
+    }
+    require_alike(facts, world, "parts")
     with together(world, "folder"):
         if resume and world.is_main:
             check_writable(folder)

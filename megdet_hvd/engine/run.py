@@ -20,6 +20,7 @@ from megdet_hvd.engine.run_folder.pictures import RunPictures
 from megdet_hvd.engine.run_folder.summary import summary
 from megdet_hvd.engine.saving import catch_up, checkpoint_due, save, save_best
 from megdet_hvd.engine.step.loop import Step, train_steps
+from megdet_hvd.engine.step.optimizer import check_savable
 from megdet_hvd.engine.step.time_split import time_split
 from megdet_hvd.errors import UserError
 from megdet_hvd.job import outcome_notes, stopping
@@ -70,6 +71,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         limit_s=config.watchdog.seconds,
     )
     skipped = 0
+    savable = False
     dark = DarkPictures()
     with closing(loggers), closing(progress), _at_stake(run):
         if evaluations is not None:
@@ -79,6 +81,10 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         for step in _steps(run, loader) if run.stopped is None else ():
             go_outside("between steps")
             run.still_ours()
+            if run.own.optimizer is not None and not savable:  # now, not after hours
+                with together(run.world, "optimizer state"):
+                    check_savable(run.optimizer, config)
+                savable = True
             run.iteration = step.iteration
             outcome_notes.note(iteration=run.iteration)
             skipped += step.status.skipped

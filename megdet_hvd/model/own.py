@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from megdet_hvd.config.schema import Config, ModelConfig
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo, Target
@@ -25,6 +26,8 @@ _TAKEN = (
     *("images_per_s", "step_s", "data_s"),
 )
 """Names in a line of metrics that no loss may have."""
+_TAKEN_BEGINNINGS = ("split_", "slowest_rank", "rpn_foreground", "box_foreground")
+"""How more of them begin."""
 
 
 class OwnDetector(Protocol):
@@ -95,6 +98,12 @@ def build_own_detector(
             f"model.detector={name} gives a {type(made).__name__}; return a torch.nn.Module that "
             "turns a batch into losses of each picture, or into detections (docs/extending.md)"
         )
+    lazy = [key for key, one in made.named_parameters() if isinstance(one, UninitializedParameter)]
+    if lazy:
+        raise UserError(
+            f"model.detector={name} has weights whose shape is still open ({lazy[0]}, of a lazy "
+            "layer); give their sizes, or run it once on noise before you return it"
+        )
     replace_norms(made, config.model, norm_layer)
     return made.train()
 
@@ -105,10 +114,15 @@ def replace_norms(module: nn.Module, model: ModelConfig, norm_layer: NormFactory
     Weights, running statistics and state-dict keys stay; frozen layers do, too.
 
     Raises:
-        UserError: torch's synchronised BN, which shares statistics by other means, or BN layers
-            with ``model.norm=none``.
+        UserError: torch's synchronised BN, which shares statistics by other means; BN layers of
+            compiled script, which are out of reach, or that do more than BN, which would be lost;
+            BN layers with ``model.norm=none``.
     """
-    for child in module.modules():
+    for path, child in module.named_modules():
+        if problem := _why_it_stays(child):
+            raise UserError(
+                f"model.detector={model.detector} has the BN layer {path}, which {problem}"
+            )
         if isinstance(child, nn.SyncBatchNorm):
             raise UserError(
                 f"model.detector={model.detector} has layers of torch.nn.SyncBatchNorm, which "
@@ -129,6 +143,29 @@ def replace_norms(module: nn.Module, model: ModelConfig, norm_layer: NormFactory
                 parent._modules[name] = done[layer]
 
 
+def _why_it_stays(layer: nn.Module) -> str | None:
+    """Why a layer of BN can't be replaced; None: it can, or is none."""
+    if isinstance(layer, torch.jit.ScriptModule):
+        compiled = "BatchNorm" in layer.original_name and "Frozen" not in layer.original_name
+        return (
+            "torch.jit has compiled, so that model.norm can't replace it; leave out "
+            "torch.jit.script and torch.jit.trace around BN layers"
+            if compiled
+            else None
+        )
+    kind = type(layer)
+    if not isinstance(layer, nn.BatchNorm2d) or kind.__module__.startswith("megdet_hvd."):
+        return None
+    if kind.forward is not nn.BatchNorm2d.forward or "forward" in layer.__dict__:
+        return (
+            f"is a {kind.__name__} with a forward() of its own, which would be lost; put what it "
+            "does beside BN into a layer behind a torch.nn.BatchNorm2d"
+        )
+    if any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks)):
+        return "has hooks, which would be lost; set them on the layer around it"
+    return None
+
+
 def _replaced(layer: nn.BatchNorm2d, model: ModelConfig, norm_layer: NormFactory) -> nn.Module:
     replaced: nn.Module
     if model.norm == "frozen":
@@ -147,6 +184,8 @@ def _replaced(layer: nn.BatchNorm2d, model: ModelConfig, norm_layer: NormFactory
 
 def try_out(detector: nn.Module, config: Config, num_classes: int, *, empty: bool) -> list[str]:
     """A forward pass in training and one in evaluation, on made-up pictures; the names of losses.
+
+    The names come sorted: a dict made from a set has another order in each process.
 
     The detector is as it was afterwards, in training mode. Its layers must not communicate.
 
@@ -190,27 +229,39 @@ def checked_losses(losses: Any, names: list[str], count: int) -> dict[str, Tenso
     Raises:
         TypeError: they are not.
     """
-    if not isinstance(losses, Mapping) or list(losses) != names:
+    if not isinstance(losses, Mapping) or sorted(losses) != names:
         given = list(losses) if isinstance(losses, Mapping) else type(losses).__name__
         raise TypeError(f"the detector gives the losses {given}, where it gave {names} before")
-    for name, value in losses.items():
+    for name in names:
+        value = losses[name]
         if tuple(value.shape) != (count,):
             raise TypeError(
                 f"the detector's loss {name} has the shape {tuple(value.shape)}, not one value for "
                 f"each of {count} pictures"
             )
-    return dict(losses)
+    return {name: losses[name] for name in names}
 
 
 @contextmanager
 def _as_it_was(detector: nn.Module) -> Iterator[None]:
     """Around a trial: weights, buffers and modes are put back."""
     state = copy.deepcopy(detector.state_dict())
+    passing = [  # those that are in no state dict
+        (part, name, part._buffers[name], copy.deepcopy(part._buffers[name]))
+        for part in detector.modules()
+        for name in part._non_persistent_buffers_set
+        if name in part._buffers
+    ]
     modes = [(part, part.training) for part in detector.modules()]
     try:
         yield
     finally:
         detector.load_state_dict(state)
+        for part, name, buffer, kept in passing:
+            if buffer is not None and kept is not None:
+                with torch.no_grad():
+                    buffer.copy_(kept)
+            part._buffers[name] = buffer
         for part, training in modes:
             part.training = training
 
@@ -237,7 +288,7 @@ def _check_losses(losses: Any, told: str, count: int) -> list[str]:
     for name, value in losses.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise _not_losses(told, count, f"{name!r}: a {type(value).__name__}")
-        if name in _TAKEN:
+        if name in _TAKEN or name.startswith(_TAKEN_BEGINNINGS):
             raise UserError(
                 f"{told} calls a loss {name}, which is another number in the metrics; rename it"
             )
@@ -248,7 +299,7 @@ def _check_losses(losses: Any, told: str, count: int) -> list[str]:
                 f"{told} gives a loss {name} without gradients; compute it from the outputs of "
                 "layers that are trained, also where it is zero (outputs.sum() * 0)"
             )
-    return list(losses)
+    return sorted(losses)
 
 
 def _not_losses(told: str, count: int, given: str) -> UserError:
@@ -266,6 +317,10 @@ def _check_detections(found: Any, told: str, count: int, num_classes: int) -> No
     for one in found:
         if not isinstance(one, Detections):
             raise _not_detections(told, count, f"a list with a {type(one).__name__}")
+        parts = (one.boxes, one.scores, one.labels)
+        if not all(isinstance(value, Tensor) for value in parts):
+            kinds = ", ".join(type(value).__name__ for value in parts)
+            raise UserError(f"{told} gives boxes, scores and labels that are {kinds}; make tensors")
         number = len(one.scores)
         shapes = [tuple(value.shape) for value in (one.boxes, one.scores, one.labels)]
         if shapes != [(number, 4), (number,), (number,)]:

@@ -12,6 +12,7 @@ from megdet_hvd.cluster.threads import threads_per_process
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.factory import open_validation
+from megdet_hvd.engine.alike import pictures_fact, require_alike
 from megdet_hvd.engine.own_code import find_evaluation_code
 from megdet_hvd.engine.run_folder.best_effort import BestEffort, reason_of
 from megdet_hvd.engine.run_folder.folder import RunFolder
@@ -92,6 +93,7 @@ def _evaluation(
             known=(used, f"checkpoint {first}"),
             own=own.dataset,
         )
+    require_alike({"validation pictures": pictures_fact(index)}, world, "evaluators")
     with together(world, "evaluators.device"), contained():
         device = pick_device(config.device, everyone.local_rank, everyone.local_size)
         if device.type == "cuda":

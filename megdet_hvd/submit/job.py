@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from megdet_hvd.cluster.job_array import OPTION, JobArray, member_words, read_job_array
+from megdet_hvd.cluster.job_array import OPTION, JobArray, read_job_array, words_of_members
 from megdet_hvd.cluster.sbatch_options import read_options, to_words
 from megdet_hvd.cluster.site import Site
 from megdet_hvd.cluster.template import Template
@@ -45,8 +45,8 @@ class JobRequest:
         if self.array is None:
             return [self]
         return [
-            replace(self, train_words=tuple(member_words(self.train_words, i)), member=i)
-            for i in range(len(self.array.members))
+            replace(self, train_words=tuple(words), member=i)
+            for i, words in enumerate(words_of_members(self.train_words))
         ]
 
     @property

@@ -8,6 +8,7 @@ from megdet_hvd.cluster.job_array import (
     read_job_array,
     split_values,
     take_arrays,
+    words_of_members,
 )
 from megdet_hvd.errors import UserError
 
@@ -27,6 +28,8 @@ def test_several_settings_give_the_product() -> None:
 
 def test_values_may_be_lists() -> None:
     assert split_values("[480,640],[640, 800]") == ["[480,640]", "[640, 800]"]
+    assert split_values("it's,b") == ["it's", "b"]
+    assert split_values("['a,b'],c") == ["['a,b']", "c"]
     assert split_values("'a,b', {c: [1,2]},") == ["'a,b'", "{c: [1,2]}", ""]
 
 
@@ -39,6 +42,11 @@ def test_values_may_be_lists() -> None:
         (["seed="], "a value is empty"),
         (["seed=1,2,1"], "1 stands there twice"),
         (["seed=1", "seed=2"], "seed has values already"),
+        (["seed=1,2%0"], "%0 is no limit; give a number from 1"),
+        (["seed=1,2%1000000"], "%1000000 is no limit"),
+        (["name='a,b"], "the ' in 'a,b is not closed"),
+        (["name=a,[1,b"], r"the bracket in \[1,b is not closed"),
+        ([f"a{k}=0,1,2,3,4,5,6,7,8,9" for k in range(30)], "0{30} members; 100000 is the most"),
         (["seed=1,2%1", "name=a,b%2"], "%1 and %2 contradict each other"),
     ],
 )
@@ -58,6 +66,7 @@ def test_a_member_finds_its_own_words() -> None:
     assert take_arrays(words) == (["seed=0,1", "k=x,y"], ["--config", "x.yaml", "a=b"])
     assert member_words(words, 2) == ["--config", "x.yaml", "a=b", "seed=1", "k=x"]
     assert member_words(["a=b"], None) == ["a=b"]
+    assert words_of_members(words) == [member_words(words, member) for member in range(4)]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +74,7 @@ def test_a_member_finds_its_own_words() -> None:
     [
         (["a=b"], 0, "a job array without settings: .* say what differs: python -m .*--array"),
         (["--array", "seed=0,1"], None, "this job is no member of an array"),
+        (["--array", "seed=0,1"], -1, "member -1 of the array has no values"),
         (["--array", "seed=0,1"], 2, "member 2 of the array has no values: --array gives 2; "),
         (["--array", "seed=0,1", "seed=3"], 0, "seed has a value, and --array gives it others"),
         (["--array"], 0, "settings and their values follow it"),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,24 @@ def test_an_error_in_the_users_module_is_his(folder: Path) -> None:
         find_code(SETTING, "own_broken:build")
 
 
+@pytest.mark.parametrize("then", ["def build(): ...", "raise KeyError"])
+def test_the_current_folder_stays(folder: Path, then: str) -> None:
+    """Otherwise a run would be written in another folder than the one that is locked."""
+    (folder / "inner").mkdir()
+    (folder / "own_going.py").write_text(f"import os\nos.chdir('inner')\n{then}\n")
+    with suppress(KeyError):
+        find_code(SETTING, "own_going:build")
+    assert Path.cwd() == folder
+
+
+@pytest.mark.parametrize("code", ["", "0", "'no'"])
+def test_a_program_that_ends_the_process_is_no_module(folder: Path, code: str) -> None:
+    """A command would end as if all were done, with exit code 0."""
+    (folder / "own_program.py").write_text(f"import sys\nsys.exit({code})\ndef build(): ...\n")
+    with pytest.raises(UserError, match=r"own_program ends the process .*sys.exit\((None|0|'no')"):
+        find_code(SETTING, "own_program:build")
+
+
 @pytest.mark.parametrize(
     ("value", "example"),
     [
@@ -88,6 +107,20 @@ def test_reading_a_configuration_imports_nothing(folder: Path) -> None:
 def test_names_of_what_is_given_as_an_argument() -> None:
     assert name_of_code(load_config) == "megdet_hvd.config.load:load_config"
     assert name_of_code(lambda: None).startswith("__argument__:")
+
+
+class Kind:
+    """With functions that its name leads to, and one that needs an object."""
+
+    @classmethod
+    def made(cls) -> None: ...
+
+    def bound(self) -> None: ...
+
+
+def test_a_method_of_an_object_has_no_name_of_its_own() -> None:
+    assert name_of_code(Kind().bound) == "__argument__:Kind_bound"
+    assert name_of_code(Kind.made) == f"{__name__}:Kind.made"
 
 
 def test_a_file_may_name_what_the_user_names_too() -> None:

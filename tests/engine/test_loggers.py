@@ -1,5 +1,6 @@
 """Loggers of the user's own: every line, and never the run."""
 
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,6 +57,15 @@ def test_each_gets_every_line_until_it_fails(
     (warning,) = [one for one in caplog.messages if "mine:broken" in one]
     assert warning.startswith("warning: the logger mine:broken can't be used (ValueError: full)")
     assert len((tmp_path / "m.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("name", ["self", "line", "values", "a b/\n", ""])
+def test_a_number_of_any_name_has_its_place(tmp_path: Path, name: str) -> None:
+    """Names come from measures and detectors of the user's own."""
+    given: dict[str, Any] = {name: 0.5}
+    Metrics(tmp_path / "m.jsonl", None, 0).write("eval", 1, **given)
+    found = json.loads((tmp_path / "m.jsonl").read_text())
+    assert found == {"kind": "eval", "iteration": 1, **given}
 
 
 def test_what_can_not_write_is_refused(tmp_path: Path) -> None:

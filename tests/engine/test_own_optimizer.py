@@ -75,6 +75,10 @@ def test_the_wrapper_takes_over_all_that_it_was_made_with() -> None:
             lambda groups, config: torch.optim.SGD([{**groups[0], "mine": object()}], lr=1.0),
             "could not be saved in a checkpoint",
         ),
+        (
+            lambda groups, config: torch.optim.LBFGS(groups[0]["params"]),
+            "gives a LBFGS, which computes the loss again within a step",
+        ),
     ],
 )
 def test_what_is_no_optimizer_of_these_parameters_is_refused(make: Any, told: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from megdet_hvd.comm.position import note_waits, noted_waits, waiting
 from megdet_hvd.engine.step.time_split import split_of
 from megdet_hvd.job.world import World
 from tests.pool import on_ranks
@@ -45,6 +46,18 @@ def test_one_process_waits_for_nobody() -> None:
     split = split_of([(2.0, 0.5, [("gradients", 0, 0.25)])])
     assert (split.compute_s, split.gradients_s, split.waiting_s) == (1.25, 0.25, 0.0)
     assert split.slowest is None and "slowest_rank" not in split.as_metrics()
+
+
+def test_collectives_are_noted_between_asking_for_it_and_taking_them() -> None:
+    for _ in range(2):
+        note_waits()
+        with waiting("gradients", (0, 1)):
+            pass
+        (wait,) = noted_waits()
+        assert (wait.name, wait.ranks) == ("gradients", (0, 1)) and 0 <= wait.seconds < 5
+        with waiting("evaluation", (0, 1)):
+            pass
+        assert noted_waits() == []
 
 
 def median(found: list[dict[str, Any]], name: str) -> float:

@@ -41,3 +41,12 @@ def test_what_goes_wrong_costs_a_warning(
     assert found == {"y": 1.0}
     (warning,) = caplog.messages
     assert warning.startswith("warning: the measure mine:bad") and told in warning
+
+
+def test_the_first_of_two_that_give_the_same_number_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    measures = [("mine:a", gives({"x": 1})), ("mine:b", gives({"x": 2, "y": 3}))]
+    with caplog.at_level(logging.WARNING, "megdet_hvd"):
+        assert own_numbers(measures, FOUND) == {"x": 1.0}
+    assert "the measure mine:b failed (ValueError: the number x is there already" in caplog.text

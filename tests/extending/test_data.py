@@ -8,6 +8,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from megdet_hvd.config.load import load_config
@@ -113,6 +114,40 @@ def test_a_picture_that_is_another_one_or_can_not_be_opened() -> None:
         decoded(picture=lambda: 1 / 0)
 
 
+def one_box(**more: Any) -> Noise:
+    return Noise(3, **{"boxes": [[0, 0, 9, 9]], "labels": [1], **more})
+
+
+class Named(Noise):
+    """Has categories of whatever kind."""
+
+    def __init__(self, categories: Any) -> None:
+        super().__init__(3)
+        self.categories = categories
+
+
+@pytest.mark.parametrize("crowds", [[1, 0], [True, False], np.array([True, False]), [1.0, 0.0]])
+def test_crowds_and_areas_are_as_given(crowds: Any) -> None:
+    boxes, areas = [[0, 0, 9, 9], [1, 1, 5, 5]], [50.0, None]
+    made = Noise(1, boxes=boxes, labels=[1, 2], crowds=crowds, areas=areas)
+    index = opened(config_of("data.workers=0"), lambda *_: made).train
+    assert index.crowds.tolist() == [True, False] and index.learnable.tolist() == [False, True]
+    assert index.areas.tolist() == [50.0, 16.0]
+
+
+def test_numbers_may_be_numpys() -> None:
+    whole = np.int64(7)
+    made = Noise(
+        1,
+        size=np.array([40, 30]),
+        image_id=whole,
+        boxes=[[0, 0, 9, 9]],
+        labels=np.ones(1, np.uint8),
+    )
+    index = opened(config_of("data.workers=0"), lambda *_: made).train
+    assert index.original_id(0) == 7 and (index.widths[0], index.heights[0]) == (40, 30)
+
+
 class Without(Noise):
     """No categories."""
 
@@ -131,6 +166,24 @@ class Without(Noise):
         (lambda: Noise(3, boxes=[[1, 2, 3, 4]], labels=[1.5]), "the label 1.5; it must"),
         (lambda: Noise(3, boxes="x"), "has boxes that are no array of numbers"),
         (lambda: Noise(3, image_id=7), "item 1 of 'train' has the image_id 7 of item 0; give each"),
+        (lambda: Named("person"), "has the categories ['person'] for 'train'; give it an attrib"),
+        (lambda: Named(len), "; give it an attribute categories, a list"),
+        (lambda: Noise(3, size=(40, 30, 3)), "item 0 of 'train' has the size (40, 30, 3); give (w"),
+        (lambda: Noise(3, size=(-40, 30)), "has the size (-40, 30); give"),
+        (lambda: Noise(3, size=(40.5, 30)), "has the size (40.5, 30); give"),
+        (lambda: Noise(3, size=(0, 0)), "has the size (0, 0); give"),
+        (lambda: Noise(3, size="40"), "has the size '40'; give"),
+        (lambda: Noise(3, size=(float("nan"), 3)), "has the size (nan, 3); give"),
+        (lambda: Noise(3, picture=noise(2)), "has a Image for its picture; give its file, or a fu"),
+        (lambda: Noise(3, picture=None), "has a NoneType for its picture; give"),
+        (lambda: one_box(crowds=[float("nan")]), "has the crowds value nan; give true or false"),
+        (lambda: one_box(crowds=[0.5]), "has the crowds value 0.5; give true or false"),
+        (lambda: one_box(crowds=["yes"]), "has the crowds value 'yes'; give true or false"),
+        (lambda: one_box(crowds=[None]), "has the crowds value None; give true or false"),
+        (
+            lambda: one_box(boxes=torch.ones(1, 4, requires_grad=True)),
+            "has boxes that are no array of numbers (Can't call numpy() on Tensor that requires",
+        ),
         (lambda: Noise(1, image_id=()), "the image_id (); give a number or text"),
         (lambda: Noise(3, crowds=[1, 1, 1]), "has crowds of shape (3,) for 0 boxes; give one"),
         (lambda: Noise(3, boxes=[[9, 9, 3, 4]], labels=[1]), "invalid box"),

@@ -1,5 +1,6 @@
 """A detector of the user's own: what is done to it, and what is told before training."""
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,15 +73,117 @@ def test_its_norm_layers_are_those_of_the_settings(norm: str, kind: type[nn.Modu
     assert torch.equal(detector.state_dict()["body.1.weight"], scale)
 
 
+def test_its_weights_are_drawn_from_the_seed_alone() -> None:
+    """Every process makes it at a state of the generator of its own."""
+    drawn = []
+    for state, seed in ((1, 3), (2, 3), (2, 4)):
+        torch.manual_seed(state)
+        drawn.append(built(config_of(f"seed={seed}")).state_dict()["classes.weight"])
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[1], drawn[2])
+
+
+def test_what_its_bn_layers_have_counted_goes_on() -> None:
+    counted = Tiny(3)
+    counted.state_dict()["body.1.num_batches_tracked"].fill_(7)
+    detector = built(config_of(), lambda *_: counted)
+    assert detector.state_dict()["body.1.num_batches_tracked"] == 7
+
+
+@pytest.mark.parametrize("norm", ["cgbn", "bn"])
+def test_bn_without_weights_stays_so(norm: str) -> None:
+    plain = Tiny(3)
+    plain.body[1] = nn.BatchNorm2d(4, affine=False, track_running_stats=False)
+    config = config_of(f"model.norm={norm}")
+    detector = built(config, lambda *_: plain)
+    assert try_out(detector, config, 3, empty=True) == ["guess"]
+    layer: Any = detector.get_submodule("body.1")
+    assert layer.weight is None and layer.running_mean is None
+    assert not layer.affine and not layer.track_running_stats
+
+
+class NeedsBoxes(Tiny):
+    """Can't take a picture without."""
+
+    def forward(self, batch: Batch) -> Any:
+        for target in batch.targets:
+            target.boxes.max()
+        return super().forward(batch)
+
+
+def test_a_picture_without_boxes_is_tried_where_there_may_be_one() -> None:
+    without, with_empty = config_of(), config_of("data.keep_empty=true")
+    assert try_out(built(without, lambda *_: NeedsBoxes(3)), without, 3, empty=False)
+    with pytest.raises(RuntimeError, match="max"):
+        try_out(built(with_empty, lambda *_: NeedsBoxes(3)), with_empty, 3, empty=False)
+
+
+class WithActivation(nn.BatchNorm2d):
+    """BN and what follows in one layer, as some libraries have it."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input).relu()
+
+
 def test_norm_layers_that_can_not_be_replaced() -> None:
     with pytest.raises(UserError, match=r"model.norm=none with .* which has BN layers"):
         built(config_of("model.norm=none"))
     synchronised = nn.SyncBatchNorm(4)
     with pytest.raises(UserError, match=r"torch.nn.SyncBatchNorm, which needs torch.distributed"):
         built(config_of(), lambda *_: nn.Sequential(synchronised))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is old
+        scripted: Any = torch.jit.script(nn.Sequential(nn.BatchNorm2d(4)))
+        traced: Any = torch.jit.trace(nn.BatchNorm2d(3), torch.rand(2, 3, 4, 4))
+        harmless: Any = torch.jit.script(nn.Sequential(FrozenBatchNorm2d(4)))
+    for layer, path in ((scripted, "0.0"), (traced, "0")):
+        with pytest.raises(UserError, match=rf"the BN layer {path}, which torch.jit has compiled"):
+            built(config_of(), lambda *_, layer=layer: nn.Sequential(layer))
+    built(config_of(), lambda *_: nn.Sequential(harmless))
+    hooked, patched = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+    hooked.register_forward_hook(lambda *_: None)
+    patched.forward = torch.relu  # type: ignore[method-assign]
+    for other, told in (
+        (WithActivation(4), "is a WithActivation with a forward() of its own"),
+        (patched, "is a BatchNorm2d with a forward() of its own"),
+        (hooked, "has hooks, which would be lost"),
+    ):
+        with pytest.raises(UserError) as caught:
+            built(config_of(), lambda *_, other=other: nn.Sequential(nn.Sequential(other)))
+        assert f"the BN layer 0.0, which {told}" in str(caught.value)
     shared = nn.BatchNorm2d(4)
     twice = built(config_of(), lambda *_: nn.Sequential(shared, nn.Sequential(shared)))
     assert twice[0] is twice[1][0] and type(twice[0]) is BatchNorm2d  # type: ignore[index]
+
+
+class Counting(Tiny):
+    """Keeps how often it was called, in no checkpoint."""
+
+    count: torch.Tensor
+
+    def __init__(self, *, anew: bool) -> None:
+        super().__init__(3)
+        self.anew = anew
+        self.register_buffer("count", torch.zeros(()), persistent=False)
+
+    def forward(self, batch: Batch) -> Any:
+        if self.anew:
+            self.count = self.count + 1
+        else:
+            self.count += 1
+        return super().forward(batch)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_buffers_that_no_checkpoint_has_are_put_back_too(anew: bool) -> None:
+    config = config_of()
+    detector: Any = built(config, lambda *_: Counting(anew=anew))
+    try_out(detector, config, 3, empty=False)
+    assert detector.count.item() == 0
+
+
+def test_weights_of_open_shape_are_told() -> None:
+    with pytest.raises(UserError, match=r"shape is still open \(0.weight, of a lazy layer\)"):
+        built(config_of(), lambda *_: nn.Sequential(nn.LazyBatchNorm2d()))
 
 
 class Changed(Tiny):
@@ -114,10 +217,13 @@ def box_of(label: float, **more: Any) -> Detections:
             "gives a loss a without gradients; compute",
         ),
         (lambda losses: {"loss": losses["guess"]}, None, "calls a loss loss, which is another"),
+        (lambda losses: {"split_step_s": losses["guess"]}, None, "calls a loss split_step_s, whi"),
+        (lambda losses: {"slowest_rank": losses["guess"]}, None, "calls a loss slowest_rank, whi"),
         (None, lambda found: {}, "for 2 pictures in evaluation, a dict; return a list of"),
         (None, lambda found: found[:1], "in evaluation, a list of 1; return"),
         (None, lambda found: [{}, {}], "a list with a dict; return"),
         (None, lambda f: [box_of(1, boxes=torch.zeros(4))] * 2, "shapes [(4,), (1,), (1,)]; they"),
+        (None, lambda f: [box_of(1, boxes=[[0, 0, 1, 1]])] * 2, "that are list, Tensor, Tensor; m"),
         (None, lambda found: [box_of(4)] * 2, "the labels [4]; they must be whole numbers from 1"),
         (None, lambda found: [box_of(1.5)] * 2, "the labels [1.5]; they must be"),
     ],

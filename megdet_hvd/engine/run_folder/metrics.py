@@ -57,7 +57,7 @@ class Metrics:
 
                 self._writer = SummaryWriter(str(tensorboard), purge_step=from_iteration + 1)
 
-    def write(self, kind: str, iteration: int, **values: Any) -> None:
+    def write(self, kind: str, iteration: int, /, **values: Any) -> None:
         """One line, complete before it is visible to a reader of whole lines."""
         self._before()
         record: dict[str, Any] = {"kind": kind, "iteration": iteration, **values}

@@ -1,5 +1,6 @@
 """SGD as in §4, or an optimizer of the user's own; Horovod averages the gradients."""
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -71,13 +72,14 @@ def make_optimizer(
             f"learning.optimizer={learning.optimizer} gives a {type(made).__name__}; return a "
             "torch.optim.Optimizer over the groups that it is given"
         )
-    try:
-        check_plain(made.state_dict(), "optimizer")
-    except TypeError as error:
+    closure = inspect.signature(made.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(
-            f"learning.optimizer={learning.optimizer} could not be saved in a checkpoint: {error}; "
-            "keep tensors, numbers and texts in its groups and its state"
-        ) from error
+            f"learning.optimizer={learning.optimizer} gives a {type(made).__name__}, which "
+            "computes the loss again within a step (a closure), and gradients are averaged once "
+            "a step: take an optimizer whose step() needs none"
+        )
+    check_savable(made, config)
     given = [parameter for group in made.param_groups for parameter in group["params"]]
     if sorted(map(id, given)) != sorted(map(id, wanted)):
         raise UserError(
@@ -86,6 +88,21 @@ def make_optimizer(
             "groups that it is given, and no others"
         )
     return made
+
+
+def check_savable(optimizer: Any, config: Config) -> None:
+    """That its state can be in a checkpoint; so, too, after a step, which adds most of it.
+
+    Raises:
+        UserError: it can't.
+    """
+    try:
+        check_plain(optimizer.state_dict(), "optimizer")
+    except TypeError as error:
+        raise UserError(
+            f"learning.optimizer={config.learning.optimizer} could not be saved in a checkpoint: "
+            f"{error}; keep tensors, numbers and texts in its groups and its state"
+        ) from error
 
 
 def build_optimizer(
