@@ -92,8 +92,8 @@ def test_names_of_what_is_given_as_an_argument() -> None:
 
 def test_a_file_may_name_what_the_user_names_too() -> None:
     named = [("model.detector", "mine:build"), ("evaluation.measures", "mine:one")]
-    refuse_unasked(named, named, "some.pt")
+    refuse_unasked(named, named, "some.pt", str)
     with pytest.raises(
         UserError, match=r"some\.pt names code .* evaluation\.measures=mine:one\. A"
     ):
-        refuse_unasked(named, named[:1], "some.pt")
+        refuse_unasked(named, named[:1], "some.pt", str)

@@ -71,6 +71,9 @@ def test_evaluation_imports_what_the_user_names(checkpoint: Path) -> None:
 
     refused(plan, "model.detector=stranger:tiny, evaluation.measures=stranger:pictures. A")
     refused(lambda: plan(DETECTOR), "run: evaluation.measures=stranger:pictures. A")
+    # What it says to write is all that is missing, and is taken as it stands.
+    refused(plan, f"({DETECTOR} {MEASURES}), or")
+    refused(lambda: plan(DETECTOR), f"({MEASURES}), or")
     refused(lambda: plan(DETECTOR, "evaluation.measures.0=stranger:tiny"), "evaluation.measures")
     others = checkpoint.with_name("other.yaml")
     others.write_text("evaluation: {measures: ['stranger:pictures']}\n")
@@ -93,7 +96,9 @@ def test_prediction_imports_what_the_user_names(
     words = ["--checkpoint", str(checkpoint), "--device", "cpu", "--score", "0", "--out", "out"]
     words.append(str(picture(Path("x.png"))))
     assert predict(words) == 2 and not Path("was_here").exists()
-    assert "names code that it needs run: model.detector=stranger:tiny" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "names code that it needs run: model.detector=stranger:tiny" in told
+    assert '(--detector stranger:tiny; in Python, detector="stranger:tiny"), or' in told
     assert imported(lambda: predict([*words, "--detector", "stranger:tiny"]))
     assert "x.png: " in capsys.readouterr().out
     Path("was_here").unlink()
