@@ -136,7 +136,7 @@ def test_the_program_evaluates_it(tmp_path: Path) -> None:
     done = on_ranks("tests.programs:run", 1, "megdet_hvd.evaluate", words, launcher="python")
     assert done.values == [0], done.stdout
     assert "3 pictures, 3 detections" in done.stdout
-    assert f"  {'pictures':<32} 3.000" in done.stdout
+    assert f"your own (evaluation.measures)\n  {'pictures':<32} 3.000" in done.stdout
     write_own(file, f"model.detector={parts}:tiny", ids=(1, 2, 3))
     words = [*words[:2], *words[4:], "data.kind=own", f"data.dataset={parts}:pets"]
     words += ["data.workers=1", "--out", str(tmp_path / "found.json")]
