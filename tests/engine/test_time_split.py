@@ -9,7 +9,9 @@ from megdet_hvd.engine.step.time_split import split_of
 from megdet_hvd.job.world import World
 from tests.pool import on_ranks
 
-LATE_S = 0.05
+LATE_S = 0.2
+NEAR_S = 0.04
+"""What a busy machine may add or take."""
 PARTS = ("compute_s", "bn_s", "gradients_s", "waiting_s", "data_s")
 
 
@@ -59,12 +61,14 @@ def test_a_late_rank_is_named_with_what_it_costs_the_others() -> None:
         assert done.values[0] == done.values[1], "all ranks are told the same"
         found = done.values[0]
         assert statistics.mode(one["slowest"] for one in found[2:]) == 1
-        assert abs(median(found, "slowest_s") - LATE_S) < 0.01
-        assert abs(2 * median(found, "waiting_s") - LATE_S) < 0.01, "rank 0 waits, rank 1 does not"
-        assert abs(median(found, "slowest_data_s") - pictures_s) < 0.01
+        assert abs(median(found, "slowest_s") - LATE_S) < NEAR_S
+        assert abs(2 * median(found, "waiting_s") - LATE_S) < NEAR_S, (
+            "rank 0 waits, rank 1 does not"
+        )
+        assert abs(median(found, "slowest_data_s") - pictures_s) < NEAR_S
         for one in found:
             assert abs(sum(one[part] for part in PARTS) - one["step_s"]) <= 0.02 * one["step_s"]
             assert min(one[part] for part in PARTS) >= 0, one
-        assert abs(median(found, "bn_s")) < 0.03 and abs(median(found, "gradients_s")) < 0.03
+        assert abs(median(found, "bn_s")) < NEAR_S and abs(median(found, "gradients_s")) < NEAR_S
         told = found[-1]["line"]
         assert "most for rank 1" in told and ("whose pictures came" in told) == bool(pictures_s)
