@@ -189,7 +189,10 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
         if found.dark is not None:
             print(f"warning: {found.dark}")
         print("\n".join(found.result.lines()), flush=True)
-        for name, value in own_numbers(plan.own.measures, found, STATS).items():
+        numbers = own_numbers(plan.own.measures, found, STATS)
+        if numbers:
+            print("your own (evaluation.measures)")
+        for name, value in numbers.items():
             print(f"  {name:<32} {value:.3f}", flush=True)
     with together(world, "evaluate.write"):
         if plan.out is not None and world.is_main:

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 image``, ``2 images``; ``2 passes``, ``2 processes``."""
+    """``1 image``, ``2 images``; ``2 passes``, ``2 processes``, ``2 boxes``."""
     if number == 1:
         return f"1 {noun}"
-    return f"{number} {noun}es" if noun.endswith("s") else f"{number} {noun}s"
+    return f"{number} {noun}es" if noun.endswith(("s", "x")) else f"{number} {noun}s"
 
 
 def number_ranges(numbers: Iterable[int], separator: str = ", ") -> str:

@@ -12,10 +12,11 @@ from megdet_hvd.wording import (
 
 
 def test_counts() -> None:
-    words = [counted(n, noun) for noun in ("image", "pass", "GPU") for n in (0, 1, 2)]
+    words = [counted(n, noun) for noun in ("image", "pass", "box", "GPU") for n in (0, 1, 2)]
     assert words == [
         *("0 images", "1 image", "2 images"),
         *("0 passes", "1 pass", "2 passes"),
+        *("0 boxes", "1 box", "2 boxes"),
         *("0 GPUs", "1 GPU", "2 GPUs"),
     ]
 

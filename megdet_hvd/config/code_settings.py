@@ -1,6 +1,6 @@
 """The settings that name code of the user's own, and which of them he has asked for himself."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from megdet_hvd.config.load import config_to_dict, sets
 from megdet_hvd.config.named_code import refuse_unasked
@@ -12,6 +12,7 @@ IN_EVALUATION = ("model.detector", "data.dataset", "evaluation.measures")
 """Settings whose code an evaluation runs; the others' is training's."""
 IN_TRAINING = (*IN_EVALUATION, "learning.optimizer", "log.loggers")
 """All that name code."""
+_LISTS = ("evaluation.measures", "log.loggers")
 
 
 def code_named(config: Config, settings: Collection[str] = IN_EVALUATION) -> list[tuple[str, str]]:
@@ -46,4 +47,14 @@ def refuse_strangers_code(
         except UserError:  # one entry of a list: then the others are the checkpoint's
             given = False
         asked += code_named(config, (setting,)) if given else []
-    refuse_unasked(code_named(config), asked, source)
+    named = code_named(config)
+    refuse_unasked(named, asked, source, lambda unasked: _words(named, unasked))
+
+
+def _words(named: Sequence[tuple[str, str]], unasked: Sequence[tuple[str, str]]) -> str:
+    """The settings that name what is unasked, to be put behind a command; lists are whole."""
+    words = []
+    for setting in dict.fromkeys(setting for setting, _ in unasked):
+        names = ",".join(name for other, name in named if other == setting)
+        words.append(f"{setting}=[{names}]" if setting in _LISTS else f"{setting}={names}")
+    return " ".join(words)

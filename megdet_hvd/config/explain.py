@@ -69,9 +69,12 @@ def _warmup(config: Config, derived: Derived) -> str:
         return "no warm-up"
     images = config.learning.warmup_images
     length = "" if images is None else f"{images} images / {config.global_batch} = "
+    end = derived.end_iteration
+    note = f": never over, training ends at iteration {end}"
     return (
         f"warm-up from {derived.warmup_start_rate:g} to {derived.peak_rate:g} over "
         f"{length}{derived.warmup_iterations} iterations (§3.2)"
+        f"{note if derived.warmup_iterations >= end else ''}"
     )
 
 

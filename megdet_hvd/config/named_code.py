@@ -109,7 +109,10 @@ def name_of_code(code: Callable[..., Any]) -> str:
 
 
 def refuse_unasked(
-    named: Sequence[tuple[str, str]], asked: Collection[tuple[str, str]], source: str
+    named: Sequence[tuple[str, str]],
+    asked: Collection[tuple[str, str]],
+    source: str,
+    words: Callable[[Sequence[tuple[str, str]]], str],
 ) -> None:
     """Refuse to run what a file names that may come from anybody.
 
@@ -117,14 +120,16 @@ def refuse_unasked(
         named: (setting, ``module:name``) that the file would have run.
         asked: those that the user has named himself.
         source: the file.
+        words: what the user writes to name the code that he has not named yet.
 
     Raises:
         UserError: it names some that the user has not.
     """
-    unasked = [f"{setting}={name}" for setting, name in named if (setting, name) not in asked]
+    unasked = [one for one in named if one not in asked]
     if unasked:
+        told = ", ".join(f"{setting}={name}" for setting, name in unasked)
         raise UserError(
-            f"{source} names code that it needs run: {', '.join(unasked)}. A checkpoint may come "
-            "from anybody, so nothing that it names is imported unasked: name the same yourself "
-            f"({unasked[0]}), or give --trust-code (trust_code=True) where you trust the file"
+            f"{source} names code that it needs run: {told}. A checkpoint may come from anybody, "
+            "so nothing that it names is imported unasked: name the same yourself "
+            f"({words(unasked)}), or give --trust-code (trust_code=True) where you trust the file"
         )

@@ -48,15 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=name_of("megdet_hvd.data"), description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog=name_of("megdet_hvd.data"), description="Check a data set; fetch a public one."
+    )
     add_version_option(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     check = commands.add_parser(
         "check",
         help="read a COCO-format data set through and say what is wrong with it",
-        description="By the rules of training, which reads the files as one data set. Exit code "
-        "0: nothing wrong. 1: problems found: training would stop, or is warned. 2: bad usage. "
-        "6: the storage fails at the moment.",
+        description="Read a data set through by the rules of training, for which several files are "
+        "one. Exit code 0: nothing wrong. 1: problems found: training would stop, or is warned. 2: "
+        "bad usage. 6: the storage fails at the moment.",
     )
     check.add_argument(
         "paths", nargs="+", metavar="PATH", help="annotation files, or a COCO-format folder"
@@ -97,7 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="download public data or weights")
     things = fetch.add_subparsers(required=True, metavar="WHAT")
     coco = things.add_parser("coco2017", help="COCO 2017: 20 GB to load, as much again unpacked")
-    coco.add_argument("--to", default="data/coco2017", metavar="FOLDER", help="%(default)s")
+    coco.add_argument(
+        "--to", default="data/coco2017", metavar="FOLDER", help="default: %(default)s"
+    )
     coco.add_argument(
         "--parts",
         default="annotations,val,train",

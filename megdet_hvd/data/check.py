@@ -192,4 +192,4 @@ def is_lfs_pointer(file: Path) -> bool:
 
 
 def _spread(values: np.ndarray) -> str:
-    return f"{values.min()} … {int(np.median(values))} … {values.max()}"
+    return f"{values.min()} to {values.max()} (median {int(np.median(values))})"

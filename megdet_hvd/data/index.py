@@ -11,6 +11,7 @@ from PIL import Image
 
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.ids import Id
+from megdet_hvd.wording import counted
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,12 @@ class ImageIndex:
         """A line for the log: what is in the set."""
         boxes, crowds = int(self.learnable.sum()), int(self.crowds.sum())
         others = len(self.boxes) - boxes - crowds
-        left = f"{others} boxes not learned from, " if others else ""
+        left = f"{counted(others, 'box')} not learned from, " if others else ""
+        bare = counted(int((np.diff(self.offsets) == 0).sum()), "picture")
         return (
-            f"{len(self)} pictures, {boxes} boxes of {len(self.categories)} classes, "
-            f"{crowds} crowds, {left}{int((np.diff(self.offsets) == 0).sum())} pictures without any"
+            f"{counted(len(self), 'picture')}, {counted(boxes, 'box')} of "
+            f"{counted(len(self.categories), 'class')}, {counted(crowds, 'crowd')}, "
+            f"{left}{bare} without any"
         )
 
     def summary(self) -> list[str]:

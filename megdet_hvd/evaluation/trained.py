@@ -77,7 +77,13 @@ class Trained:
         elif model.detector is None:
             detector = build_detector(model, classes, local_norm(model), seed=0, pretrained=False)
         else:
-            refuse_unasked([("model.detector", model.detector)], (), str(self.path))
+            named = model.detector
+            refuse_unasked(
+                [("model.detector", named)],
+                (),
+                str(self.path),
+                lambda _: f'--detector {named}; in Python, detector="{named}"',
+            )
         load_exactly(detector, self.state, str(self.path))
         return detector.to(device or torch.device("cpu")).eval()
 

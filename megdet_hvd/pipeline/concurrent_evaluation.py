@@ -24,6 +24,7 @@ from megdet_hvd.pipeline.mailbox import (
     NoResult,
     TrainersMailbox,
 )
+from megdet_hvd.wording import counted
 
 _ROUND_S = 1.0
 """At the end, rank 0 waits so long for results before all trainers ask whether to stop."""
@@ -132,7 +133,7 @@ class ConcurrentEvaluation(Evaluations):
         """
         run = self._run
         if self._outstanding:
-            LOGGER.info(f"waiting for {len(self._outstanding)} evaluations")
+            LOGGER.info(f"waiting for {counted(len(self._outstanding), 'evaluation')}")
         while True:
             if self._mailbox is not None:
                 for result in self._mailbox.wait(at_most_s=_ROUND_S):

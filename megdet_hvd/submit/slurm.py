@@ -24,7 +24,7 @@ def check_slurm(
         lines = answer.text.splitlines()
         report.notes.append(
             f"Slurm was not asked: {lines[-1] if lines else 'no answer'}. Partition, account, "
-            "nodes and time are unchecked; all else is"
+            "nodes and time are unchecked; what needs no Slurm is checked"
         )
         return False
     if answer.code != 0:

@@ -23,6 +23,8 @@ from megdet_hvd.wording import duration
 
 _HEAD = 50_000
 _RUN_FOLDER = "job: run folder: "
+_UNKNOWN = "Slurm knows nothing of it any more"
+_NOT_ASKED = "Slurm was not asked"
 
 
 def status(run: str, root: Path) -> list[str]:
@@ -33,7 +35,7 @@ def status(run: str, root: Path) -> list[str]:
         root: the project's folder.
 
     Raises:
-        UserError: there is no such folder, and Slurm knows no such job.
+        UserError: there is no such folder, and Slurm knows no such job, or can't be asked.
     """
     folder = Path(run)
     if not folder.is_dir() and (root / run).is_dir():
@@ -51,7 +53,7 @@ def status(run: str, root: Path) -> list[str]:
     if found is not None:
         return [*_of_folder(found, record.read(found)), *_of_job(run)]
     lines = _of_job(run)
-    if log is None and "knows nothing" in lines[-1]:
+    if log is None and any(words in lines[-1] for words in (_UNKNOWN, _NOT_ASKED)):
         raise UserError(f"job {run}: no run of it below {root}/runs, and {lines[-1]}")
     where = f"log: {log}" if log else "it has no run folder yet"
     return [*lines, where]
@@ -136,11 +138,11 @@ def _of_folder(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
 def _of_job(job: str) -> list[str]:
     queued, why_not = ask_queue(job)
     if why_not is not None:
-        return [f"Slurm was not asked: {why_not}"]
+        return [f"{_NOT_ASKED}: {why_not}"]
     if queued is not None:
         return queue_words(job, queued)
     ended = ask_ended(job)
-    told = f"ended: {ended}" if ended else "Slurm knows nothing of it any more"
+    told = f"ended: {ended}" if ended else _UNKNOWN
     return [f"job {job} is not in the queue; {told}"]
 
 

@@ -176,6 +176,15 @@ def test_peak_rate_must_be_finite() -> None:
         on(config(16, learning={"rate": 1e300, "rate_factor": 1e300}), [1])
 
 
+@pytest.mark.parametrize(("end", "over"), [(500, False), (501, True)])
+def test_a_warmup_that_outlasts_the_run_is_told(end: int, over: bool) -> None:
+    """The rate of an iteration is that after those before it: at 500 it is not yet the peak."""
+    found = config(16, learning={"warmup_iterations": 500, "max_iterations": end})
+    (line,) = [one for one in explain(found, on(found, [1])) if one.startswith("warm-up ")]
+    note = ": never over, training ends at iteration 500"
+    assert line.endswith("over 500 iterations (§3.2)" + ("" if over else note))
+
+
 def test_the_arithmetic_in_words() -> None:
     found = config(256, data={"keep_empty": True})
     assert explain(found, on(found, [8] * 16)) == [

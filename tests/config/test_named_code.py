@@ -125,8 +125,8 @@ def test_a_method_of_an_object_has_no_name_of_its_own() -> None:
 
 def test_a_file_may_name_what_the_user_names_too() -> None:
     named = [("model.detector", "mine:build"), ("evaluation.measures", "mine:one")]
-    refuse_unasked(named, named, "some.pt")
+    refuse_unasked(named, named, "some.pt", str)
     with pytest.raises(
         UserError, match=r"some\.pt names code .* evaluation\.measures=mine:one\. A"
     ):
-        refuse_unasked(named, named[:1], "some.pt")
+        refuse_unasked(named, named[:1], "some.pt", str)

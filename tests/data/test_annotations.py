@@ -221,7 +221,7 @@ def test_boxes_marked_ignore_are_truth_but_not_learned(tmp_path: Path, key: str)
     index = train(source)
     assert [len(record.boxes) for record in records(index)] == [1]  # 1 and 2 have nothing else
     assert "2 boxes are marked ignore or difficult" in " ".join(index.summary())
-    assert "1 boxes of 2 classes" in index.counts()
+    assert "1 box of 2 classes" in index.counts()
     assert len(same_as_pycocotools(source).boxes) == 4
 
 

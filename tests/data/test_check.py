@@ -30,7 +30,8 @@ def test_a_clean_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     write_set(tmp_path, images, boxes)
     assert main(["check", str(tmp_path / "set.json"), "--images", str(tmp_path / "pictures")]) == 0
     out = capsys.readouterr().out
-    assert "3 pictures, 3 boxes of 3 classes, 1 crowds, 1 pictures without any" in out
+    assert "3 pictures, 3 boxes of 3 classes, 1 crowd, 1 picture without any" in out
+    assert "width 40 to 64 (median 40), height 30 to 100 (median 30) pixels" in out
     assert "2 small, 1 medium, 0 large" in out
     assert "3 decoded" in out
     assert "nothing wrong was found" in out
@@ -90,7 +91,7 @@ def test_layouts_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (exported / "train" / "pictures" / "1.png").rename(exported / "train" / "1.png")
     assert main(["check", str(coco), str(exported)]) == 0
     out = capsys.readouterr().out
-    assert out.count("1 pictures, 1 boxes") == 3
+    assert out.count("1 picture, 1 box of") == 3
     assert f"pictures in {coco / 'val2017'}" in out
     assert f"pictures in {exported / 'train'}" in out
 

@@ -35,9 +35,9 @@ def test_the_last_rank_spends_the_message_and_the_others_wait_for_it() -> None:
     assert split.slowest_data_s == pytest.approx(2.0)
     world = World(0, 4, ((0, 1), (2, 3)), 1, "mpirun", hosts=("n1", "n2"))
     assert split.line(world) == (
-        "a step of 10.000 s: compute 6.975, BN messages 0.300, gradients 0.500, pictures 1.500, "
-        "waiting for others 0.725, most for rank 3 on n2: 0.667 s, whose pictures came 2.000 s "
-        "later"
+        "the last step, 10.000 s: compute 6.975, BN messages 0.300, gradients 0.500, pictures "
+        "1.500, waiting for others 0.725, most for rank 3 on n2: 0.667 s, whose pictures came "
+        "2.000 s later"
     )
     assert split.as_metrics()["slowest_rank"] == 3 and len(split.as_metrics()) == 8
 

@@ -71,6 +71,9 @@ def test_evaluation_imports_what_the_user_names(checkpoint: Path) -> None:
 
     refused(plan, "model.detector=stranger:tiny, evaluation.measures=stranger:pictures. A")
     refused(lambda: plan(DETECTOR), "run: evaluation.measures=stranger:pictures. A")
+    # What it says to write is all that is missing, and is taken as it stands.
+    refused(plan, f"({DETECTOR} {MEASURES}), or")
+    refused(lambda: plan(DETECTOR), f"({MEASURES}), or")
     refused(lambda: plan(DETECTOR, "evaluation.measures.0=stranger:tiny"), "evaluation.measures")
     others = checkpoint.with_name("other.yaml")
     others.write_text("evaluation: {measures: ['stranger:pictures']}\n")
@@ -93,7 +96,9 @@ def test_prediction_imports_what_the_user_names(
     words = ["--checkpoint", str(checkpoint), "--device", "cpu", "--score", "0", "--out", "out"]
     words.append(str(picture(Path("x.png"))))
     assert predict(words) == 2 and not Path("was_here").exists()
-    assert "names code that it needs run: model.detector=stranger:tiny" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "names code that it needs run: model.detector=stranger:tiny" in told
+    assert '(--detector stranger:tiny; in Python, detector="stranger:tiny"), or' in told
     assert imported(lambda: predict([*words, "--detector", "stranger:tiny"]))
     assert "x.png: " in capsys.readouterr().out
     Path("was_here").unlink()
@@ -131,7 +136,7 @@ def test_the_program_evaluates_it(tmp_path: Path) -> None:
     done = on_ranks("tests.programs:run", 1, "megdet_hvd.evaluate", words, launcher="python")
     assert done.values == [0], done.stdout
     assert "3 pictures, 3 detections" in done.stdout
-    assert f"  {'pictures':<32} 3.000" in done.stdout
+    assert f"your own (evaluation.measures)\n  {'pictures':<32} 3.000" in done.stdout
     write_own(file, f"model.detector={parts}:tiny", ids=(1, 2, 3))
     words = [*words[:2], *words[4:], "data.kind=own", f"data.dataset={parts}:pets"]
     words += ["data.workers=1", "--out", str(tmp_path / "found.json")]

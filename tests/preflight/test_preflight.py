@@ -38,7 +38,7 @@ def test_ranks_on_two_machines(launcher: Launcher, np: int, tmp_path: Path) -> N
     host = r"\S+ \(machine"
     assert re.search(rf"preflight: {host} 2\): ranks? .*local size \d, cross size \d", good)
     assert f"{2 * np} pictures read" in good
-    assert "preflight: training: 8 pictures, 8 boxes of 1 classes" in good
+    assert "preflight: training: 8 pictures, 8 boxes of 1 class," in good
     assert "warning: preflight: training: boxes look like fractions of the picture" in good
     assert re.search(rf"all-reduce over {np} ranks: \d+ µs for 1 KiB; [\d.]+ MiB in .* MB/s", good)
     assert re.search(rf"between machines: slowest link {host} 1\) – {host} 2\): .* MB/s, \d+", good)

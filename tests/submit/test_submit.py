@@ -413,6 +413,10 @@ def test_status_of_a_run(desk: Desk) -> None:
     assert f"run {run}\niteration 40" in desk.run("--status", "9", answers=by_number).stdout
     absent = desk.run("--status", "no run")
     assert absent.returncode == 2 and "no such folder, and no job's number" in absent.stderr
+    unasked = desk.run("--status", "77", path="/nowhere")
+    assert unasked.returncode == 2 and unasked.stdout == ""
+    assert "job 77: no run of it below " in unasked.stderr
+    assert "and Slurm was not asked: squeue is not on PATH" in unasked.stderr
 
 
 def test_a_python_without_the_packages_says_what_it_can_not_check(desk: Desk) -> None:

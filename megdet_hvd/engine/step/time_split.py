@@ -68,7 +68,7 @@ class TimeSplit:
     def line(self, world: World) -> str:
         """For the log."""
         parts = (
-            f"a step of {self.step_s:.3f} s: compute {self.compute_s:.3f}, BN messages "
+            f"the last step, {self.step_s:.3f} s: compute {self.compute_s:.3f}, BN messages "
             f"{self.bn_s:.3f}, gradients {self.gradients_s:.3f}, pictures {self.data_s:.3f}, "
             f"waiting for others {self.waiting_s:.3f}"
         )
