@@ -320,7 +320,7 @@ def _check_detections(found: Any, told: str, count: int, num_classes: int) -> No
         parts = (one.boxes, one.scores, one.labels)
         if not all(isinstance(value, Tensor) for value in parts):
             kinds = ", ".join(type(value).__name__ for value in parts)
-            raise UserError(f"{told} gives boxes, scores and labels that are {kinds}; make tensors")
+            raise UserError(f"{told} gives boxes, scores and labels that are {kinds}, not tensors")
         number = len(one.scores)
         shapes = [tuple(value.shape) for value in (one.boxes, one.scores, one.labels)]
         if shapes != [(number, 4), (number,), (number,)]:

@@ -64,4 +64,6 @@ def test_ranks_in_a_container_start_in_the_projects_folder() -> None:
     assert step_options(own, "/my project") == list(own)
     assert step_options(("--network=x",), "/my project") == ["--network=x"]
     assert container_image(PYXIS) == "/images/a b.sqsh" and container_image(()) is None
+    twice = ("--container-image=a", "--container-image=b")
+    assert container_image(twice) == "b", "srun takes the last"
     assert starts_container(["--container=/bundle"]) and not starts_container(["--network=x"])

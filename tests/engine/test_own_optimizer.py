@@ -72,6 +72,10 @@ def test_the_wrapper_takes_over_all_that_it_was_made_with() -> None:
             "gives an optimizer of 1 parameters, and 2 are to be trained",
         ),
         (
+            lambda groups, config: torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=1.0),
+            "gives an optimizer of 2 parameters, and 2 are to be trained; it must be over all",
+        ),
+        (
             lambda groups, config: torch.optim.SGD([{**groups[0], "mine": object()}], lr=1.0),
             "could not be saved in a checkpoint",
         ),

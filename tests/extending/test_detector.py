@@ -223,7 +223,7 @@ def box_of(label: float, **more: Any) -> Detections:
         (None, lambda found: found[:1], "in evaluation, a list of 1; return"),
         (None, lambda found: [{}, {}], "a list with a dict; return"),
         (None, lambda f: [box_of(1, boxes=torch.zeros(4))] * 2, "shapes [(4,), (1,), (1,)]; they"),
-        (None, lambda f: [box_of(1, boxes=[[0, 0, 1, 1]])] * 2, "that are list, Tensor, Tensor; m"),
+        (None, lambda f: [box_of(1, boxes=[[0, 0, 1, 1]])] * 2, "are list, Tensor, Tensor, not te"),
         (None, lambda found: [box_of(4)] * 2, "the labels [4]; they must be whole numbers from 1"),
         (None, lambda found: [box_of(1.5)] * 2, "the labels [1.5]; they must be"),
     ],
