@@ -121,8 +121,15 @@ class Hub(Member):
         return {**message, "fell": self.last_words} if self.last_words else message
 
     def _needed(self, states: dict[int, RankState]) -> dict[int, RankState]:
-        """Without the dispensable ranks, once one of them is lost; the rest of them is ended."""
+        """Without the dispensable ranks, once one of them is lost; the rest of them is ended.
+
+        They take no part in the others' steps: that those go on says nothing of a silent one.
+        """
         dispensable = self.job.dispensable
+        states = {
+            rank: replace(own, others_went=0) if rank in dispensable else own
+            for rank, own in states.items()
+        }
         if not self.lost and not self.all_needed:
             patience_s = min(self.job.limit_s, GRACE_S)
             self.lost = tuple(

@@ -1,5 +1,7 @@
 """Ranks without which the others go on: rank 0's view of them."""
 
+from dataclasses import replace
+
 from megdet_hvd.job.watch.handshake import new_secret
 from megdet_hvd.job.watch.hub import Hub
 from megdet_hvd.job.watch.identity import own_identity
@@ -43,6 +45,10 @@ def test_the_end_of_a_dispensable_rank_is_no_hang() -> None:
 def test_a_trainer_that_ends_or_an_evaluator_that_hangs_ends_the_job() -> None:
     assert verdict(hub(), AT_WORK, DEAD, AT_WORK, AT_WORK) == [1]
     assert verdict(hub(), AT_WORK, AT_WORK, AT_WORK, STOPPED) == [3]
+    # Trainers go on for many steps without it, and then wait for its results in vain.
+    went = replace(STOPPED, others_went=5)
+    assert verdict(hub(), AT_WORK, AT_WORK, AT_WORK, went) == [3]
+    assert verdict(hub(), AT_WORK, went, AT_WORK, AT_WORK) is None, "a trainer goes on unheard"
 
 
 def test_at_the_end_nobody_is_dispensable() -> None:
