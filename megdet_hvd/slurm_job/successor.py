@@ -68,13 +68,24 @@ def options(
     shared = _SHARED.get(facts.get("OverSubscribe", "OK"))
     if shared is not None:
         words.append(shared)
-    numbers = [str(job), facts.get("JobId", "")]  # %A_%a, or %j
-    marks = [rf"(?<!\d){number}(?!\d)" for number in numbers if number]
-    mark = next((m for m in marks if log is not None and re.search(m, Path(log).name)), None)
-    if log is not None and mark is not None:
-        name = re.sub(mark, "%j", Path(log).name.replace("%", "%%"))
+    name = None if log is None else _numbered(Path(log).name, job, facts)
+    if log is not None and name is not None:
         words.append(f"--output={Path(log).parent / name}")
     return words
+
+
+def _numbered(log: str, job: int | str, facts: Mapping[str, str]) -> str | None:
+    """A log's name with ``%j`` for the job's number; None: it has none.
+
+    The number may stand in the job's name, too, which stays: job 16 called ``megdet_16gpu``.
+    """
+    own, log = facts.get("JobName", "").replace("%", "%%"), log.replace("%", "%%")
+    parts = log.split(own) if own else [log]
+    for number in (str(job), facts.get("JobId", "")):  # %A_%a, or %j
+        mark = rf"(?<!\d){number}(?!\d)"
+        if number and any(re.search(mark, part) for part in parts):
+            return own.join(re.sub(mark, "%j", part) for part in parts)
+    return None
 
 
 def follower(queue: str, *, job: int | str, name: str) -> int | None:

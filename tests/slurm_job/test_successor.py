@@ -39,6 +39,20 @@ def test_memory_sharing_and_a_log_without_a_number() -> None:
     )
 
 
+def test_the_jobs_name_stays_where_its_number_is_in_it() -> None:
+    for name, log, new in (
+        ("megdet_16gpu", "megdet_16gpu-16.log", "megdet_16gpu-%j.log"),
+        ("megdet_16gpu", "16-megdet_16gpu.log", "%j-megdet_16gpu.log"),
+        ("a 16% b", "a 16% b 16.log", "a 16%% b %j.log"),
+        ("", "50%-16.log", "50%%-%j.log"),
+    ):
+        facts = {**FACTS, "JobName": name}
+        words = options(facts, job=16, tasks_per_node=8, nodes=2, log=f"/x/{log}")
+        assert words[-1] == f"--output=/x/{new}"
+    words = options(FACTS, job=16, tasks_per_node=8, nodes=2, log="/x/megdet_16gpu.log")
+    assert not [word for word in words if word.startswith("--output")]
+
+
 def test_a_member_of_an_array_is_followed_by_a_plain_job() -> None:
     facts = {**FACTS, "JobId": "49", "ArrayJobId": "47", "ArrayTaskId": "2"}
     for log in ("/x/run-47_2.log", "/x/run-49.log"):
