@@ -95,7 +95,13 @@ def started(who: str, *at_stake: str, ignore: bool = False) -> "subprocess.Popen
     if ignore:  # as `sh -c "command &"` does
         command = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *command]
     running = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # Tests that a script has started behind ``&`` ignore it, and so would all they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stdout is not None and running.stdout.readline() == "ready\n"
     return running
