@@ -18,7 +18,6 @@ from megdet_hvd.data.batch import Batch, ImageInfo
 from megdet_hvd.engine.step.loop import train_steps
 from megdet_hvd.engine.step.optimizer import build_optimizer
 from megdet_hvd.engine.step.time_split import time_split
-from megdet_hvd.job.horovod_settings import HorovodSettings
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.model.balance import SampleBalance, drawn
 from megdet_hvd.model.detector import LOSSES
@@ -54,7 +53,7 @@ def batches(sleep_s: float) -> Iterator[list[Batch]]:
 
 def splits(computing_s: float, pictures_s: float) -> list[dict[str, Any]]:
     """Rank 1 takes so much longer to compute, and waits so much longer for pictures."""
-    world = start(settings=HorovodSettings(cycle_time_ms=1.0))
+    world = start()
     try:
         late = world.rank == 1
         detector: Any = Small(computing_s * late)
