@@ -9,7 +9,6 @@ import socket
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,8 @@ from torch import nn
 
 from megdet_hvd.bench.bn_variants import OURS, OURS_MPI, settle, variants
 from megdet_hvd.bench.collectives import watched_collectives
+from megdet_hvd.bench.launch import measure_or_end_all
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.job.abort import end_job
 from megdet_hvd.job.exchange import barrier, broadcast_object, gather_objects
 from megdet_hvd.job.horovod_settings import BLOCKING_CYCLE_MS, HorovodSettings
 from megdet_hvd.job.session import start, stop
@@ -48,13 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=2)
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--device", default="auto")
-    options = parse(parser, argv)
-    try:
-        return _measure(options)
-    except BaseException:
-        traceback.print_exc()
-        end_job(1)
-    raise AssertionError("end_job does not return")
+    return measure_or_end_all(_measure, parse(parser, argv))
 
 
 def _measure(options: Any) -> int:

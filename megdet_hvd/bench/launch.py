@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +41,15 @@ def run_in_ranks(module: str, processes: int, words: Sequence[str]) -> Any:
         if code or not file.exists():
             raise RunError(f"the measurement in {processes} processes failed (exit code {code})")
         return json.loads(file.read_text(encoding="utf-8"))
+
+
+def measure_or_end_all(measure: Callable[[Any], int], options: Any) -> int:
+    """What one rank of a measurement does; where it fails, the others don't wait for it."""
+    from megdet_hvd.job.abort import end_job
+
+    try:
+        return measure(options)
+    except BaseException:
+        traceback.print_exc()
+        end_job(1)
+    raise AssertionError("end_job does not return")

@@ -4,15 +4,14 @@ import json
 import statistics
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from megdet_hvd.bench.launch import measure_or_end_all
 from megdet_hvd.cli import make_parser, parse
-from megdet_hvd.job.abort import end_job
 from megdet_hvd.job.exchange import barrier, gather_objects
 from megdet_hvd.job.horovod_settings import BLOCKING_CYCLE_MS, HOROVODS_OWN, HorovodSettings
 from megdet_hvd.job.session import start, stop
@@ -32,13 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--device", default="auto")
-    options = parse(parser, argv)
-    try:
-        return _measure(options)
-    except BaseException:
-        traceback.print_exc()
-        end_job(1)
-    raise AssertionError("end_job does not return")
+    return measure_or_end_all(_measure, parse(parser, argv))
 
 
 def _measure(options: Any) -> int:

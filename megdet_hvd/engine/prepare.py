@@ -9,19 +9,17 @@ from torch import nn
 
 from megdet_hvd.bn import name_layers
 from megdet_hvd.checkpoint.file import load_checkpoint
-from megdet_hvd.checkpoint.naming import find_checkpoint, list_checkpoints
+from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.checkpoint.recovery import set_damaged_aside
 from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.config.code_settings import IN_TRAINING, code_named
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
 from megdet_hvd.config.load import load_config, to_yaml
-from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.config.warnings import warnings
 from megdet_hvd.data.factory import DataSets, open_datasets
-from megdet_hvd.draws import draw_key
 from megdet_hvd.engine.alike import (
     detector_fact,
     optimizer_fact,
@@ -34,7 +32,6 @@ from megdet_hvd.engine.fingerprints import boxes_digest, measure
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
     describe_norm,
-    detector_norm,
     sends_over_horovod,
     shares_statistics_with_all,
 )
@@ -46,6 +43,7 @@ from megdet_hvd.engine.own_code import (
     find_own_code,
 )
 from megdet_hvd.engine.resumption import filed
+from megdet_hvd.engine.run_detector import build_run_detector
 from megdet_hvd.engine.run_folder.best import best_ap_of
 from megdet_hvd.engine.run_folder.folder import (
     RunFolder,
@@ -60,10 +58,6 @@ from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
 from megdet_hvd.job.log import LOGGER, log_to_file
 from megdet_hvd.job.world import World, machine_names
-from megdet_hvd.model.build import build_detector, local_norm
-from megdet_hvd.model.initialise import init_from
-from megdet_hvd.model.own import build_own_detector, replace_norms, try_out
-from megdet_hvd.model.pretrained import fetch_backbone_weights
 from megdet_hvd.run_lock.lock import RunLock
 from megdet_hvd.wording import counted, first_of, ranks_in_words
 
@@ -188,33 +182,9 @@ def prepare_run(
     state: dict[str, Any] | None = None
     set_aside: list[str] = []
     folder = RunFolder(path)
-    own_factory = own_code.detector
-    detector: nn.Module | None = None
-    classes = data.train.categories
-    with together(world, "backbone weights"):  # not all at once
-        if own_factory is not None and world.local_rank == 0:
-            detector = build_own_detector(
-                own_factory, config, len(classes), local_norm(config.model), pretrained=not resume
-            )
-        elif not resume and world.local_rank == 0:
-            fetch_backbone_weights(config.model)
-    losses_of_own: list[str] | None = None
-    with together(world, "model"):
-        norm = detector_norm(config, world, device)
-        if own_factory is None:
-            detector = build_detector(
-                config.model, len(classes), norm, seed=config.seed, pretrained=not resume
-            )
-        else:
-            detector = detector or build_own_detector(
-                own_factory, config, len(classes), local_norm(config.model), pretrained=not resume
-            )
-            empty = config.data.unreadable_images == "skip"  # it may be all that a process has
-            losses_of_own = try_out(detector, config, len(classes), empty=empty)
-            replace_norms(detector, config.model, norm)
-            torch.manual_seed(draw_key(config.seed, 0, world.rank, 0, "own detector"))
-        weights = None if resume else config.model.init_from
-        new_layers = [] if weights is None else init_from(detector, weights_file(weights), classes)
+    detector, losses_of_own, new_layers = build_run_detector(
+        config, own_code, data.train.categories, world, device, resume=resume
+    )
     made = None
     if own_code.optimizer is not None:  # before there is a folder of a run that can't begin
         with together(world, "optimizer"):
@@ -285,21 +255,6 @@ def _has_bn_of_its_own(detector: nn.Module, world: World) -> bool:
         isinstance(layer, kinds) and not isinstance(layer, nn.BatchNorm2d)
         for layer in detector.modules()
     )
-
-
-def weights_file(wanted: str) -> str:
-    """``model.init_from``, where a run folder stands for its latest checkpoint.
-
-    Raises:
-        UserError: the folder holds none.
-    """
-    path = expand_path(wanted, "model.init_from")
-    if not path.is_dir():
-        return wanted
-    try:
-        return str(find_checkpoint(path))
-    except UserError as error:
-        raise UserError(f"model.init_from={error}") from error
 
 
 def _same_weights(run: Run) -> None:

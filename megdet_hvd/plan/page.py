@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 from megdet_hvd.command import leave, name_of
@@ -202,16 +203,7 @@ def _paper() -> str:
     ]
     for gpu in PAPER_GPUS:
         for row in paper_rows(gpu, TEMPLATES_GPUS):
-            step = row.step
-            parts = (
-                step.total,
-                step.compute,
-                step.bn_work,
-                step.bn_messages,
-                step.gradients,
-                step.stragglers,
-                step.data,
-            )
+            parts = row.step.total, *astuple(row.step)
             paper = f"{hours[row.gpus]:g}" if row.gpus in hours and gpu == PAPER_GPUS[0] else ""
             lines.append(
                 f"| {gpu} | {row.gpus} | {row.batch} | "

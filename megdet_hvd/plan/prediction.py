@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 
 from megdet_hvd.config.bn_groups import bn_groups
@@ -65,16 +65,7 @@ class StepParts:
     @property
     def total(self) -> float:
         """The step."""
-        return math.fsum(
-            (
-                self.compute,
-                self.bn_work,
-                self.bn_messages,
-                self.gradients,
-                self.stragglers,
-                self.data,
-            )
-        )
+        return math.fsum(astuple(self))
 
 
 @dataclass(frozen=True)

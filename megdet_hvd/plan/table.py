@@ -1,7 +1,7 @@
 """The plan as a table, in the paper's order, and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from megdet_hvd.plan.advice import advice
@@ -98,16 +98,7 @@ def _run_cells(row: Prediction | Refused) -> list[str]:
 
 
 def _step_cells(row: Prediction) -> list[str]:
-    step = row.step
-    parts = (
-        step.compute,
-        step.bn_work,
-        step.bn_messages,
-        step.gradients,
-        step.stragglers,
-        step.data,
-        step.total,
-    )
+    parts = *astuple(row.step), row.step.total
     return [str(row.gpus), *(f"{1e3 * part:.1f}" for part in parts)]
 
 

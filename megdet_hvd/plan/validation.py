@@ -83,36 +83,21 @@ def validate() -> HeldOut:
     for stack in found:
         others = [other for other in found if other is not stack]
         left_out, left_line = full.fit(others), line.fit(others)
-        for run in stack.test:
-            rows["a"].append(
+        for goal, runs, predicted, its_line in (
+            ("a", stack.test, _of_stack, baseline),
+            ("b", stack.point_test, _of_point, left_line),
+            ("c", stack.single_image, _of_stack, baseline),
+        ):
+            rows[goal] += [
                 Held(
                     stack.name,
                     run,
-                    _of_stack(stack, run, shared, FULL),
-                    _of_stack(stack, run, left_out, FULL),
-                    _of_stack(stack, run, baseline, LINE),
+                    predicted(stack, run, shared, FULL),
+                    predicted(stack, run, left_out, FULL),
+                    predicted(stack, run, its_line, LINE),
                 )
-            )
-        for run in stack.point_test:
-            rows["b"].append(
-                Held(
-                    stack.name,
-                    run,
-                    _of_point(stack, run, shared, FULL),
-                    _of_point(stack, run, left_out, FULL),
-                    _of_point(stack, run, left_line, LINE),
-                )
-            )
-        for run in stack.single_image:
-            rows["c"].append(
-                Held(
-                    stack.name,
-                    run,
-                    _of_stack(stack, run, shared, FULL),
-                    _of_stack(stack, run, left_out, FULL),
-                    _of_stack(stack, run, baseline, LINE),
-                )
-            )
+                for run in runs
+            ]
     return HeldOut(shared, baseline, tuple(rows["a"]), tuple(rows["b"]), tuple(rows["c"]), found)
 
 

@@ -23,7 +23,7 @@ from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.loader import TrainLoader
-from megdet_hvd.engine import prepare, resumption, run
+from megdet_hvd.engine import resumption, run, run_detector
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.build import build_detector
 from tests.engine.small import small_and_quiet
@@ -66,7 +66,7 @@ def run_lines(path: str, lines: Sequence[str]) -> None:
     NotingLoader.folder.mkdir(exist_ok=True)
     seen_as = blind if os.environ.get("MEGDET_BLIND") else read_saved_layout
     with (
-        mock.patch.object(prepare, "build_detector", in_float64),
+        mock.patch.object(run_detector, "build_detector", in_float64),
         mock.patch.object(run, "TrainLoader", NotingLoader),
         small_and_quiet(),
         mock.patch.object(resumption, "read_saved_layout", seen_as),

@@ -11,8 +11,8 @@ from torch import nn
 from megdet_hvd.config.load import load_config
 from megdet_hvd.data.batch import Batch, ImageInfo, Unreadable
 from megdet_hvd.engine.periods import due_by_epochs, due_by_iterations
-from megdet_hvd.engine.prepare import weights_file
 from megdet_hvd.engine.progress import TrainingProgress, wants_bar
+from megdet_hvd.engine.run_detector import weights_file
 from megdet_hvd.engine.run_folder.folder import RunFolder, create_run_folder, find_run, forget_after
 from megdet_hvd.engine.run_folder.metrics import Metrics
 from megdet_hvd.engine.step.loop import describe_images, share_of_mean, unreadable_problem
