@@ -14,7 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 TROUBLESHOOTING = ROOT / "docs" / "troubleshooting.md"
 PAGES = sorted(
-    page for folder in (".", "docs", "tests", "install") for page in (ROOT / folder).glob("*.md")
+    page
+    for folder in (".", "docs", "docs/lab", "tests", "install")
+    for page in (ROOT / folder).glob("*.md")
 )
 """All Markdown of the project."""
 ENDING = ("UserError", "RunError", "StorageError")

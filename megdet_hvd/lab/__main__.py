@@ -1,0 +1,110 @@
+"""``python -m megdet_hvd.lab NAME …``: the paper's experiments on this machine; docs/lab/."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet_hvd.command import leave, need_environment
+
+if __name__ == "__main__":
+    need_environment()
+
+from megdet_hvd.cli import add_config_option, make_parser, parse
+from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
+from megdet_hvd.lab.experiments import EXPERIMENTS
+from megdet_hvd.lab.report import OTHERS, write_report
+from megdet_hvd.lab.scale import FULL, QUICK
+from megdet_hvd.lab.sitting import OVERHEAD, Sitting, tell
+
+MODULE = "megdet_hvd.lab"
+NAMES = (*(experiment.name for experiment in EXPERIMENTS), *OTHERS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, and write tables and pictures; returns the exit code."""
+    options = parse(_parser(), argv)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        _run(options)
+    except (UserError, RunError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return exit_code_of(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command carries on", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        MODULE,
+        "Repeat the paper's experiments at a size that two cores can do. Words are experiments "
+        f"({', '.join(NAMES)}; all) and settings, key.sub=value. What has a record is not done "
+        "again; the same command carries on what was broken off.",
+    )
+    add_config_option(parser)
+    add = parser.add_argument
+    add("--quick", action="store_true", help="minutes instead of hours; the numbers say nothing")
+    add("--seeds", type=int, nargs="+", metavar="N", help="default: 0 1 2, with --quick 0")
+    add("--out", type=Path, default=Path("runs/lab"), metavar="FOLDER", help="records and tables")
+    add("--work", type=Path, metavar="FOLDER", help="trainings under way (default OUT/work)")
+    add("--jobs", type=int, metavar="N", help="cores to use at most; each training takes one")
+    add("--report", action="store_true", help="only write tables and pictures of what is there")
+    add("--keep", action="store_true", help="leave the run folders of finished trainings")
+    return parser
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.jobs is not None and options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: must be at least 1")
+    scale = QUICK if options.quick else FULL
+    seeds = options.seeds or list(scale.seeds)
+    names, overrides = experiments_and_overrides(options.overrides)
+    sitting = Sitting(
+        scale=scale,
+        records=options.out,
+        work=options.work or options.out / "work",
+        jobs=options.jobs,
+        config=options.config,
+        overrides=overrides,
+        keep=options.keep,
+    )
+    for seed in () if options.report else seeds:
+        _run_seed(sitting, names, seed, first=seed == seeds[0])
+    for name in names:
+        for file in write_report(sitting, name, seeds):
+            tell(f"written: {file}")
+
+
+def experiments_and_overrides(words: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:
+    """What of the command line's words names experiments, and what settings.
+
+    Raises:
+        UserError: a word is neither, or no experiment is named.
+    """
+    named = [word for word in words if "=" not in word]
+    known = f"the experiments are {', '.join(NAMES)}, and all of them: all"
+    for word in named:
+        if word not in (*NAMES, "all"):
+            raise UserError(f"{word}: there is no such experiment; {known}")
+    if not named:
+        raise UserError(f"no experiment is named; {known}")
+    chosen = NAMES if "all" in named else tuple(name for name in NAMES if name in named)
+    return chosen, tuple(word for word in words if "=" in word)
+
+
+def _run_seed(sitting: Sitting, names: Sequence[str], seed: int, *, first: bool) -> None:
+    wanted = [one for one in EXPERIMENTS if one.name in names and (first or not one.once)]
+    runs = [run for one in wanted for run in one.runs(sitting.scale)]
+    if runs:
+        sitting.train(runs, seed)
+    if "variance" in names:
+        sitting.variance(seed)
+    if OVERHEAD in names and first:
+        sitting.overhead(seed)
+
+
+if __name__ == "__main__":
+    leave(main)

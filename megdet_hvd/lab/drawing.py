@@ -1,0 +1,203 @@
+"""The experiments' pictures."""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.lab.experiments import Found, final_ap
+from megdet_hvd.lab.records import LabRecord
+from megdet_hvd.lab.runs import BN_SIZE_RUNS, FIGURE4, TABLE2, TABLE3, LabRun
+from megdet_hvd.lab.scale import LabScale
+
+SIZE_INCHES, DPI = (12.0, 4.4), 110
+COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
+
+
+def new_axes(titles: Sequence[str]) -> tuple[Any, Sequence[Any]]:
+    """A figure with one drawing for each title, without matplotlib's global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    drawings = figure.subplots(1, len(titles), squeeze=False)[0]
+    for axes, title in zip(drawings, titles, strict=True):
+        axes.set_title(title, fontsize="medium")
+        axes.grid(alpha=0.3)
+    return figure, drawings
+
+
+def save_picture(figure: Any, file: Path) -> None:
+    """As PNG, whole or not at all."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    write_bytes(file, buffer.getvalue())
+
+
+def draw_batches(runs: Sequence[LabRun], scale: LabScale, found: Found, title: str) -> Any:
+    """Loss over epochs of the first seed, and mmAP over the batch with every seed."""
+    figure, (losses, scores) = new_axes((f"{title}: loss", "mmAP at the end, %; ×: diverged"))
+    colours = {batch: COLOURS[i] for i, batch in enumerate(sorted({run.batch for run in runs}))}
+    for run in runs:
+        records = {seed: r for (name, seed), r in found.items() if name == run.name}
+        label, style = _label(run), _style(run)
+        if records:
+            record = records[min(records)]
+            xs = [i * run.batch / scale.train_images for i, _ in record["loss"]]
+            ys = [value for _, value in record["loss"]]
+            losses.plot(xs, ys, style, color=colours[run.batch], label=label, linewidth=1.2)
+        _dots(scores, run, records, colours[run.batch])
+    losses.set_xlabel("epoch")
+    losses.set_ylim(0, _top(found, runs))
+    if losses.lines:
+        losses.legend(fontsize="x-small", ncols=2)
+    scores.set_xscale("log", base=2)
+    scores.set_xticks(sorted(colours), [str(batch) for batch in sorted(colours)])
+    scores.set_xlabel("batch; circle: full rate, square: half, triangle: no warm-up")
+    scores.set_ylim(bottom=0)
+    return figure
+
+
+def _label(run: LabRun) -> str:
+    words = [f"batch {run.batch}"]
+    words += [run.norm] if run.updates is not None else []
+    words += ["half rate"] if run.rate_factor == 0.5 else []
+    words += [] if run.warmup else ["no warm-up"]
+    words += [f"{run.processes} processes"] if run.processes > 1 else []
+    return ", ".join(words)
+
+
+def _style(run: LabRun) -> str:
+    if not run.warmup or (run.norm == "frozen" and run.updates is not None):
+        return ":"
+    return "--" if run.rate_factor == 0.5 or run.processes > 1 else "-"
+
+
+def _marker(run: LabRun) -> str:
+    if not run.warmup:
+        return "^"
+    return "s" if run.rate_factor == 0.5 or run.processes > 1 else "o"
+
+
+def _dots(axes: Any, run: LabRun, records: Mapping[int, LabRecord], colour: str) -> None:
+    shift = {"o": 1.0, "s": 1.06, "^": 0.94}[_marker(run)]
+    for record in records.values():
+        ap = final_ap(record)
+        if ap is not None:
+            axes.plot(run.batch * shift, 100 * ap, _marker(run), color=colour, alpha=0.8)
+        elif record["diverged"] is not None:
+            axes.plot(run.batch * shift, 0.5, "x", color=colour)
+
+
+def _top(found: Found, runs: Sequence[LabRun]) -> float:
+    names = {run.name for run in runs}
+    starts = [r["initial_loss"] for (name, _), r in found.items() if name in names]
+    return 1.3 * max((start for start in starts if start is not None), default=3.0)
+
+
+def draw_table2(scale: LabScale, found: Found) -> Any:
+    """Loss and mmAP without BN."""
+    return draw_batches(TABLE2, scale, found, "frozen BN")
+
+
+def draw_table3(scale: LabScale, found: Found) -> Any:
+    """Loss and mmAP with CGBN."""
+    return draw_batches(TABLE3, scale, found, "CGBN, 8 images a statistic")
+
+
+def draw_figure4(scale: LabScale, found: Found) -> Any:
+    """MmAP by epoch, every seed."""
+    figure, (axes,) = new_axes(("mmAP by epoch, policy long, CGBN",))
+    for run, colour in zip(FIGURE4, COLOURS, strict=False):
+        for (name, _), record in found.items():
+            if name == run.name:
+                xs = [score["epoch"] for score in record["scores"]]
+                ys = [100 * (score["AP"] or 0) for score in record["scores"]]
+                axes.plot(xs, ys, ".-", color=colour, alpha=0.8, label=f"batch {run.batch}")
+    for epoch in (11, 14, 17):
+        axes.axvline(epoch * scale.shrink, color="grey", linewidth=0.8, linestyle=":")
+    _legend_once(axes)
+    axes.set_xlabel("epoch; dotted: the rate falls")
+    axes.set_ylabel("%")
+    return figure
+
+
+def _legend_once(axes: Any) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    first = dict(zip(reversed(labels), reversed(handles), strict=True))
+    if first:
+        axes.legend([first[label] for label in sorted(first)], sorted(first))
+
+
+def draw_bn_size(scale: LabScale, found: Found) -> Any:
+    """MmAP over the BN size, as trained and with statistics computed anew."""
+    figure, (axes,) = new_axes(("mmAP over images a statistic, batch 64",))
+    for run in BN_SIZE_RUNS:
+        for (name, _), record in found.items():
+            ap = final_ap(record)
+            if name != run.name or ap is None or run.bn_size is None:
+                continue
+            axes.plot(run.bn_size, 100 * ap, "o", color="tab:blue", label="as trained")
+            if "recalibrated" in record:
+                again = 100 * record["recalibrated"]["AP"]
+                axes.plot(
+                    run.bn_size * 1.05, again, "s", color="tab:orange", label="statistics anew"
+                )
+    axes.set_xscale("log", base=2)
+    sizes = [run.bn_size for run in BN_SIZE_RUNS]
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    _legend_once(axes)
+    axes.set_xlabel("images a statistic")
+    axes.set_ylabel("%")
+    return figure
+
+
+def draw_variance(records: Mapping[tuple[str, int], LabRecord]) -> Any:
+    """Variance over N, double logarithmic, and the spread of the share of positives."""
+    figure, (variance, spread) = new_axes(
+        ("total variance of the gradient over N", "spread of a batch's share of positive boxes")
+    )
+    names = sorted({name for name, _ in records})
+    for name, colour in zip(names, COLOURS, strict=False):
+        for (other, _), record in records.items():
+            if other != name:
+                continue
+            sizes = [row["images"] for row in record["rows"]]
+            first = record["rows"][0]
+            values = [row["variance"] / first["variance"] for row in record["rows"]]
+            variance.plot(
+                sizes, values, ".-", color=colour, alpha=0.8, label=name.removeprefix("variance-")
+            )
+            deviations = [row["foreground"]["box"][1] for row in record["rows"]]
+            spread.plot(sizes, deviations, ".-", color=colour, alpha=0.8)
+    sizes = sorted({row["images"] for record in records.values() for row in record["rows"]})
+    variance.plot(sizes, [sizes[0] / size for size in sizes], "k:", label="1/N")
+    for axes in (variance, spread):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xlabel("N, pictures of a batch")
+    _legend_once(variance)
+    return figure
+
+
+def draw_overhead(record: LabRecord) -> Any:
+    """Milliseconds a picture over the BN size."""
+    figure, (axes,) = new_axes(("a training step on 2 processes, ms a picture",))
+    rows = record["rows"]
+    sides = [key for key in rows[0] if key not in ("bn_size", "images_per_process")]
+    for side, colour in zip(sides, COLOURS, strict=False):
+        axes.plot(
+            [row["bn_size"] for row in rows],
+            [1000 * row[side] for row in rows],
+            ".-",
+            color=colour,
+            label=side,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([row["bn_size"] for row in rows], [str(row["bn_size"]) for row in rows])
+    axes.set_xlabel("images a statistic (and in a step)")
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    return figure

@@ -1,0 +1,136 @@
+"""An experiment's records as a page with a table, and a picture."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.errors import UserError
+from megdet_hvd.lab import drawing
+from megdet_hvd.lab.experiments import EXPERIMENTS, Experiment, markdown
+from megdet_hvd.lab.gradients import log_slope
+from megdet_hvd.lab.records import LabRecord
+from megdet_hvd.lab.sitting import OVERHEAD, VARIANCE_AT, VARIANCE_KINDS, Sitting
+
+OTHERS: Mapping[str, tuple[str, str]] = {
+    "variance": (
+        "The gradient's variance over the batch, eqs. (2) to (4)",
+        "Var(∇l_N) = σ²/N: linear scaling keeps the variance of an update, not its mean. The "
+        "assumption is weaker for detection, as pictures carry different numbers of boxes.",
+    ),
+    OVERHEAD: (
+        "What CGBN and recomputation cost",
+        "Sublinear memory makes statistics over 32 or 64 images possible, at a slight loss of "
+        "speed.",
+    ),
+}
+"""Experiments that train nothing of their own: title, and the paper's finding in words."""
+
+Lines = list[str]
+
+
+def write_report(sitting: Sitting, name: str, seeds: Sequence[int]) -> list[Path]:
+    """Write ``SCALE-NAME.md`` and ``.png`` beside the records; returns what was written.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    experiment = next((one for one in EXPERIMENTS if one.name == name), None)
+    if experiment is not None:
+        title, paper = experiment.title, experiment.paper
+        lines, figure = _trainings(sitting, experiment, seeds)
+    else:
+        title, paper = OTHERS[name]
+        lines, figure = (_variance if name == "variance" else _overhead)(sitting, seeds)
+    stem = f"{sitting.scale.name}-{name}"
+    picture, page = sitting.records / f"{stem}.png", sitting.records / f"{stem}.md"
+    text = [f"# {title}", "", f"*Paper:* {paper}", "", "*Measured here:*", "", *lines, ""]
+    if figure is not None:
+        text += [f"![{title}]({picture.name})", ""]
+    try:
+        sitting.records.mkdir(parents=True, exist_ok=True)
+        write_bytes(page, "\n".join(text).encode())
+        if figure is not None:
+            drawing.save_picture(figure, picture)
+    except OSError as error:
+        raise UserError(
+            f"{sitting.records}: the records can't be kept there ({error.strerror}); "
+            "try another --out"
+        ) from error
+    return [page] if figure is None else [page, picture]
+
+
+def _trainings(
+    sitting: Sitting, experiment: Experiment, seeds: Sequence[int]
+) -> tuple[Lines, object]:
+    scale = sitting.scale
+    runs = experiment.runs(scale)
+    found = sitting.found(seeds, (run.name for run in runs))
+    lines = experiment.table(scale, found, seeds)
+    draw = getattr(drawing, f"draw_{experiment.name}", None)
+    if draw is not None:
+        return [*lines, "", *_made_on(found)], draw(scale, found)
+    figure = drawing.draw_batches(runs, scale, found, experiment.title)
+    return [*lines, "", *_made_on(found)], figure
+
+
+def _variance(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
+    names = [f"{name}-{at}" for name in VARIANCE_KINDS for at in VARIANCE_AT]
+    found = sitting.found(seeds, names)
+    rows = []
+    for name in names:
+        records = [found[name, seed] for seed in seeds if (name, seed) in found]
+        if not records:
+            continue
+        slopes = [record["slope"] for record in records]
+        sizes = [row["images"] for row in records[0]["rows"]]
+        spreads = [
+            log_slope(sizes, [max(row["foreground"][stage][1], 1e-9) for row in record["rows"]])
+            for record in records
+            for stage in ("box",)
+        ]
+        rows.append(
+            [
+                name.removeprefix("variance-"),
+                f"{sizes[0]} … {sizes[-1]}",
+                *(
+                    f"{statistics.fmean(values):.3f} ({' '.join(f'{v:.3f}' for v in values)})"
+                    for values in (slopes, spreads)
+                ),
+            ]
+        )
+    head = (
+        "norm, at which weights",
+        "N",
+        "slope of the variance (paper: −1)",
+        "slope of the spread of positives (independent pictures: −0.5)",
+    )
+    figure = drawing.draw_variance(found) if found else None
+    return [*markdown(head, rows), "", *_made_on(found)], figure
+
+
+def _overhead(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
+    found = sitting.found(seeds[:1], [OVERHEAD])
+    if not found:
+        return ["not run"], None
+    record = next(iter(found.values()))
+    sides = [key for key in record["rows"][0] if key not in ("bn_size", "images_per_process")]
+    plain = sides[1]
+    rows = [
+        [
+            str(row["bn_size"]),
+            *(f"{1000 * row[side]:.1f} ({row[side] / row[plain]:.2f})" for side in sides),
+        ]
+        for row in record["rows"]
+    ]
+    head = ("images a statistic", *(f"{side}, ms a picture (to {plain})" for side in sides))
+    return [*markdown(head, rows), "", *_made_on(found)], drawing.draw_overhead(record)
+
+
+def _made_on(found: Mapping[tuple[str, int], LabRecord]) -> Lines:
+    machines = sorted({record["machine"] for record in found.values()})
+    hours = sum(record.get("clock_s", 0.0) for record in found.values()) / 3600
+    if not machines:
+        return []
+    took = f"; {hours:.1f} hours of single trainings" if hours else ""
+    return [f"{len(found)} records, on {'; '.join(machines)}{took}."]

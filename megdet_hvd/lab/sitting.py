@@ -1,0 +1,285 @@
+"""What is missing of the experiments' records is made, seed by seed; a seed is the unit.
+
+Each seed teaches its own backbone, and all of its rows start from that. What has a record is left
+alone, what was broken off is carried on.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.config.paths import expand_path
+from megdet_hvd.errors import RunError, UserError
+from megdet_hvd.lab.backbone import backbone_command
+from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
+from megdet_hvd.lab.runs import BASELINES, LabRun, as_words, run_settings
+from megdet_hvd.lab.scale import BN_SIZE, BN_SIZES, LabScale, scene_settings
+from megdet_hvd.lab.side_by_side import own_cores, run_side_by_side
+from megdet_hvd.lab.training import Training
+from megdet_hvd.wording import counted
+
+OVERHEAD = "overhead"
+VARIANCE_KINDS: Mapping[str, tuple[LabRun, int | None]] = {
+    "variance-frozen": (BASELINES[0], None),
+    "variance-cgbn": (BASELINES[1], None),
+    "variance-cgbn8": (BASELINES[1], BN_SIZE),
+}
+"""Record → whose weights, and images a statistic; None: all of a batch."""
+VARIANCE_AT = ("start", "end")
+"""Of the baseline's training."""
+_BACKBONE_SETTING = "model.backbone_weights"
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """How and where the experiments are run."""
+
+    scale: LabScale
+    records: Path
+    """Finished records, and what is drawn from them."""
+    work: Path
+    """Backbones, and trainings under way."""
+    jobs: int | None = None
+    """Cores to use at most; None: all."""
+    config: Path | None = None
+    """Pictures and detector of the user's own instead of scenes."""
+    overrides: tuple[str, ...] = ()
+    keep: bool = False
+
+    def of_seed(self, seed: int) -> SeedRecords:
+        """The seed's records."""
+        return SeedRecords(self.records / f"{self.scale.name}-seed{seed}")
+
+    def _work(self, seed: int) -> Path:
+        return self.work / f"{self.scale.name}-seed{seed}"
+
+    def base_file(self) -> Path:
+        """The configuration that every training starts from."""
+        if self.config is not None:
+            return self.config
+        tree: dict[str, Any] = {}
+        for key, value in scene_settings(self.scale).items():
+            *groups, last = key.split(".")
+            at = tree
+            for group in groups:
+                at = at.setdefault(group, {})
+            at[last] = value
+        file = self.work / f"{self.scale.name}.yaml"
+        _write(file, json.dumps(tree, indent=1) + "\n")
+        return file
+
+    def backbone(self, seed: int) -> tuple[Path | None, str]:
+        """The file that a seed's rows start from, taught where it isn't there, and its digest.
+
+        Raises:
+            UserError: the seed's records are of another backbone than this machine makes.
+            RunError: it could not be taught.
+        """
+        given = [word for word in self.overrides if word.startswith(_BACKBONE_SETTING)]
+        if given or self.config is not None:
+            return None, given[-1] if given else str(self.config)
+        records, work = self.of_seed(seed), self._work(seed)
+        file, facts = work / "backbone.pt", work / "backbone.json"
+        if not (file.exists() and facts.exists()):
+            tell(f"seed {seed}: teaching the backbone")
+            command = backbone_command(file, facts, self.scale, seed)
+            self._run(command, work / "backbone.txt")
+        found = json.loads(facts.read_text(encoding="utf-8"))
+        known = records.read(BACKBONE)
+        if known is None:
+            records.write(BACKBONE, {**found, **surroundings()})
+        elif known["digest"] != found["digest"]:
+            raise UserError(
+                f"{records.folder} holds records of backbone {known['digest']}, and {file} is "
+                f"{found['digest']}: a seed runs on one machine with one version. Put that "
+                "machine's file there, or run another seed"
+            )
+        return file, found["digest"]
+
+    def _run(self, command: Sequence[str], output: Path) -> None:
+        """Raises RunError where it fails."""
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("ab") as sink:
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
+            ).returncode
+        if code:
+            raise RunError(f"{' '.join(command[:4])} … failed with code {code}; see {output}")
+
+    def words(self, run: LabRun, seed: int) -> list[str]:
+        """The settings of a training, those of its base and its backbone aside."""
+        return [*as_words(run_settings(run, self.scale, seed)), *self.overrides]
+
+    def train(self, runs: Iterable[LabRun], seed: int) -> None:
+        """Make the records that are missing.
+
+        Raises:
+            UserError: records of other settings or another backbone are there.
+            RunError: a training failed.
+        """
+        file, digest = self.backbone(seed)
+        records = self.of_seed(seed)
+        base = self.base_file()
+        text = base.read_text(encoding="utf-8")
+        trainings = []
+        for run in dict.fromkeys(runs):
+            words = self.words(run, seed)
+            settings = settings_digest([*words, text])
+            if records.finished(run.name, settings, digest) is not None:
+                continue
+            if file is not None:
+                words.append(f"{_BACKBONE_SETTING}={json.dumps(str(file.resolve()))}")
+            trainings.append(
+                Training(
+                    run,
+                    ["--config", str(base), *words],
+                    run.peak_rate(self.scale),
+                    self._work(seed) / run.name,
+                    known={
+                        "seed": seed,
+                        "scale": self.scale.name,
+                        "settings": settings,
+                        "words": self.words(run, seed),
+                        "backbone": digest,
+                        **surroundings(),
+                    },
+                    keep=self.keep or run in BASELINES,
+                )
+            )
+        if trainings:
+            tell(f"seed {seed}: {counted(len(trainings), 'training')} to be done")
+        left = len(trainings)
+
+        def done(training: Training) -> None:
+            nonlocal left
+            left -= 1
+            record = training.record()
+            records.write(training.run.name, record)
+            training.clean()
+            tell(f"seed {seed}: {training.run.name}: {in_a_word(record)}; {left} left")
+
+        run_side_by_side(trainings, done, own_cores(self.jobs))
+
+    def variance(self, seed: int) -> None:
+        """Measure the gradient's variance, at the beginning of training and at its end."""
+        self.train(BASELINES, seed)
+        file, digest = self.backbone(seed)
+        records = self.of_seed(seed)
+        for name, (run, size) in VARIANCE_KINDS.items():
+            for at in VARIANCE_AT:
+                record = f"{name}-{at}"
+                settings = settings_digest([*self.words(run, seed), record])
+                if records.finished(record, settings, digest) is not None:
+                    continue
+                tell(f"seed {seed}: {record}")
+                out = self._work(seed) / f"{record}.json"
+                folder = self._work(seed) / run.name
+                if at == "end" and not folder.exists():
+                    raise UserError(
+                        f"{folder} is gone, whose weights are needed: move the record "
+                        f"{records.file(run.name)} away, and it is trained again"
+                    )
+                command = [
+                    *(sys.executable, "-m", "megdet_hvd.lab.gradients"),
+                    *("--config", str(self.base_file()), "--out", str(out)),
+                    *("--batches", str(self.scale.variance_batches)),
+                    *("--sizes", *map(str, self._sizes(size))),
+                    *(("--weights", str(folder)) if at == "end" else ()),
+                    *(("--bn-size", str(size)) if size is not None else ()),
+                    *self.words(run, seed),
+                    "data.aspect_grouping=0",
+                    *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
+                ]
+                self._run(command, self._work(seed) / "variance.txt")
+                found = json.loads(out.read_text(encoding="utf-8"))
+                known = {"seed": seed, "settings": settings, "backbone": digest}
+                records.write(record, {**known, **surroundings(), **found})
+
+    def _sizes(self, least: int | None) -> list[int]:
+        return [size for size in self.scale.variance_sizes if size >= (least or 1)]
+
+    def overhead(self, seed: int) -> None:
+        """Measure what CGBN and recomputation cost; alone on the machine, or it says nothing."""
+        records = self.of_seed(seed)
+        settings = settings_digest([self.base_file().read_text(encoding="utf-8")])
+        if records.finished(OVERHEAD, settings, "") is not None:
+            return
+        load = os.getloadavg()[0]
+        tell(f"seed {seed}: overhead, on 2 processes (load now {load:.1f})")
+        out = self._work(seed) / "overhead.json"
+        command = [
+            *(str(Path(sys.executable).with_name("horovodrun")), "-np", "2"),
+            *(sys.executable, "-m", "megdet_hvd.lab.overhead", "--out", str(out)),
+            *("--config", str(self.base_file()), "--turns", str(self.scale.overhead_turns)),
+            *("--bn-sizes", *map(str, BN_SIZES)),
+        ]
+        self._run(command, self._work(seed) / "overhead.txt")
+        found = json.loads(out.read_text(encoding="utf-8"))
+        known = {"seed": seed, "settings": settings, "backbone": "", "load": load}
+        records.write(OVERHEAD, {**known, **surroundings(), **found})
+
+    def found(self, seeds: Sequence[int], names: Iterable[str]) -> dict[tuple[str, int], LabRecord]:
+        """The records that there are."""
+        names = list(names)
+        return {
+            (name, seed): record
+            for seed in seeds
+            for name in names
+            if (record := self.of_seed(seed).read(name)) is not None
+        }
+
+
+def in_a_word(record: LabRecord) -> str:
+    """What became of a training, for the terminal."""
+    if record["diverged"] is not None:
+        return f"diverged at update {record['diverged']['at']} ({record['diverged']['why']})"
+    scores = record["scores"]
+    ap = scores[-1]["AP"] if scores else None
+    return f"{record['updates']} updates" + ("" if ap is None else f", mmAP {100 * ap:.1f} %")
+
+
+def surroundings() -> dict[str, Any]:
+    """What a record says of where it was made."""
+    from megdet_hvd.bench.machine import processor
+
+    packages = ("megdet_hvd", "torch", "torchvision", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "versions": versions,
+        "machine": f"{len(os.sched_getaffinity(0))} cores, {processor()}, {platform.system()}",
+        "at": time.strftime("%Y-%m-%d"),
+    }
+
+
+def results_folder(text: str, what: str) -> Path:
+    """A folder that is written to; ``~`` and variables in it are filled in."""
+    return expand_path(text, what)
+
+
+def tell(text: str) -> None:
+    """A line on what is being done."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, text.encode())
+    except OSError as error:
+        raise UserError(
+            f"{file}: the records can't be kept there ({error.strerror}); try another --out"
+        ) from error

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.errors import UserError
+from megdet_hvd.lab.records import SeedRecords, settings_digest, thinned
+
+
+def test_what_is_written_is_found_again(tmp_path: Path) -> None:
+    records = SeedRecords(tmp_path / "full-seed0")
+    assert records.read("a") is None
+    records.write("a", {"settings": "s", "backbone": "b", "scores": []})
+    found = records.finished("a", "s", "b")
+    assert found is not None and found["name"] == "a" and found["scores"] == []
+
+
+@pytest.mark.parametrize(("settings", "backbone"), [("other", "b"), ("s", "other")])
+def test_records_of_something_else_are_never_mixed_in(
+    tmp_path: Path, settings: str, backbone: str
+) -> None:
+    records = SeedRecords(tmp_path)
+    records.write("a", {"settings": "s", "backbone": "b"})
+    with pytest.raises(UserError, match="must not be mixed"):
+        records.finished("a", settings, backbone)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"format": 0}', "{"])
+def test_a_file_that_is_no_record_is_refused_and_left(tmp_path: Path, text: str) -> None:
+    records = SeedRecords(tmp_path)
+    records.file("a").write_text(text)
+    with pytest.raises(UserError, match=r"a\.json"):
+        records.read("a")
+    assert records.file("a").read_text() == text
+
+
+def test_the_digest_is_of_what_is_set_in_whatever_order() -> None:
+    assert settings_digest(["a=1", "b=2"]) == settings_digest(["b=2", "a=1"])
+    assert settings_digest(["a=1", "b=2"]) != settings_digest(["a=1", "b=3"])
+
+
+def test_a_curve_is_thinned_to_means_and_keeps_its_end() -> None:
+    assert thinned([1, 2, 3], [3.0, None, 1.0]) == [[1, 3.0], [2, None], [3, 1.0]]
+    long = thinned(range(1, 601), [float(i) for i in range(600)])
+    assert len(long) == 60
+    assert long[0] == [10, 4.5] and long[-1] == [600, 594.5]
+    assert thinned([], []) == []

@@ -1,0 +1,78 @@
+import dataclasses
+from collections import defaultdict
+from pathlib import Path
+
+from megdet_hvd.config.derive import derive
+from megdet_hvd.config.load import load_config
+from megdet_hvd.config.schema import Config
+from megdet_hvd.lab.experiments import EXPERIMENTS
+from megdet_hvd.lab.runs import BASELINES, TABLE2, TABLE3, LabRun, as_words, cgbn, run_settings
+from megdet_hvd.lab.scale import FULL, QUICK, LabScale, scene_settings
+
+
+def config_of(run: LabRun, scale: LabScale) -> Config:
+    return load_config(None, as_words({**scene_settings(scale), **settings(run, scale)}))
+
+
+def settings(run: LabRun, scale: LabScale) -> dict[str, object]:
+    # The embedded default stands below these words; the lab's own base file has the schema's.
+    return {
+        "learning.milestones": [],
+        "learning.epochs": "auto",
+        "evaluation.untrained": False,
+        **run_settings(run, scale, seed=0),
+    }
+
+
+def test_a_name_means_one_training() -> None:
+    named = defaultdict(set)
+    for scale in (FULL, QUICK):
+        for experiment in EXPERIMENTS:
+            for run in experiment.runs(scale):
+                named[run.name].add(run)
+    assert len(named) > 70
+    assert {name: runs for name, runs in named.items() if len(runs) > 1} == {}
+
+
+def test_the_rows_are_those_of_the_paper_s_tables() -> None:
+    assert [(r.batch, r.rate_factor, r.warmup) for r in TABLE2] == [
+        (8, 1.0, True),
+        *[(b, f, w) for b in (16, 32, 64) for f, w in ((1.0, True), (0.5, True), (1.0, False))],
+    ]
+    assert {(r.norm, r.bn_size) for r in TABLE2} == {("frozen", None)}
+    assert [(r.batch, r.rate_factor, r.warmup, r.bn_size) for r in TABLE3] == [
+        (b, 1.0, True, 8) for b in (8, 16, 32, 64)
+    ]
+    assert [run.peak_rate(FULL) / FULL.base_rate for run in TABLE3] == [1, 2, 4, 8]
+    assert TABLE2[5].peak_rate(FULL) == FULL.base_rate * 2  # batch 32, half of 4 r
+    assert (TABLE2[0], TABLE3[0]) == BASELINES
+
+
+def test_updates_and_drops_are_the_policy_s() -> None:
+    ends = {8: 1375, 16: 688, 32: 344, 64: 172}  # 11 epochs of 1000 pictures
+    for run in TABLE3:
+        derived = derive(config_of(run, FULL), FULL.train_images, 1, [1])
+        assert derived.end_iteration == ends[run.batch]
+        warm = FULL.train_images + run.batch  # a batch straddles the end of the first epoch
+        assert derived.schedule.rate_at(warm) == run.peak_rate(FULL)
+        assert derived.schedule.rate_at(warm - 2 * run.batch) < run.peak_rate(FULL)
+        after = derived.schedule.rate_at(int(10.5 * FULL.train_images))
+        assert abs(after / run.peak_rate(FULL) - 0.01) < 1e-9
+
+
+def test_quick_has_all_drops_in_a_part_of_the_epochs() -> None:
+    derived = derive(config_of(TABLE3[0], QUICK), QUICK.train_images, 1, [1])
+    assert derived.end_iteration == 32  # 2 epochs of 128 pictures
+    early = derived.schedule.rate_at(QUICK.train_images)
+    late = derived.schedule.rate_at(2 * QUICK.train_images - 1)
+    assert abs(late / early - 0.01) < 1e-9
+
+
+def test_settings_reach_the_configuration(tmp_path: Path) -> None:
+    run = dataclasses.replace(cgbn(32), warmup=False, updates=7)
+    config = config_of(run, FULL)
+    assert (config.global_batch, config.model.norm, config.bn.size) == (32, "cgbn", 8)
+    assert config.learning.warmup_iterations == 0
+    assert config.learning.max_iterations == 7
+    frozen = config_of(TABLE2[2], FULL)
+    assert (frozen.model.norm, frozen.bn.size, frozen.learning.rate_factor) == ("frozen", None, 0.5)

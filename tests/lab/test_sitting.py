@@ -1,0 +1,103 @@
+"""Trainings of the lab, end to end, on few small pictures."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.errors import UserError
+from megdet_hvd.lab import __main__ as lab
+from megdet_hvd.lab.runs import LabRun, cgbn
+from megdet_hvd.lab.scale import QUICK
+from megdet_hvd.lab.sitting import Sitting
+
+SMALL = (
+    "data.scenes.train_images=16",
+    "data.scenes.val_images=4",
+    "data.scenes.size=64",
+    "data.min_sizes=[64]",
+    "data.max_size=64",
+    "learning.warmup_images=16",
+    "model.backbone_weights=null",
+    "device=cpu",
+)
+"""Without a backbone of its own: it would take longer than all else."""
+
+
+@pytest.mark.tail  # the rules: test_divergence.py, test_records.py
+def test_missing_records_are_made_once_and_what_diverges_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (*SMALL, f"data.scenes.cache={tmp_path / 'cache'}")
+    sitting = Sitting(QUICK, tmp_path / "out", tmp_path / "work", overrides=overrides)
+    trains = cgbn(8, recalibrated=True)
+    wild = LabRun(8, "frozen", rate_factor=1e9)
+    sitting.train((trains, wild), seed=0)
+    records = sitting.of_seed(0)
+    good, bad = records.read(trains.name), records.read(wild.name)
+    assert good is not None and bad is not None
+    assert good["diverged"] is None and good["updates"] == 4
+    assert good["scores"][-1]["AP"] >= 0 and good["recalibrated"]["pictures"] == 512
+    assert [i for i, _ in good["loss"]] == [1, 2, 3, 4]
+    assert bad["diverged"]["why"] == "the loss is not finite" and bad["scores"] == []
+    assert not (tmp_path / "work" / "quick-seed0" / trains.name).exists()
+    before = records.file(trains.name).stat().st_mtime_ns
+    capsys.readouterr()
+    sitting.train((trains, wild), seed=0)  # nothing is left to do
+    assert capsys.readouterr().out == ""
+    assert records.file(trains.name).stat().st_mtime_ns == before
+    other = Sitting(QUICK, sitting.records, sitting.work, overrides=(*overrides, "seed=9"))
+    with pytest.raises(UserError, match="must not be mixed"):
+        other.train((trains,), seed=0)
+
+
+def test_the_command_line_names_experiments_and_settings() -> None:
+    names, overrides = lab.experiments_and_overrides(["variance", "data.max_size=64", "table2"])
+    assert (names, overrides) == (("table2", "variance"), ("data.max_size=64",))
+    assert lab.experiments_and_overrides(["all"])[0] == lab.NAMES
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [([], "no experiment is named"), (["table9"], "table9: there is no such")]
+)
+def test_a_word_that_is_no_experiment_is_refused_with_those_there_are(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert lab.main(words) == 2
+    told = capsys.readouterr().err
+    assert message in told and "table2, table3, figure4" in told
+
+
+def test_tables_and_pictures_are_written_from_records(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = Sitting(QUICK, tmp_path, tmp_path / "work").of_seed(0)
+    common = {"machine": "a machine", "loss": [[1, 3.0], [2, 2.0]], "initial_loss": 3.0}
+    for run, ap in ((cgbn(8), 0.5), (cgbn(16), 0.52), (cgbn(32), None)):
+        end = {"at": 17, "why": "the loss is not finite"} if ap is None else None
+        scores = [] if ap is None else [{"epoch": 2.0, "AP": ap}]
+        found = {**common, "updates": 40, "diverged": end, "scores": scores}
+        records.write(run.name, found)
+    rows = [
+        {"images": n, "variance": 8.0 / n, "foreground": {"box": [0.2, 0.1 / n**0.5]}}
+        for n in (1, 2, 4)
+    ]
+    records.write("variance-cgbn-start", {**common, "slope": -1.0, "rows": rows})
+    sides = {"frozen BN": 0.010, "plain BN": 0.020, "CGBN": 0.021, "CGBN, recomputed": 0.025}
+    overhead = [{"bn_size": n, "images_per_process": n // 2, **sides} for n in (2, 4)]
+    records.write("overhead", {**common, "rows": overhead})
+    words = ["all", "--quick", "--report", "--out", str(tmp_path)]
+    assert lab.main(words) == 0
+    table3 = (tmp_path / "quick-table3.md").read_text(encoding="utf-8")
+    assert "| 8 (k = 1) | 0.01 | 1 | 40 | no | 50.0 |  |" in table3
+    assert "| 16 (k = 2) | 0.02 | 1 | 40 | no | 52.0 | +2.0 |" in table3
+    assert "| 32 (k = 4) | 0.04 | 1 | 40 | **1 of 1**, at update 17 | – | – |" in table3
+    assert "| 64 (k = 8) | 0.08 | 1 | – | not run | – | – |" in table3
+    variance = (tmp_path / "quick-variance.md").read_text(encoding="utf-8")
+    assert "| cgbn-start | 1 … 4 | -1.000 (-1.000) | -0.500 (-0.500) |" in variance
+    costs = (tmp_path / "quick-overhead.md").read_text(encoding="utf-8")
+    assert "| 2 | 10.0 (0.50) | 20.0 (1.00) | 21.0 (1.05) | 25.0 (1.25) |" in costs
+    for name in lab.NAMES:
+        assert f"{name}.md" in capsys.readouterr().out or (tmp_path / f"quick-{name}.md").exists()
+        assert (tmp_path / f"quick-{name}.png").stat().st_size > 1000
+    assert json.loads(records.file("overhead").read_text())["format"] == 1
