@@ -19,6 +19,7 @@ from megdet_hvd.lab.scale import FULL, QUICK
 from megdet_hvd.lab.sitting import OVERHEAD, Sitting, tell
 
 MODULE = "megdet_hvd.lab"
+BEFOREHAND = [experiment.name for experiment in EXPERIMENTS if experiment.beforehand]
 NAMES = (*(experiment.name for experiment in EXPERIMENTS), *OTHERS)
 
 
@@ -91,7 +92,8 @@ def experiments_and_overrides(words: Sequence[str]) -> tuple[Sequence[str], tupl
             raise UserError(f"{word}: there is no such experiment; {known}")
     if not named:
         raise UserError(f"no experiment is named; {known}")
-    chosen = NAMES if "all" in named else tuple(name for name in NAMES if name in named)
+    every = {one for one in NAMES if one not in BEFOREHAND} if "all" in named else set()
+    chosen = tuple(name for name in NAMES if name in every.union(named))
     return chosen, tuple(word for word in words if "=" in word)
 
 

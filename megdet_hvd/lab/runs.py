@@ -93,6 +93,8 @@ TABLE3_TWICE = cgbn(BASE_BATCH, processes=2, every_epoch=True)
 """The first row of table 3 on two processes: the same BN size over both, messages and all."""
 FIGURE4 = tuple(cgbn(batch, policy="long", every_epoch=True) for batch in (8, 64))
 BN_SIZE_RUNS = tuple(cgbn(max(BN_SIZES), bn_size=size, recalibrated=True) for size in BN_SIZES)
+TUNING = tuple(LabRun(BASE_BATCH, "frozen", rate_factor=factor) for factor in (0.5, 1.0, 2.0, 4.0))
+"""The baseline at several rates, from which r is taken: with a seed that nothing else uses."""
 BASELINES = (TABLE2[0], TABLE3[0])
 """Whose final weights the gradient's variance is measured at."""
 
