@@ -11,6 +11,9 @@ MEASUREMENTS = {
     "bn": "what Cross-GPU BN costs beside plain BN, by layer, by step, beside a busy machine",
     "memory": "peak memory and time of a step, with and without recomputation",
     "profile": "what a step takes on this GPU, for python -m megdet_hvd.plan --profile",
+    "fit": "the largest batch that fits, with and without recomputation",
+    "scaling": "what more processes gain, and where a step's time goes",
+    "startup": "from the launch to the first step's forward, beside a bare script",
     "eval": "COCO's numbers from detections in memory, beside pycocotools",
 }
 """Each is a module of this package with a ``main(arguments) -> exit code`` of its own."""

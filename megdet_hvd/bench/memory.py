@@ -66,7 +66,7 @@ def _measure(options: argparse.Namespace) -> None:
         f"{options.repeats} turns",
         flush=True,
     )
-    detector = _detector(options, device)
+    detector = made_detector(options, device)
     batch = made_up(options.images, canvas, BOXES, CLASSES).to(device)
 
     def step() -> None:
@@ -131,7 +131,8 @@ def table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _detector(options: argparse.Namespace, device: "torch.device") -> "Detector":
+def made_detector(options: argparse.Namespace, device: "torch.device") -> "Detector":
+    """Of the backbone and norm that the command line asks for, in training mode."""
     from megdet_hvd.bn import convert_cross_gpu_bn
     from megdet_hvd.config.schema import ModelConfig
     from megdet_hvd.model.build import build_detector, local_norm

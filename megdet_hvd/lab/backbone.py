@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from megdet_hvd.lab.crops import Crops
 
+THREADS = 2
+"""Of torch, whatever the machine has: sums in another order give other bits, and a seed's rows must
+start from the same."""
 BATCH, PEAK_RATE, MOMENTUM, WEIGHT_DECAY = 64, 0.1, 0.9, 5e-4
 WARM_SHARE = 0.1
 """Share of the updates in which the rate rises; then it falls as a half cosine."""
@@ -60,6 +63,7 @@ def teach_backbone(
     began = time.monotonic()
     crops = make_crops("crops", seed * SEED_STRIDE, scenes, side)
     unseen = make_crops("held out", seed * SEED_STRIDE, held_out, side)
+    torch.set_num_threads(THREADS)
     torch.manual_seed(seed)
     model = resnet18(num_classes=len(CROP_CLASSES))
     optimizer = torch.optim.SGD(

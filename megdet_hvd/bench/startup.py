@@ -1,0 +1,93 @@
+"""From the launch to the end of the first step's forward pass, beside a bare script.
+
+``python -m megdet_hvd.bench startup [--processes 1 8] [--turns 5] [--json FILE]``: the training
+command on the embedded scenes, against a script that imports torch, torchvision and Horovod, calls
+``hvd.init()`` and sums one number; under the same launcher, sides in turn. The slowest rank counts.
+Scenes are there beforehand, and files have been read once.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.errors import RunError
+
+SIDES = ("ours", "bare script")
+RANKS = "megdet_hvd.bench.startup_ranks"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print the tables."""
+    parser = make_parser("megdet_hvd.bench startup", (__doc__ or "").split("\n")[0])
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 8], metavar="N")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    options = parse(parser, arguments)
+    if min(*options.processes, options.turns) < 1:
+        parser.error("--processes and --turns are 1 or more")
+    _measure(options)
+    return 0
+
+
+def _measure(options: argparse.Namespace) -> None:
+    import torch
+
+    from megdet_hvd.bench.machine import describe_machine
+    from megdet_hvd.bench.turns import SideTimes, turns_table, write_record
+
+    machine = describe_machine(torch.device("cpu"))
+    print(f"{machine}; {options.turns} turns", flush=True)
+    found = {}
+    for processes in options.processes:
+        taken: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
+        for turn in range(options.turns + 1):
+            for side in SIDES:
+                seconds = start_once(side, processes, options.overrides)
+                if turn:
+                    taken[side].append(seconds)
+        sides = [SideTimes(name, *zip(*pairs, strict=True)) for name, pairs in taken.items()]
+        found[processes] = sides
+        print(f"{processes} processes")
+        print("\n".join(turns_table(sides)))
+        print(f"ours takes {sides[0].clock / sides[1].clock:.2f} times as long (clock)", flush=True)
+    if options.json is not None:
+        write_record(options.json, machine, {"turns": options.turns}, sides=found)
+
+
+def start_once(side: str, processes: int, overrides: Sequence[str]) -> tuple[float, float]:
+    """Clock and processor seconds from the launch until the slowest rank is there.
+
+    Raises:
+        RunError: the launch failed.
+    """
+    scripts = Path(sys.executable).parent
+    with tempfile.TemporaryDirectory() as place:
+        words = ["--marks", place, side.split()[0], *overrides]
+        python = [sys.executable, "-m", RANKS, *words]
+        launcher = [str(scripts / "horovodrun"), "-np", str(processes)] if processes > 1 else []
+        surroundings = {"OMPI_MCA_rmaps_base_oversubscribe": "1", **os.environ}
+        surroundings["PATH"] = f"{scripts}{os.pathsep}{surroundings.get('PATH', '')}"
+        output = Path(place) / "output"
+        began = time.time()
+        with output.open("wb") as sink:
+            code = subprocess.run(
+                [*launcher, *python],
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=surroundings,
+            ).returncode
+        marks = [
+            [float(word) for word in file.read_text(encoding="utf-8").split()]
+            for file in Path(place).glob("rank-*")
+        ]
+        if len(marks) != processes:
+            tail = output.read_text(encoding="utf-8", errors="replace")[-2000:]
+            raise RunError(f"{side}: {len(marks)} of {processes} ranks came (code {code}):\n{tail}")
+    return max(at for at, _ in marks) - began, sum(processor for _, processor in marks)

@@ -1,0 +1,58 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.bench import memory
+from megdet_hvd.bench.__main__ import main
+from megdet_hvd.bench.fit import CLASSES, LargestBatch, canvas_of, search_largest, table
+from megdet_hvd.model.build import build_detector, local_norm
+from megdet_hvd.model.detector import Detector
+from tests.engine.small import small_config, thin_backbones
+
+
+@pytest.mark.parametrize("true", [0, 1, 2, 3, 7, 8, 9, 63, 64])
+def test_the_largest_that_fits_is_found_in_few_trials(true: int) -> None:
+    tried: list[int] = []
+
+    def fits(images: int) -> bool:
+        tried.append(images)
+        return images <= true
+
+    assert search_largest(fits, 64) == true
+    assert len(tried) <= 12 and max(tried) <= 64
+
+
+def test_a_canvas_has_whole_strides() -> None:
+    assert canvas_of(800) == (800, 1344)
+    assert canvas_of(65) == (96, 128)
+
+
+def test_batches_are_compared_with_the_first_row() -> None:
+    rows = [
+        LargestBatch("none", 2, 3 * 2**30, 4.0),
+        LargestBatch("blocks", 5, 3 * 2**30, 12.5),
+        LargestBatch("stages", 0, 0, 0.0),
+    ]
+    lines = [line.split() for line in table(rows)[1:]]
+    assert lines[0] == ["none", "2", "1.00", "3.00", "4.000", "0.50"]
+    assert lines[1] == ["blocks", "5", "2.50", "3.00", "12.500", "0.40"]
+    assert lines[2] == ["stages", "0", "0.00", "0.00", "0.000", "0.00"]
+
+
+def test_a_small_measurement_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def small(*_: object) -> Detector:
+        model = small_config(tmp_path).model
+        with thin_backbones():
+            return build_detector(model, CLASSES, local_norm(model), seed=0).train()
+
+    monkeypatch.setattr(memory, "made_detector", small)
+    file = tmp_path / "fit.json"
+    words = f"fit --backbone resnet18 --size 64 --most 3 --memory 0.5 --device cpu --json={file}"
+    assert main(words.split()) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [line[:2] for line in lines] == [["none", "3"], ["blocks", "3"], ["stages", "3"]]
+    peaks = [row["peak_bytes"] for row in json.loads(file.read_text())["rows"]]
+    assert 0 < peaks[1] < peaks[0] and 0 < peaks[2] < peaks[0], "recomputation holds less"
