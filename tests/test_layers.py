@@ -36,11 +36,10 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "doctor",
         "init",
         "data.__main__",
-        "bench",
         "slurm_job",
     ),
-    ("preflight.__main__", "submit", "pipeline", "lab"),
-    ("plan",),
+    ("preflight.__main__", "submit", "pipeline", "bench"),
+    ("plan", "lab"),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

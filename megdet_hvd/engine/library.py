@@ -30,7 +30,7 @@ from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed, raise_f
 from megdet_hvd.job.horovod_settings import light_cycle, refusal
 from megdet_hvd.job.life import run_member
 from megdet_hvd.job.log import borrowed_log, log_elastic_resume
-from megdet_hvd.job.meeting import Meeting, MpiMeeting, SingleMemberMeeting, StoreMeeting
+from megdet_hvd.job.meeting import Meeting, meeting_of
 from megdet_hvd.job.needs import SessionNeeds
 from megdet_hvd.job.world import Machines, World
 from megdet_hvd.storage import as_storage_error, exists
@@ -88,12 +88,9 @@ def meeting_over(comm: Any) -> Meeting:
     Raises:
         UserError: ``comm`` is no communicator of mpi4py's that this process belongs to.
     """
-    if comm is None:
-        launch = read_launch(os.environ)
-        if launch.controller == "single":
-            return SingleMemberMeeting()
-        if launch.controller == "gloo":
-            return StoreMeeting(launch.rank or 0, launch.size or 1, os.environ)
+    launch = read_launch(os.environ)
+    if comm is None and launch.controller != "mpi":
+        return meeting_of(launch)
     from mpi4py import MPI
 
     comm = MPI.COMM_WORLD if comm is None else comm
@@ -112,7 +109,7 @@ def meeting_over(comm: Any) -> Meeting:
             'start it with mpi4py.rc(thread_level="multiple") before the first `from mpi4py '
             "import MPI`"
         )
-    return MpiMeeting(comm)
+    return meeting_of(launch, comm)
 
 
 def _elastic_resume(

@@ -1,7 +1,7 @@
 """Carrying a run on: one view of its checkpoint, and a configuration that fits the processes.
 
 Every rank may see another newest checkpoint on a network file system. So rank 0 alone looks, before
-Horovod starts (:func:`megdet_hvd.job.beforehand.rank_0_decides`), since the groups that share BN
+Horovod starts (:func:`megdet_hvd.job.meeting.rank_0_decides`), since the groups that share BN
 statistics follow from it. From there on it is arithmetic, the same on every rank.
 """
 

@@ -146,7 +146,7 @@ class Life(Generic[T]):
             return self._end_on(as_storage_error(raised))
 
     def _configured(self) -> tuple[T | None, Refusal]:
-        from megdet_hvd.job.beforehand import rank_0_decides
+        from megdet_hvd.job.meeting import rank_0_decides
 
         def attempt() -> tuple[T | None, Refusal]:
             return attempted(self.program.configure)

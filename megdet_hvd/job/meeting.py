@@ -1,20 +1,31 @@
 """Values travel between the members of a job outside Horovod: before it runs, and after it stopped.
 
+How they meet follows from the launch, here and nowhere else (:func:`meeting_of`): over MPI, over
+the launcher's store, or alone.
+
 Members meet in the same order everywhere, and each meeting has a name. A member that fails goes to
 the last meeting at once, so that the others may find it there while they look for it elsewhere.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
+from megdet_hvd.cluster.launch import Launch
 from megdet_hvd.comm.mpi_wait import Interrupted, wait_for
 from megdet_hvd.comm.position import waiting
+from megdet_hvd.job.launch_check import check_mpi
 from megdet_hvd.job.mpi_exchange import allgather_values, receive_value, send_value
 from megdet_hvd.job.rendezvous import meet
 from megdet_hvd.serialize import dumps
 
+T = TypeVar("T")
+
 _FAILURE_TAG = 1
+WaitLimit = float | Literal["start"] | None
+"""Seconds for members to come; ``start``: as long as so many may take to start; None: for ever."""
 
 
 class Meeting(ABC):
@@ -71,12 +82,13 @@ class StoreMeeting(Meeting):
 
     private = False
 
-    def __init__(self, rank: int, size: int, environ: Mapping[str, str]) -> None:
-        self.rank, self.size, self._environ = rank, size, environ
+    def __init__(
+        self, rank: int, size: int, environ: Mapping[str, str], wait_s: WaitLimit = None
+    ) -> None:
+        self.rank, self.size, self._environ, self._wait_s = rank, size, environ, wait_s
 
     def _gather(self, value: Any) -> list[Any]:
-        # Members come to the last meeting after as many steps as they like to take.
-        return meet(value, self.rank, self.size, self._environ, wait_s=None)
+        return meet(value, self.rank, self.size, self._environ, wait_s=self._wait_s)
 
 
 class MpiMeeting(Meeting):
@@ -114,3 +126,54 @@ class MpiMeeting(Meeting):
         for request in self._told:
             request.Wait()
         self._communicator.Free()
+
+
+def meeting_of(launch: Launch, communicator: Any = None, *, wait_s: WaitLimit = None) -> Meeting:
+    """How the processes of a launch meet. All of them call it together.
+
+    Args:
+        launch: what started them.
+        communicator: mpi4py's, whose processes are the members; None: all that were launched.
+        wait_s: how long the launcher's store is asked for those that are missing. None where
+            members come to a meeting after as many steps as they like to take.
+    """
+    if communicator is not None:
+        return MpiMeeting(communicator)
+    if launch.controller == "single":
+        return SingleMemberMeeting()
+    if launch.controller == "gloo":
+        return StoreMeeting(launch.rank or 0, launch.size or 1, os.environ, wait_s)
+    # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
+    from mpi4py import MPI
+
+    return MpiMeeting(MPI.COMM_WORLD)
+
+
+@contextmanager
+def meeting_at_start(launch: Launch, communicator: Any = None) -> Iterator[Meeting]:
+    """A meeting of processes that start just now: they are waited for as long as starting takes.
+
+    Raises:
+        RunError: under Gloo, a process did not come.
+        UserError: MPI does not find the processes that the launcher started.
+    """
+    if communicator is None:
+        check_mpi(launch)
+    meeting = meeting_of(launch, communicator, wait_s="start")
+    yield meeting
+    meeting.close()  # not where one has failed: the others may never come
+
+
+def rank_0_decides(make: Callable[[], T], launch: Launch) -> T:
+    """What ``make`` returns on rank 0, on every process of the job. All call it together.
+
+    ``make`` is called on rank 0 alone and must not raise: the others would wait. Files that it
+    reads may look different from other machines; nobody else looks.
+
+    Raises:
+        RunError, UserError: as :func:`meeting_at_start`.
+    """
+    with meeting_at_start(launch) as meeting:
+        own = make() if meeting.rank == 0 else None
+        decided: T = meeting.gather(own, "rank 0 decides")[0]
+    return decided

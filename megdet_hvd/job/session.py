@@ -22,8 +22,8 @@ from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed, raise_first
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.horovod_settings import HorovodSettings, horovod_variables, initialise
-from megdet_hvd.job.launch_check import check_mpi, launch_mismatch
-from megdet_hvd.job.mpi_exchange import allgather_values
+from megdet_hvd.job.launch_check import launch_mismatch
+from megdet_hvd.job.meeting import meeting_at_start
 from megdet_hvd.job.own_store import OwnStore, wants_gloo
 from megdet_hvd.job.rendezvous import meet
 from megdet_hvd.job.stale_addresses import forget_addresses
@@ -148,10 +148,11 @@ def meet_all(
     Raises:
         UserError, StorageError: as :func:`start` does.
     """
-    if communicator is None:
-        check_mpi(launch)
-    own_facts = None if facts is None else facts()
-    found = _everyone(launch, communicator, own_facts, problem)
+    with meeting_at_start(launch, communicator) as meeting:
+        own_facts = None if facts is None else facts()
+        cores = frozenset(os.sched_getaffinity(0))
+        own = _Told(machine_key(), cores, own_facts, error_record(problem))
+        found: list[_Told] = meeting.gather(own, "start")
     raise_first([one.problem for one in found])
     machines = _machines([one.machine for one in found], machine_of_rank)
     told = [one.facts for one in found]
@@ -179,18 +180,6 @@ def _world_communicator() -> Any:
     from mpi4py import MPI
 
     return MPI.COMM_WORLD
-
-
-def _everyone(
-    launch: Launch, communicator: Any, facts: Any, problem: UserError | StorageError | None
-) -> list[_Told]:
-    """What every rank tells, in rank order."""
-    own = _Told(machine_key(), frozenset(os.sched_getaffinity(0)), facts, error_record(problem))
-    if launch.controller == "mpi":
-        # MPI started by mpi4py outlives hvd.shutdown(); started by Horovod it would not.
-        return allgather_values(communicator or _world_communicator(), own)
-    rank, size = launch.rank or 0, launch.size or 1
-    return meet(own, rank, size, os.environ)
 
 
 def stop() -> None:
