@@ -104,7 +104,9 @@ def steps_of(folder: Path, processes: int, options: argparse.Namespace) -> list[
         ).returncode
     if code:
         tail = output.read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise RunError(f"training with {processes} processes failed (exit code {code}):\n{tail}")
+        raise RunError(
+            f"training with {processes} processes failed (exit code {code}); its last words: {tail}"
+        )
     lines = read_metrics(folder / "metrics.jsonl").train[WARM_UP:]
     return [{key: line[f"split_{key}"] for key in ("step_s", *SPLIT)} for line in lines]
 

@@ -89,5 +89,8 @@ def start_once(side: str, processes: int, overrides: Sequence[str]) -> tuple[flo
         ]
         if len(marks) != processes:
             tail = output.read_text(encoding="utf-8", errors="replace")[-2000:]
-            raise RunError(f"{side}: {len(marks)} of {processes} ranks came (code {code}):\n{tail}")
+            raise RunError(
+                f"{side}: {len(marks)} of {processes} ranks came (code {code}); "
+                f"the last words: {tail}"
+            )
     return max(at for at, _ in marks) - began, sum(processor for _, processor in marks)
