@@ -190,14 +190,14 @@ class Sitting:
                     )
                 command = [
                     *(sys.executable, "-m", "megdet_hvd.lab.gradients"),
+                    *self.words(run, seed),
+                    "data.aspect_grouping=0",
+                    *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
                     *("--config", str(self.base_file()), "--out", str(out)),
                     *("--batches", str(self.scale.variance_batches)),
                     *("--sizes", *map(str, self._sizes(size))),
                     *(("--weights", str(folder)) if at == "end" else ()),
                     *(("--bn-size", str(size)) if size is not None else ()),
-                    *self.words(run, seed),
-                    "data.aspect_grouping=0",
-                    *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
                 ]
                 self._run(command, self._work(seed) / "variance.txt")
                 found = json.loads(out.read_text(encoding="utf-8"))
