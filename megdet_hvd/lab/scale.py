@@ -44,7 +44,7 @@ class LabScale:
     rate_updates: int
     """Updates that a rate is tried for, and that the judged batches take."""
     variance_sizes: tuple[int, ...]
-    """N of the gradient's variance."""
+    """N of the gradient's variance; at least two of them a whole statistic or more."""
     variance_batches: int
     """Batches of each N."""
     overhead_turns: int
@@ -78,7 +78,7 @@ QUICK = LabScale(
     crop_epochs=2.0,
     rate_factors=(1.0, 8.0),
     rate_updates=8,
-    variance_sizes=(1, 2, 4, 8),
+    variance_sizes=(1, 4, 8, 16),
     variance_batches=4,
     overhead_turns=2,
 )
