@@ -7,9 +7,10 @@ N = 1, 2, 4 â€¦, and the slope of its logarithm over log N, to be held against â
 the spread of the share of positives among what is drawn for the loss, the third complaint of the
 paper's introduction.
 
-Batches are cut from the stream of epochs, so no picture stands in two of one epoch. The sample
-variance over them is unbiased all the same: what drawing without replacement takes from the
-variance of a batch, its negative covariance with the others gives back.
+The same pictures are cut into batches of every N: a picture with an uncommonly large gradient then
+adds to all variances alike, and the slope stays. They come from the stream of epochs, none twice.
+The sample variance over the batches is unbiased all the same: what drawing without replacement
+takes from the variance of a batch, its negative covariance with the others gives back.
 """
 
 import json
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--weights", type=Path, help="a run folder or checkpoint; without: as training begins")
     add("--bn-size", type=int, help="images a statistic; without: all of a batch")
     add("--sizes", type=int, nargs="+", required=True, help="N")
-    add("--batches", type=int, required=True, help="of each N; at least 2")
+    add("--pictures", type=int, required=True, help="cut into batches; twice the largest N or more")
     add("--out", type=Path, required=True)
     options = parse(parser, argv)
     config = load_config(options.config, options.overrides)
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector = detector_at(config, options.weights, options.bn_size)
     rows: list[dict[str, Any]] = []
     for images in options.sizes:
-        batches = training_batches(index, config, images, options.batches)
+        batches = training_batches(index, config, images, options.pictures // images)
         found = gradient_variance(detector, batches)
         rows.append(vars(found))
         print(f"N = {images}: variance {found.variance:.4g}", flush=True)

@@ -45,8 +45,8 @@ class LabScale:
     """Updates that a rate is tried for, and that the judged batches take."""
     variance_sizes: tuple[int, ...]
     """N of the gradient's variance; at least two of them a whole statistic or more."""
-    variance_batches: int
-    """Batches of each N."""
+    variance_pictures: int
+    """Cut into batches of each N."""
     overhead_turns: int
 
 
@@ -63,7 +63,7 @@ FULL = LabScale(
     rate_factors=(0.5, 1.0, 2.0, 4.0, 8.0),
     rate_updates=100,
     variance_sizes=(1, 2, 4, 8, 16, 32, 64),
-    variance_batches=24,
+    variance_pictures=512,
     overhead_turns=7,
 )
 QUICK = LabScale(
@@ -79,7 +79,7 @@ QUICK = LabScale(
     rate_factors=(1.0, 8.0),
     rate_updates=8,
     variance_sizes=(1, 4, 8, 16),
-    variance_batches=4,
+    variance_pictures=64,
     overhead_turns=2,
 )
 

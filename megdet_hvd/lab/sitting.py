@@ -194,7 +194,7 @@ class Sitting:
                     "data.aspect_grouping=0",
                     *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
                     *("--config", str(self.base_file()), "--out", str(out)),
-                    *("--batches", str(self.scale.variance_batches)),
+                    *("--pictures", str(self.scale.variance_pictures)),
                     *("--sizes", *map(str, self._sizes(size))),
                     *(("--weights", str(folder)) if at == "end" else ()),
                     *(("--bn-size", str(size)) if size is not None else ()),
