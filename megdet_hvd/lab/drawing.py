@@ -157,7 +157,10 @@ def draw_bn_size(scale: LabScale, found: Found) -> Any:
 def draw_variance(records: Mapping[tuple[str, int], LabRecord]) -> Any:
     """Variance over N, double logarithmic, and the spread of the share of positives."""
     figure, (variance, spread) = new_axes(
-        ("total variance of the gradient over N", "spread of a batch's share of positive boxes")
+        (
+            "total variance of the gradient, times N of the first point",
+            "spread of a batch's share of positive boxes",
+        )
     )
     names = sorted({name for name, _ in records})
     for name, colour in zip(names, COLOURS, strict=False):
@@ -166,14 +169,15 @@ def draw_variance(records: Mapping[tuple[str, int], LabRecord]) -> Any:
                 continue
             sizes = [row["images"] for row in record["rows"]]
             first = record["rows"][0]
-            values = [row["variance"] / first["variance"] for row in record["rows"]]
+            share = 1 / (first["variance"] * first["images"])
+            values = [row["variance"] * share for row in record["rows"]]
             variance.plot(
                 sizes, values, ".-", color=colour, alpha=0.8, label=name.removeprefix("variance-")
             )
             deviations = [row["foreground"]["box"][1] for row in record["rows"]]
             spread.plot(sizes, deviations, ".-", color=colour, alpha=0.8)
     sizes = sorted({row["images"] for record in records.values() for row in record["rows"]})
-    variance.plot(sizes, [sizes[0] / size for size in sizes], "k:", label="1/N")
+    variance.plot(sizes, [1 / size for size in sizes], "k:", label="1/N")
     for axes in (variance, spread):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
