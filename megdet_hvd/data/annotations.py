@@ -5,17 +5,18 @@ Whatever is wrong with single entries is collected, not raised: training stops o
 Only a file that cannot be understood at all raises.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet_hvd.data.annotation_json import load
+from megdet_hvd.data.annotation_json import content_of, read_text
 from megdet_hvd.data.ids import Id, as_id, in_order, loosely, numbers, whole_number
 from megdet_hvd.data.problems import Problem, printable
 
@@ -80,6 +81,8 @@ class AnnotationFile:
     """What was read otherwise than it is written, or left out, in words for the log."""
     truth_notes: list[str] = field(default_factory=list)
     """Where pycocotools would measure otherwise on the same file."""
+    sha256: str = ""
+    """Of the file's bytes; empty where it isn't a file's content."""
 
     def image(self, position: int) -> Id:
         """The id of a picture, as the file has it."""
@@ -100,7 +103,11 @@ def read_annotation_file(path: Path) -> AnnotationFile:
         UserError: it is missing, not JSON, or not COCO format.
         StorageError: it can't be read at the moment.
     """
-    return as_annotation_file(load(path), path)
+    text = read_text(path)
+    digest = hashlib.sha256(text).hexdigest()
+    content = content_of(text, path)
+    del text  # as large as all else together
+    return replace(as_annotation_file(content, path), sha256=digest)
 
 
 def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile:

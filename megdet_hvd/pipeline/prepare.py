@@ -373,7 +373,7 @@ def _finish(
             write_bytes(annotations, rewritten(index, entries))
         if known.folder != final or found.changed:
             where = source.annotations.absolute(), source.images.absolute()
-            write_index(known.folder, Index(*where, index.file_names, entries))
+            write_index(known.folder, Index(*where, list(index.file_names), entries))
         if known.folder != final:
             put_in_place(known.folder, final)
     except OSError as error:
