@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from megdet_hvd.data.annotation_json import content_of, read_text
 from megdet_hvd.data.ids import Id, as_id, in_order, loosely, numbers, whole_number
+from megdet_hvd.data.plain_annotations import OddError, PlainAnnotations, positions_of, read_plain
 from megdet_hvd.data.problems import Problem, printable
 
 NO_IMAGE_ID = "image needs an id (a number or a text)"
@@ -105,9 +106,13 @@ def read_annotation_file(path: Path) -> AnnotationFile:
     """
     text = read_text(path)
     digest = hashlib.sha256(text).hexdigest()
-    content = content_of(text, path)
-    del text  # as large as all else together
-    return replace(as_annotation_file(content, path), sha256=digest)
+    plain = read_plain(text)
+    file = None if plain is None else _as_it_stands(plain, path)
+    if file is None:
+        content = content_of(text, path)
+        del text  # as large as all else together
+        file = as_annotation_file(content, path)
+    return replace(file, sha256=digest)
 
 
 def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile:
@@ -146,6 +151,46 @@ def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile
         problems=reader.problems,
         notes=reader.notes,
         truth_notes=reader.truth_notes,
+    )
+
+
+def _as_it_stands(plain: PlainAnnotations, path: Path) -> AnnotationFile | None:
+    """The same as :func:`as_annotation_file` says of it; None: it needs rules after all."""
+    reader = _AnnotationReader(str(path))
+    categories = reader.categories(plain.categories)
+    raw = plain.raw_boxes
+    with_area = ~np.isnan(plain.areas)
+    with np.errstate(over="ignore"):
+        areas = np.where(with_area, plain.areas, raw[:, 2] * raw[:, 3])
+    if reader.problems or bool(_beyond(areas).any()):
+        return None
+    try:
+        classes = positions_of(plain.category_ids, np.asarray(list(categories), np.int64))
+    except (TypeError, ValueError, OverflowError, OddError):
+        return None
+    if not all(type(number) is int for number in categories):
+        return None
+    used = {list(categories)[k] for k in set(classes.tolist())}
+    roots = _roots(plain.categories) & categories.keys()
+    return AnnotationFile(
+        path=path,
+        categories=categories,
+        roots=frozenset(roots - used),
+        image_ids=plain.image_ids,
+        original_ids=None,
+        file_names=plain.file_names,
+        widths=plain.widths,
+        heights=plain.heights,
+        annotation_ids=plain.annotation_ids,
+        owners=plain.owners,
+        classes=classes,
+        crowds=plain.crowds,
+        ignored=np.zeros(len(raw), np.bool_),
+        areas=areas,
+        with_area=with_area,
+        raw_boxes=raw,
+        annotated=True,
+        notes=reader.notes,
     )
 
 
@@ -362,7 +407,7 @@ class _AnnotationReader:
             crowds, ignored = [crowds[k] for k in keep], [ignored[k] for k in keep]
             areas, raw = [areas[k] for k in keep], raw[usable]
         area_array, with_area = _area_array(areas, raw)
-        beyond = int(((area_array < 0) | (area_array > _LARGEST_AREA)).sum())
+        beyond = int(_beyond(area_array).sum())
         if beyond:
             self.truth_notes.append(
                 f"{beyond} annotations have an area below 0 or above 1e10, and COCOeval counts "
@@ -496,6 +541,11 @@ def _area_array(
         array = np.asarray([math.nan if v is None else v for v in values], np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(with_area, array, raw[:, 2] * raw[:, 3]), with_area
+
+
+def _beyond(areas: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of them are in none of COCOeval's ranges."""
+    return (areas < 0) | (areas > _LARGEST_AREA)
 
 
 def _number(value: Any) -> float | None:
