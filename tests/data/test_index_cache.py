@@ -575,8 +575,11 @@ def test_where_it_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert folder.index_folder(str(tmp_path / "mine")) == tmp_path / "mine" / "index"
     assert folder.index_folder("off") is None
     own.chmod(0o777)
-    with pytest.raises(UserError, match="others may write to it"):
+    with pytest.raises(folder.UnusableFolderError, match="others may write to it"):
         folder.index_folder("auto")
+    monkeypatch.delenv("NO_SUCH_FOLDER", raising=False)
+    with pytest.raises(UserError, match=r"data\.index_cache=\$\{NO_SUCH_FOLDER\}"):
+        folder.index_folder("${NO_SUCH_FOLDER}")
 
 
 def test_kinds_of_file_systems() -> None:

@@ -10,8 +10,9 @@ import json
 import mmap
 import os
 import struct
+import weakref
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +46,7 @@ class MappedArrays:
         self.facts: Mapping[str, Any] = header["facts"]
         """What was written beside the arrays."""
         self._file = file
+        weakref.finalize(self, file.close)
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.arrays = _views(content, header)
         """By name; they can't be written to."""
@@ -172,12 +174,13 @@ def _again(path: str, digest: str, process: int, descriptor: int) -> MappedArray
         StorageError: neither can be opened.
     """
     for name in (path, f"/proc/{process}/fd/{descriptor}"):
-        with suppress(OSError, DamagedArraysError):
-            file = open(name, "rb")  # noqa: SIM115 - stays open with the arrays
+        with suppress(OSError, DamagedArraysError), ExitStack() as unless_right:
+            file = unless_right.enter_context(open(name, "rb"))
             header, found = _header(file)
             if found == digest:
-                return MappedArrays(file, Path(path), header, digest)
-            file.close()
+                arrays = MappedArrays(file, Path(path), header, digest)
+                unless_right.pop_all()  # it stays open with the arrays
+                return arrays
     raise StorageError(
         f"{path}: the index of the pictures can't be opened any more; leave the cache folder alone "
         "while runs work with it (data.index_cache), and start again"

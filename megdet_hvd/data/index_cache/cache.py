@@ -28,6 +28,7 @@ from megdet_hvd.data.index_cache.arrays import DamagedArraysError, map_arrays, r
 from megdet_hvd.data.index_cache.folder import (
     INDEX_ENDING,
     LOCK_ENDING,
+    UnusableFolderError,
     clear_old,
     index_folder,
     mark_used,
@@ -37,7 +38,6 @@ from megdet_hvd.data.index_cache.records import digest_of, note_pictures_seen, p
 from megdet_hvd.data.index_cache.stored import as_index, kept_names, write_index_file
 from megdet_hvd.data.located import Located
 from megdet_hvd.data.source import PictureSource
-from megdet_hvd.errors import UserError
 
 LOGGER = logging.getLogger("megdet_hvd")
 
@@ -98,7 +98,7 @@ def read_kept(
         digests = [digest_of(source.annotations, folder) for source in sources]
         file = folder / f"{how.key(digests)}{INDEX_ENDING}"
         found = _find(file, sources)
-    except (OSError, UserError) as error:
+    except (OSError, UnusableFolderError) as error:
         say(
             f"the index of the annotation files is not kept: {_reason(error)}; data.index_cache "
             "names another folder, or off"

@@ -9,6 +9,7 @@ from pathlib import Path
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.data.cache_root import cache_root
 from megdet_hvd.data.disks import on_local_disk
+from megdet_hvd.errors import UserError
 from megdet_hvd.staging.owner import own_folders
 
 INDEX_ENDING, LOCK_ENDING = ".index", ".lock"
@@ -19,6 +20,10 @@ _ABANDONED_S = 24 * 3600.0
 """Age of half a file whose writer must be gone."""
 
 
+class UnusableFolderError(Exception):
+    """Nothing can be kept there."""
+
+
 def index_folder(setting: str) -> Path | None:
     """The folder of ``data.index_cache``, made where it isn't there; None: ``off``.
 
@@ -27,20 +32,22 @@ def index_folder(setting: str) -> Path | None:
     folder of the user's alone, below the machine's temporary one.
 
     Raises:
-        OSError: it can't be made.
-        UserError: it belongs to somebody else, or others may write to it.
+        UserError: a variable in the setting is not set.
+        UnusableFolderError: it can't be made, belongs to somebody else, or others may write to it.
     """
     if setting == "off":
         return None
-    if setting == "auto":
-        root = cache_root()
-        if not on_local_disk(root):
+    root = cache_root() if setting == "auto" else expand_path(setting, "data.index_cache")
+    try:
+        if setting == "auto" and not on_local_disk(root):
             place = f"megdet_hvd-{os.geteuid()}"
             return own_folders(Path(tempfile.gettempdir()), place, "index")
-    else:
-        root = expand_path(setting, "data.index_cache")
-    folder = root / "index"
-    folder.mkdir(parents=True, exist_ok=True)
+        folder = root / "index"
+        folder.mkdir(parents=True, exist_ok=True)
+    except UserError as error:  # of those of somebody else
+        raise UnusableFolderError(str(error)) from error
+    except OSError as error:
+        raise UnusableFolderError(f"{root}: {error.strerror or error}") from error
     return folder
 
 
