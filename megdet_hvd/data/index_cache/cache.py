@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from megdet_hvd import __version__
 from megdet_hvd.data.coco import Purpose, examine, index_or_stop, read_sources
 from megdet_hvd.data.disks import on_local_disk
 from megdet_hvd.data.ids import Id
@@ -248,7 +249,7 @@ def _taken(lock: Any, file: Path) -> bool:
 @cache
 def _code() -> str:
     """Digest of the code that reads annotation files: what another version made is another's."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(__version__.encode())
     here = Path(__file__).parent
     for source in sorted([*here.glob("*.py"), *here.parent.glob("*.py")]):
         with suppress(OSError):
