@@ -1,7 +1,8 @@
 """One process that opens an annotation file: a side of ``bench index``, on orders by lines.
 
-``python -m megdet_hvd.bench.index_side SIDE FOLDER CACHE``: says "ready", opens at the first line
-it is sent, says how long that took, measures its memory at the second, and ends.
+``python -m megdet_hvd.bench.index_side SIDE FOLDER CACHE``: says "ready" and opens at the first line
+it is sent; says what that took, its memory at the second; goes through all of it at the third and
+says what it was; says its memory again at the fourth, and ends.
 """
 
 import contextlib
@@ -39,14 +40,12 @@ def main() -> int:
     opened = opens()
     _say({"clock_s": time.perf_counter() - began, "processor_s": time.process_time() - processor})
     sys.stdin.readline()
-    _say(
-        {
-            "peak_mib": _peak_bytes() / MIB,
-            "private_mib": (itself.memory_full_info().uss - before) / MIB,
-            "imported_mib": before / MIB,
-        }
-    )
-    _say({"content": opened()})
+    _say({"private_mib": (itself.memory_full_info().uss - before) / MIB})
+    sys.stdin.readline()
+    peak = _peak_bytes() / MIB  # opening's; what comes is our own doing
+    _say({"content": opened(), "peak_mib": peak})
+    sys.stdin.readline()
+    _say({"private_used_mib": (itself.memory_full_info().uss - before) / MIB})
     return 0
 
 

@@ -22,7 +22,7 @@ def test_a_small_measurement_is_printed_and_recorded(
     assert "60 pictures, 500 boxes" in lines[0] and "torch" in lines[0]
     assert lines[1].split() == ["clock", "s", "ratio", "processor", "s", "ratio"]
     assert [line.partition("  ")[0] for line in lines[2:5]] == [WARM, COLD, PEER]
-    assert lines[6].split() == ["peak", "MiB", "private", "MiB"]
+    assert lines[6].split() == ["peak", "MiB", "private", "MiB", "when", "used"]
     assert [line.partition(":")[0] for line in lines[-3:]] == [WARM, COLD, PEER]
     record = json.loads(file.read_text())
     assert record["settings"] == {"images": 60, "boxes": 500, "turns": 1, "processes": 2}
@@ -34,15 +34,15 @@ def test_a_small_measurement_is_printed_and_recorded(
 
 
 def opening(clock_s: float, content: str = "same", private_mib: float = 1.0) -> Opening:
-    return Opening(clock_s, 2 * clock_s, 100.0, private_mib, content)
+    return Opening(clock_s, 2 * clock_s, 100.0, private_mib, 2 * private_mib, content)
 
 
 def test_tables() -> None:
     some = [opening(1.0), opening(3.0, private_mib=5.0), opening(2.0)]
-    assert memory_table({WARM: some})[1].split() == [*WARM.split(), "100", "1.0"]
+    assert memory_table({WARM: some})[1].split() == [*WARM.split(), "100", "1.0", "2.0"]
     assert at_once_line(WARM, some) == (
         "ours, kept: all have it after 3.000 s, 12.000 s of processors; private 5.0 MiB at most, "
-        "7.0 in all; highest peak 100 MiB"
+        "when used 10.0, in all 14.0; highest peak 100 MiB"
     )
 
 

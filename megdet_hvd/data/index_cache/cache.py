@@ -23,6 +23,7 @@ from typing import Any, Literal
 from megdet_hvd import __version__
 from megdet_hvd.data.coco import Purpose, examine, index_or_stop, read_sources
 from megdet_hvd.data.disks import on_local_disk
+from megdet_hvd.data.freed_memory import give_back
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.index_cache.arrays import DamagedArraysError, map_arrays, read_arrays
@@ -187,14 +188,19 @@ def _make(file: Path, sources: Sequence[PictureSource], how: HowToRead) -> Image
         names = [one.file_names for one in located]
         write_index_file(file, index, names, _facts(index, sources, located))
         note_pictures_seen(file, folders, [one.folders for one in located])
-        return _find(file, sources) or index
+        found = _find(file, sources)
     except OSError as error:
         LOGGER.warning(
             f"{file} can't be written ({_reason(error)}): each process keeps the index of the "
             "annotation files in memory of its own, and reads them again the next time; "
             "data.index_cache names another folder"
         )
+        found = None
+    if found is None:
         return index
+    del examined, located, index, names
+    give_back()
+    return found
 
 
 def _facts(
