@@ -1,8 +1,8 @@
 """One process that opens an annotation file: a side of ``bench index``, on orders by lines.
 
-``python -m megdet_hvd.bench.index_side SIDE FOLDER CACHE`` says "ready", and opens at the first line
-it is sent; it says what that took, its memory at the second, goes through all of it at the third
-and says what it was; it says its memory again at the fourth, and ends.
+``python -m megdet_hvd.bench.index_side SIDE FOLDER CACHE`` says "ready", and opens at the first
+line it is sent; it says what that took, its memory at the second, goes through all of it at the
+third and says what it was; it says its memory again at the fourth, and ends.
 """
 
 import contextlib

@@ -35,6 +35,10 @@ _THINNEST = 1e-6
 _LARGEST_AREA = 1e10
 """Where COCOeval's area range ``all`` ends; it begins with 0."""
 _LEFT_OUT_KEYS = ("ignore", "difficult")
+_LVIS = (
+    "an LVIS file: the numbers are COCO's own, without LVIS's rules for classes that were not "
+    "searched for (neg_category_ids, not_exhaustive_category_ids)"
+)
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
 
@@ -126,10 +130,7 @@ def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile
     used = {list(categories)[k] for k in set(boxes.classes.tolist())}
     image_ids, original_ids = numbers(images.ids)
     if any("neg_category_ids" in entry for entry in content["images"][:1]):
-        reader.truth_notes.append(
-            "an LVIS file: the numbers are COCO's own, without LVIS's rules for classes that were "
-            "not searched for (neg_category_ids, not_exhaustive_category_ids)"
-        )
+        reader.truth_notes.append(_LVIS)
     return AnnotationFile(
         path=path,
         categories=categories,
@@ -191,6 +192,7 @@ def _as_it_stands(plain: PlainAnnotations, path: Path) -> AnnotationFile | None:
         raw_boxes=raw,
         annotated=True,
         notes=reader.notes,
+        truth_notes=[_LVIS] if plain.is_lvis else [],
     )
 
 

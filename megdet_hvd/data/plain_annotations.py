@@ -33,7 +33,7 @@ class PlainAnnotations:
     image_ids: NDArray[np.int64]
     """(n,) each once."""
     file_names: list[str]
-    """n, none empty."""
+    """n, none empty; of pictures with a web address only, the address."""
     widths: NDArray[np.int32]
     """(n,) above 0."""
     heights: NDArray[np.int32]
@@ -50,6 +50,8 @@ class PlainAnnotations:
     """(m,) NaN where the file has none."""
     raw_boxes: NDArray[np.float64]
     """(m, 4) x y w h."""
+    is_lvis: bool
+    """Whether the pictures say for which classes they were not searched."""
 
 
 def read_plain(text: bytes) -> PlainAnnotations | None:
@@ -88,8 +90,9 @@ def _decoder(msgspec: Any) -> Any:
     image = msgspec.defstruct(
         "PlainImage",
         [
-            *(("id", int), ("file_name", str), ("width", int), ("height", int)),
-            *left_out("neg_category_ids"),
+            *(("id", int), ("width", int), ("height", int)),
+            *(("file_name", str | None, None), ("coco_url", str | None, None)),
+            ("neg_category_ids", list[int] | msgspec.UnsetType, msgspec.UNSET),
         ],
         gc=False,
     )
@@ -125,7 +128,7 @@ def _arrays(content: Any) -> PlainAnnotations:
 
     image_ids = _column(images, "id", np.int64)
     widths, heights = _column(images, "width", np.int64), _column(images, "height", np.int64)
-    names = [image.file_name for image in images]
+    names = [image.coco_url if image.file_name is None else image.file_name for image in images]
     _require(bool(((widths > 0) & (widths <= _INT32)).all()))
     _require(bool(((heights > 0) & (heights <= _INT32)).all()))
     _require(all(names))
@@ -155,6 +158,7 @@ def _arrays(content: Any) -> PlainAnnotations:
         crowds=crowds.astype(np.bool_),
         areas=areas,
         raw_boxes=boxes.reshape(-1, 4),
+        is_lvis=bool(images) and isinstance(images[0].neg_category_ids, list),
     )
 
 

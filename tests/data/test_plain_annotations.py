@@ -183,6 +183,19 @@ def test_every_encoding_is_read_alike(
     same(*both(file, monkeypatch))
 
 
+def test_lvis_is_read_quickly_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = plain_content()
+    for entry in content["images"]:
+        name = entry.pop("file_name")
+        entry |= {"coco_url": f"http://x/{name}", "neg_category_ids": [3], "license": 1}
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps(content))
+    assert read_plain(file.read_bytes()) is not None
+    quick, usual = both(file, monkeypatch)
+    same(quick, usual)
+    assert quick.file_names[1] == "http://x/2.png" and "LVIS" in quick.truth_notes[0]
+
+
 @pytest.mark.parametrize("used", [True, False])
 def test_a_heading_is_none_where_boxes_use_it(
     used: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
