@@ -124,10 +124,14 @@ def make_evaluation_plan(
 def _no_folder_of(config: Config) -> Config:
     """Without a place that the checkpoint, a file from anywhere, names for files of ours.
 
-    Rendered scenes are used where they lie there already, and else rendered into our own cache.
+    Rendered scenes are used where they lie there already, and else rendered into our own cache;
+    so is the index of annotation files.
     """
     from megdet_hvd.data.scenes.cache import scenes_folder
 
+    if config.data.index_cache != "off":
+        data = config.data.model_copy(update={"index_cache": "auto"})
+        config = config.model_copy(update={"data": data})
     if config.data.kind != "scenes" or scenes_folder(config.data.scenes).is_dir():
         return config
     scenes = config.data.scenes.model_copy(update={"cache": "auto"})

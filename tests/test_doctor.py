@@ -33,6 +33,7 @@ VERSIONS = {
     "matplotlib": "3.11.2",
     "tensorboard": "2.21.0",
     "faster-coco-eval": "1.8.0",
+    "msgspec": "0.22.0",
     "tqdm": "4.70.1",
     "psutil": "7.2.2",
 }

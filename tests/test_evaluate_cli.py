@@ -98,9 +98,11 @@ def test_the_model_is_the_checkpoints_and_settings_come_on_top(tmp_path: Path) -
 def test_a_checkpoint_names_no_place_to_write_to(tmp_path: Path) -> None:
     """Scenes are read from where it says, but rendered where we say."""
     there = tmp_path / "there"
-    write_checkpoint(tmp_path / "best.pt", ["data.kind=scenes", f"data.scenes.cache={there}"])
-    scenes = make_evaluation_plan(tmp_path / "best.pt", None, [], None).config.data.scenes
-    assert scenes.cache == "auto"
+    settings = ["data.kind=scenes", f"data.scenes.cache={there}", f"data.index_cache={there}"]
+    write_checkpoint(tmp_path / "best.pt", settings)
+    data = make_evaluation_plan(tmp_path / "best.pt", None, [], None).config.data
+    scenes = data.scenes
+    assert (scenes.cache, data.index_cache) == ("auto", "auto")
     own = [f"data.scenes.cache={tmp_path}"]
     assert (
         make_evaluation_plan(tmp_path / "best.pt", None, own, None).config.data.scenes.cache

@@ -96,6 +96,7 @@ RULES: Mapping[str, Rule] = {
     "data.dataset": _same("from the next step on", measures=True),
     "data.train": _same("from the next step on: files may have moved, boxes may be corrected"),
     "data.val": _same("from the next evaluation on", measures=True),
+    "data.index_cache": _START,
     "data.min_sizes": _applies(
         "from the next step on; with data.eval_min_size=auto in evaluation too, and then mmAP "
         "before and after don't compare",

@@ -14,17 +14,46 @@ _HEAVY = ("segmentation", "keypoints", "caption")
 _PACKED = ((b"\x1f\x8b", "gzip", "gunzip"), (b"PK\x03\x04", "zip", "unzip"))
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The file's content with lists of objects under ``images``, ``annotations``, ``categories``.
+def read_text(path: Path) -> bytes:
+    """The bytes of an annotation file.
+
+    Raises:
+        UserError: it is missing, or can't be read.
+        StorageError: it can't be read at the moment.
+    """
+    try:
+        return retried(path.read_bytes)
+    except FileNotFoundError:
+        raise UserError(
+            f"annotation file {path} does not exist; give the path of a COCO-format JSON file "
+            f"(data.train / data.val, key annotations)"
+        ) from None
+    except IsADirectoryError:
+        raise UserError(
+            f"annotation file {path} is a folder; give the path of the JSON file in it"
+        ) from None
+    except OSError as error:
+        if is_transient(error):
+            raise cannot_read(f"annotation file {path}", error) from error
+        raise UserError(
+            f"annotation file {path} cannot be read: {error.strerror or error}"
+        ) from None
+
+
+def content_of(text: bytes, path: Path) -> dict[str, Any]:
+    """A file's content with lists of objects under ``images``, ``annotations``, ``categories``.
 
     Without ``annotations``, as test sets are published, that list is absent. Outlines, keypoints
     and captions of the entries are replaced by True, since they are nine tenths of the file.
 
+    Args:
+        text: of the file.
+        path: for messages.
+
     Raises:
-        UserError: it is missing, not JSON, or not COCO format.
-        StorageError: it can't be read at the moment.
+        UserError: it is not JSON, or not COCO format.
     """
-    content = _parse(path, _read(path))
+    content = _parse(path, text)
     if not isinstance(content, dict):
         raise UserError(
             f"annotation file {path} is not COCO format: its top level is {_top_level(content)}, "
@@ -58,30 +87,10 @@ def is_annotations(path: Path) -> bool:
     A file that can't be read or parsed counts, so that its reader can say what is wrong with it.
     """
     try:
-        content = _parse(path, _read(path))
+        content = _parse(path, read_text(path))
     except UserError:
         return True
     return isinstance(content, dict) and "images" in content and not _other_kind(content)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return retried(path.read_bytes)
-    except FileNotFoundError:
-        raise UserError(
-            f"annotation file {path} does not exist; give the path of a COCO-format JSON file "
-            f"(data.train / data.val, key annotations)"
-        ) from None
-    except IsADirectoryError:
-        raise UserError(
-            f"annotation file {path} is a folder; give the path of the JSON file in it"
-        ) from None
-    except OSError as error:
-        if is_transient(error):
-            raise cannot_read(f"annotation file {path}", error) from error
-        raise UserError(
-            f"annotation file {path} cannot be read: {error.strerror or error}"
-        ) from None
 
 
 def _lighten(entry: dict[str, Any]) -> dict[str, Any]:

@@ -5,18 +5,20 @@ Whatever is wrong with single entries is collected, not raised: training stops o
 Only a file that cannot be understood at all raises.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet_hvd.data.annotation_json import load
+from megdet_hvd.data.annotation_json import content_of, read_text
 from megdet_hvd.data.ids import Id, as_id, in_order, loosely, numbers, whole_number
+from megdet_hvd.data.plain_annotations import OddError, PlainAnnotations, positions_of, read_plain
 from megdet_hvd.data.problems import Problem, printable
 
 NO_IMAGE_ID = "image needs an id (a number or a text)"
@@ -33,6 +35,10 @@ _THINNEST = 1e-6
 _LARGEST_AREA = 1e10
 """Where COCOeval's area range ``all`` ends; it begins with 0."""
 _LEFT_OUT_KEYS = ("ignore", "difficult")
+_LVIS = (
+    "an LVIS file: the numbers are COCO's own, without LVIS's rules for classes that were not "
+    "searched for (neg_category_ids, not_exhaustive_category_ids)"
+)
 _YES, _NO = frozenset({"true", "yes"}), frozenset({"", "false", "no", "none", "null", "nan"})
 
 
@@ -80,6 +86,8 @@ class AnnotationFile:
     """What was read otherwise than it is written, or left out, in words for the log."""
     truth_notes: list[str] = field(default_factory=list)
     """Where pycocotools would measure otherwise on the same file."""
+    sha256: str = ""
+    """Of the file's bytes; empty where it isn't a file's content."""
 
     def image(self, position: int) -> Id:
         """The id of a picture, as the file has it."""
@@ -100,7 +108,15 @@ def read_annotation_file(path: Path) -> AnnotationFile:
         UserError: it is missing, not JSON, or not COCO format.
         StorageError: it can't be read at the moment.
     """
-    return as_annotation_file(load(path), path)
+    text = read_text(path)
+    digest = hashlib.sha256(text).hexdigest()
+    plain = read_plain(text)
+    file = None if plain is None else _as_it_stands(plain, path)
+    if file is None:
+        content = content_of(text, path)
+        del text  # as large as all else together
+        file = as_annotation_file(content, path)
+    return replace(file, sha256=digest)
 
 
 def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile:
@@ -114,10 +130,7 @@ def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile
     used = {list(categories)[k] for k in set(boxes.classes.tolist())}
     image_ids, original_ids = numbers(images.ids)
     if any("neg_category_ids" in entry for entry in content["images"][:1]):
-        reader.truth_notes.append(
-            "an LVIS file: the numbers are COCO's own, without LVIS's rules for classes that were "
-            "not searched for (neg_category_ids, not_exhaustive_category_ids)"
-        )
+        reader.truth_notes.append(_LVIS)
     return AnnotationFile(
         path=path,
         categories=categories,
@@ -139,6 +152,47 @@ def as_annotation_file(content: Mapping[str, Any], path: Path) -> AnnotationFile
         problems=reader.problems,
         notes=reader.notes,
         truth_notes=reader.truth_notes,
+    )
+
+
+def _as_it_stands(plain: PlainAnnotations, path: Path) -> AnnotationFile | None:
+    """The same as :func:`as_annotation_file` says of it; None: it needs rules after all."""
+    reader = _AnnotationReader(str(path))
+    categories = reader.categories(plain.categories)
+    raw = plain.raw_boxes
+    with_area = ~np.isnan(plain.areas)
+    with np.errstate(over="ignore"):
+        areas = np.where(with_area, plain.areas, raw[:, 2] * raw[:, 3])
+    if reader.problems or bool(_beyond(areas).any()):
+        return None
+    try:
+        classes = positions_of(plain.category_ids, np.asarray(list(categories), np.int64))
+    except (TypeError, ValueError, OverflowError, OddError):
+        return None
+    if not all(type(number) is int for number in categories):
+        return None
+    used = {list(categories)[k] for k in set(classes.tolist())}
+    roots = _roots(plain.categories) & categories.keys()
+    return AnnotationFile(
+        path=path,
+        categories=categories,
+        roots=frozenset(roots - used),
+        image_ids=plain.image_ids,
+        original_ids=None,
+        file_names=plain.file_names,
+        widths=plain.widths,
+        heights=plain.heights,
+        annotation_ids=plain.annotation_ids,
+        owners=plain.owners,
+        classes=classes,
+        crowds=plain.crowds,
+        ignored=np.zeros(len(raw), np.bool_),
+        areas=areas,
+        with_area=with_area,
+        raw_boxes=raw,
+        annotated=True,
+        notes=reader.notes,
+        truth_notes=[_LVIS] if plain.is_lvis else [],
     )
 
 
@@ -355,7 +409,7 @@ class _AnnotationReader:
             crowds, ignored = [crowds[k] for k in keep], [ignored[k] for k in keep]
             areas, raw = [areas[k] for k in keep], raw[usable]
         area_array, with_area = _area_array(areas, raw)
-        beyond = int(((area_array < 0) | (area_array > _LARGEST_AREA)).sum())
+        beyond = int(_beyond(area_array).sum())
         if beyond:
             self.truth_notes.append(
                 f"{beyond} annotations have an area below 0 or above 1e10, and COCOeval counts "
@@ -489,6 +543,11 @@ def _area_array(
         array = np.asarray([math.nan if v is None else v for v in values], np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         return np.where(with_area, array, raw[:, 2] * raw[:, 3]), with_area
+
+
+def _beyond(areas: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of them are in none of COCOeval's ranges."""
+    return (areas < 0) | (areas > _LARGEST_AREA)
 
 
 def _number(value: Any) -> float | None:

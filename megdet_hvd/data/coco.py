@@ -71,6 +71,15 @@ def read_sources(
         purpose=purpose,
         categories=categories,
     )
+    return index_or_stop(examined, purpose)
+
+
+def index_or_stop(examined: Examined, purpose: Purpose) -> ImageIndex:
+    """The data set.
+
+    Raises:
+        UserError: there is none, and why.
+    """
     if examined.index is None:
         raise UserError(_stop(examined.problems, purpose))
     return examined.index
@@ -140,9 +149,7 @@ def index_of(
         purpose=purpose,
         categories=categories,
     )
-    if examined.index is None:
-        raise UserError(_stop(examined.problems, purpose))
-    return examined.index
+    return index_or_stop(examined, purpose)
 
 
 def _examined(

@@ -1,16 +1,17 @@
 """From the configuration to the training and validation pictures."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from megdet_hvd.config.schema import DataConfig
+from megdet_hvd.config.schema import AnnotationSource, DataConfig
 from megdet_hvd.data.annotated_sizes import other_sizes
-from megdet_hvd.data.coco import lacking, read_sources, require_known_categories
+from megdet_hvd.data.coco import lacking, require_known_categories
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.index_cache.cache import HowToRead, is_worth_it, read_kept
 from megdet_hvd.data.own import DataSetFactory, Split, read_own
 from megdet_hvd.data.scenes.cache import ScenesSet, ensure_scenes
 from megdet_hvd.data.source import PictureSource, expand_source
@@ -40,8 +41,8 @@ def open_datasets(
 
     Args:
         config: which pictures.
-        is_main: whether this process renders the scenes where they aren't there yet (one per
-            machine).
+        is_main: whether this process renders the scenes, or reads annotation files and keeps their
+            index, where these aren't there yet (one per machine).
         wait: called once by every process; returns when all have called it. Also called where
             this process is about to raise, so that nobody is left waiting.
         own: opens the data set of the user's own that ``data.dataset`` names.
@@ -51,14 +52,29 @@ def open_datasets(
     """
     if config.kind == "own":
         return _own_datasets(config, is_main, wait, own)
-    train_sources, val_sources = _sources(config, is_main, wait)
-    train = read_sources(
-        train_sources, keep_empty=config.keep_empty, invalid_boxes=config.invalid_boxes
-    )
+    if config.kind == "scenes":
+        scenes = _scenes(config, is_main, wait)
+        return _datasets(config, [scenes.train], [scenes.val], is_main)
+
+    def read() -> DataSets:
+        return _datasets(config, _expanded(config.train), _expanded(config.val), is_main)
+
+    return _read_files(read, config, (config.train, config.val), is_main, wait)
+
+
+def _datasets(
+    config: DataConfig,
+    train_sources: Sequence[PictureSource],
+    val_sources: Sequence[PictureSource],
+    is_main: bool,
+) -> DataSets:
+    """What annotation files say."""
+    how = HowToRead(config.keep_empty, config.invalid_boxes)
+    train = read_kept(train_sources, how, config.index_cache, makes=is_main)
     train = replace(_looked_at(train, config), value_range=config.value_range)
     if not val_sources:
         return DataSets(train, None)
-    val = _validation(config, val_sources, train.category_ids)
+    val = _validation(config, val_sources, is_main, train.category_ids)
     return DataSets(train, _with_classes(val, *_classes_of(train)))
 
 
@@ -119,6 +135,31 @@ def _first_alone(read: Callable[[], T], is_main: bool, wait: Callable[[], None])
     return read() if found is None else found
 
 
+def _read_files(
+    read: Callable[[], T],
+    config: DataConfig,
+    sets: Sequence[Sequence[AnnotationSource]],
+    is_main: bool,
+    wait: Callable[[], None],
+) -> T:
+    """``read``, where an index of the files is kept by one process of a machine for all."""
+
+    def kept() -> bool:
+        try:
+            return any(is_worth_it(_expanded(sources)) for sources in sets)
+        except UserError:  # told when they are read
+            return False
+
+    if config.index_cache != "off" and kept():
+        return _first_alone(read, is_main, wait)
+    wait()
+    return read()
+
+
+def _expanded(sources: Sequence[AnnotationSource]) -> list[PictureSource]:
+    return [expand_source(source) for source in sources]
+
+
 def _with_categories(val: ImageIndex, known: Mapping[Id, str]) -> ImageIndex:
     """The set with the labels of training, of whose classes its files may lack some."""
     absent = lacking(known, val.category_ids)
@@ -159,28 +200,33 @@ def open_validation(
                 "evaluate on annotation files (data.kind=coco)"
             )
         return val if known is None else _with_classes(val, *known)
-    val_sources = _val_sources(config, is_main, wait)
-    if not val_sources:
+    categories = () if known is None else known[0]
+    if config.kind == "scenes":
+        scenes = _scenes(config, is_main, wait)
+        val = _validation(config, [scenes.val], is_main, categories)
+    else:  # what training was done on needn't be there any more
+
+        def read() -> ImageIndex:
+            return _validation(config, _expanded(config.val), is_main, categories)
+
+        val = _read_files(read, config, (config.val,), is_main, wait)
+    return val if known is None else _with_classes(val, *known)
+
+
+def _validation(
+    config: DataConfig,
+    sources: Sequence[PictureSource],
+    is_main: bool,
+    categories: Collection[Id] = (),
+) -> ImageIndex:
+    if not sources:
         raise UserError(
             "no validation pictures are configured; give data.val: a list of "
             "{annotations: FILE, images: FOLDER}"
         )
-    if known is None:
-        return _validation(config, val_sources)
-    return _with_classes(_validation(config, val_sources, known[0]), *known)
-
-
-def _validation(
-    config: DataConfig, sources: list[PictureSource], categories: Collection[Id] = ()
-) -> ImageIndex:
     # Pictures without boxes always count in evaluation: a detection there is a false one.
-    val = read_sources(
-        sources,
-        keep_empty=True,
-        invalid_boxes=config.invalid_boxes,
-        purpose="val",
-        categories=categories,
-    )
+    how = HowToRead(True, config.invalid_boxes, "val", tuple(categories))
+    val = read_kept(sources, how, config.index_cache, makes=is_main)
     return replace(_looked_at(val, config), value_range=config.value_range)
 
 
@@ -203,26 +249,6 @@ def _looked_at(index: ImageIndex, config: DataConfig) -> ImageIndex:
         "the pictures that the boxes were drawn on. `python -m megdet_hvd.data check` lists them "
         "all; data.unreadable_images=skip goes on without them"
     )
-
-
-def _sources(
-    config: DataConfig, is_main: bool, wait: Callable[[], None]
-) -> tuple[list[PictureSource], list[PictureSource]]:
-    if config.kind == "coco":
-        wait()
-        return [expand_source(s) for s in config.train], [expand_source(s) for s in config.val]
-    scenes = _scenes(config, is_main, wait)
-    return [scenes.train], [scenes.val]
-
-
-def _val_sources(
-    config: DataConfig, is_main: bool, wait: Callable[[], None]
-) -> list[PictureSource]:
-    """Those of validation alone: what training was done on needn't be there any more."""
-    if config.kind == "coco":
-        wait()
-        return [expand_source(s) for s in config.val]
-    return [_scenes(config, is_main, wait).val]
 
 
 def _scenes(config: DataConfig, is_main: bool, wait: Callable[[], None]) -> ScenesSet:

@@ -1,9 +1,9 @@
 """The pictures of a data set and their boxes, as flat arrays that are cheap to hand to workers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,15 @@ class PicturesWithoutFile(Protocol):
         ...
 
 
+class FieldsElsewhere(Protocol):
+    """Fields of an index that other processes can find for themselves; pickled as a reference."""
+
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """By name."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ImageIndex:
     """n pictures with m boxes, crowds among them, of K classes.
@@ -63,7 +72,7 @@ class ImageIndex:
     """(n,)"""
     image_ids: NDArray[np.int64]
     """(n,) the files' ids where they are whole numbers; else numbers in the ids' order."""
-    file_names: list[str]
+    file_names: Sequence[str]
     """n names of files on disk, relative to the picture's folder."""
     widths: NDArray[np.int32]
     """(n,) pixels."""
@@ -95,6 +104,21 @@ class ImageIndex:
     """Black and white of pictures of more than 8 bits, as `decode` wants it."""
     pictures: PicturesWithoutFile | None = None
     """What opens the pictures of a data set of the user's own; None: they are files."""
+
+    stored: FieldsElsewhere | None = None
+    """Where fields lie that a process with a copy of this index need not be sent."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        there = {} if self.stored is None else self.stored.fields
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in there or there[name] is not value
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        stored: FieldsElsewhere | None = state["stored"]
+        self.__dict__.update({**({} if stored is None else stored.fields), **state})
 
     def opened_by(self, pictures: PicturesWithoutFile) -> "ImageIndex":
         """The same, of pictures that ``pictures`` opens."""

@@ -16,6 +16,7 @@ from megdet_hvd.data.picture_files import PictureFolder
 from megdet_hvd.data.picture_size import picture_size
 from megdet_hvd.data.problems import Problem, printable
 from megdet_hvd.data.source import PictureSource
+from megdet_hvd.data.stamps import FolderSeen
 
 MISSING_PICTURE = "missing picture file"
 NO_SIZE = "image has no width and height, and its picture can't be read"
@@ -51,6 +52,12 @@ class Located:
     """What looks wrong without being certain."""
     notes: list[str]
     """What was read otherwise than it is written."""
+    folders: dict[str, FolderSeen]
+    """The folders, below ``folder``, that were listed for it."""
+    mended: bool
+    """Whether pictures lie under other names than the file's."""
+    sizes_read: bool
+    """Whether sizes were read from pictures."""
 
 
 def read_source(source: PictureSource) -> Located:
@@ -72,7 +79,8 @@ def locate(file: AnnotationFile, folder: Path, sizes_without_file: Sizes | None 
         StorageError: a folder or a picture can't be read at the moment.
     """
     elsewhere = sizes_without_file or {}
-    names, problems, notes = _look_up(file, folder, elsewhere)
+    pictures = PictureFolder(folder)
+    names, problems, notes = _look_up(file, pictures, elsewhere)
     missing = frozenset(k for k, name in enumerate(names) if name is None)
     file_names = [
         own if name is None else name for name, own in zip(names, file.file_names, strict=True)
@@ -111,14 +119,17 @@ def locate(file: AnnotationFile, folder: Path, sizes_without_file: Sizes | None 
         problems=problems,
         doubts=[] if doubt is None else [doubt],
         notes=notes,
+        folders=pictures.seen,
+        mended=bool(notes),
+        sizes_read=bool(unknown),
     )
 
 
 def _look_up(
-    file: AnnotationFile, folder: Path, elsewhere: Sizes
+    file: AnnotationFile, pictures: PictureFolder, elsewhere: Sizes
 ) -> tuple[list[str | None], list[Problem], list[str]]:
     """The file of each picture, what is missing, and what was found under another name."""
-    pictures = PictureFolder(folder)
+    folder = pictures.folder
     names: list[str | None] = [
         name if k in elsewhere or pictures.has(name) else None
         for k, name in enumerate(file.file_names)

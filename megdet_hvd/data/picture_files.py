@@ -7,6 +7,7 @@ instead of 118,287 for COCO, which matters on a shared file system.
 """
 
 import errno
+import hashlib
 import os
 import re
 import unicodedata
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from megdet_hvd.data.stamps import FolderSeen, Stamp, folder_stamp
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
 _THREADS = 8
@@ -28,6 +30,8 @@ class _Listing:
     """The names in one folder."""
 
     names: set[str]
+    linked: bool = False
+    """Whether there are links among them, which may lead elsewhere without a trace here."""
     folded: dict[str, list[str]] = field(default_factory=dict)
     """Names by their folded form; made when first needed."""
 
@@ -48,6 +52,24 @@ class PictureFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._listings: dict[str, _Listing | None] = {}
+        self._stamps: dict[str, Stamp | None] = {}
+
+    @property
+    def seen(self) -> dict[str, FolderSeen]:
+        """Of each folder that was listed so far, below this one."""
+        return {below: self.look(below) for below in list(self._listings)}
+
+    def look(self, below: str) -> FolderSeen:
+        """What a folder below this one holds; one that can't be listed has no digest.
+
+        Raises:
+            StorageError: it can't be listed at the moment.
+        """
+        listing = self._listing(below)
+        if listing is None:
+            return self._stamps[below], ""
+        names = "\0".join(sorted(listing.names)).encode("utf-8", "surrogateescape")
+        return self._stamps[below], hashlib.sha256(names).hexdigest()
 
     def has(self, name: str) -> bool:
         """Whether a file is there under just this name.
@@ -141,22 +163,25 @@ class PictureFolder:
 
     def _listing(self, parent: str) -> _Listing | None:
         if parent not in self._listings:
-            self._listings[parent] = _list(self.folder / parent)
+            before = folder_stamp(self.folder / parent)
+            listing = self._listings[parent] = _list(self.folder / parent)
+            told = not before if listing is None else not listing.linked
+            self._stamps[parent] = before if told else None
         return self._listings[parent]
 
 
 def _list(folder: Path) -> _Listing | None:
-    def names() -> set[str]:
+    def listing() -> _Listing:
         with os.scandir(folder) as entries:
             links = {entry.name: entry.is_symlink() for entry in entries}
         linked = [name for name, is_link in links.items() if is_link]
         with ThreadPoolExecutor(_THREADS) as pool:
             there = pool.map(lambda name: _leads_somewhere(folder / name), linked)
             gone = {name for name, is_there in zip(linked, there, strict=True) if not is_there}
-        return links.keys() - gone
+        return _Listing(links.keys() - gone, bool(linked))
 
     try:
-        return _Listing(retried(names))
+        return retried(listing)
     except OSError as error:
         if is_transient(error):
             raise cannot_read(folder, error) from error

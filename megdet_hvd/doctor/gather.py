@@ -20,6 +20,7 @@ from megdet_hvd.errors import UserError
 PACKAGES = (
     "torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools", "pydantic", "pyyaml",
     "pillow", "matplotlib", "tensorboard", "tqdm", "psutil", "faster-coco-eval",
+    "msgspec",
 )  # fmt: skip
 
 

@@ -285,6 +285,9 @@ def _packages(facts: DoctorFacts) -> Iterator[Finding]:
     if "faster-coco-eval" not in facts.versions:
         text = "faster-coco-eval is not installed: pycocotools computes AP, in ten times as long"
         yield Finding("note", "packages", text, SET_UP)
+    if "msgspec" not in facts.versions:
+        text = "msgspec is not installed: large annotation files take four times as long to read"
+        yield Finding("note", "packages", text, SET_UP)
     if "tensorboard" not in facts.versions:
         text = "tensorboard is not installed: metrics go to metrics.jsonl alone"
         yield Finding("note", "packages", text, SET_UP)

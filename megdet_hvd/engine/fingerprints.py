@@ -8,6 +8,8 @@ import hashlib
 import json
 from typing import Any
 
+import numpy as np
+
 from megdet_hvd.config.load import config_to_dict
 from megdet_hvd.config.resume_rules import RULES, at_path
 from megdet_hvd.config.schema import Config
@@ -35,7 +37,7 @@ def boxes_digest(index: ImageIndex) -> str:
     """The same for the same boxes of the same classes in the training pictures."""
     digest = hashlib.sha256()
     for values in (index.offsets, index.labels, index.crowds, index.learnable, index.raw_boxes):
-        digest.update(values.tobytes())
+        digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()
 
 

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.source import PictureSource
 from megdet_hvd.job.session import machine_key
@@ -37,12 +39,12 @@ def content_digest(source: PictureSource, index: ImageIndex) -> str:
     digest = hashlib.sha256()
     with source.annotations.open("rb") as file:
         digest.update(hashlib.file_digest(file, "sha256").digest())
-    words = [index.file_names, index.categories, index.category_ids, index.value_range]
+    words = [list(index.file_names), index.categories, index.category_ids, index.value_range]
     digest.update(json.dumps(words).encode())
     arrays = (index.image_ids, index.widths, index.heights, index.offsets, index.labels)
     for array in (*arrays, index.crowds, index.areas, index.raw_boxes):
         digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

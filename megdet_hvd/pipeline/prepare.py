@@ -11,7 +11,7 @@ the set. Originals are only ever read, and nothing is named by what an annotatio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -20,8 +20,9 @@ from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import AnnotationSource, Config
-from megdet_hvd.data.coco import Purpose, read_sources
+from megdet_hvd.data.coco import Purpose
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.index_cache.cache import HowToRead, is_worth_it, read_kept
 from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.data.source import PictureSource, expand_source
@@ -175,7 +176,7 @@ def _prepare_source(
     world: World,
 ) -> tuple[_Found, PictureSource]:
     """What is known of one source's pictures now, and the source to train on."""
-    index, content = _read(source, purpose, config, meeting)
+    index, content = _read(source, purpose, config, meeting, world)
     max_side = config.pipeline.max_side if purpose == "train" else None
     seen = _see_all(index, meeting, world)
     with ExitStack() as open_set:
@@ -197,23 +198,27 @@ def _prepare_source(
 
 
 def _read(
-    source: PictureSource, purpose: Purpose, config: Config, meeting: Meeting
+    source: PictureSource, purpose: Purpose, config: Config, meeting: Meeting, world: World
 ) -> tuple[ImageIndex, str]:
     """The annotation file, by the rules of training or evaluation, and a digest of it."""
+    how = HowToRead(True, config.data.invalid_boxes, purpose)
+    is_first = world.local_rank == 0
 
     def read() -> tuple[ImageIndex, str]:
-        index = read_sources(
-            [source],
-            keep_empty=True,
-            invalid_boxes=config.data.invalid_boxes,
-            purpose=purpose,
-        )
+        index = read_kept([source], how, config.data.index_cache, makes=is_first)
         index = replace(index, value_range=config.data.value_range)
         try:
             return index, retried(lambda: content_digest(source, index))
         except OSError as error:
             raise cannot_read(source.annotations, error) from error
 
+    def keep() -> None:
+        if is_first and is_worth_it([source]):
+            with suppress(UserError, StorageError):  # told by all ranks alike, below
+                read_kept([source], how, config.data.index_cache, makes=True)
+
+    if config.data.index_cache != "off":
+        _together(keep, meeting, "index kept")
     own: tuple[ImageIndex, str] | None = None
 
     def digest() -> str:
@@ -373,7 +378,7 @@ def _finish(
             write_bytes(annotations, rewritten(index, entries))
         if known.folder != final or found.changed:
             where = source.annotations.absolute(), source.images.absolute()
-            write_index(known.folder, Index(*where, index.file_names, entries))
+            write_index(known.folder, Index(*where, list(index.file_names), entries))
         if known.folder != final:
             put_in_place(known.folder, final)
     except OSError as error:

@@ -29,6 +29,8 @@ from megdet_hvd.config.keys import valid_keys
 from megdet_hvd.config.load import load_config, override, to_yaml
 from megdet_hvd.config.resume_rules import RULES
 from megdet_hvd.config.schema import Config
+from megdet_hvd.data.index_cache import cache as index_cache
+from megdet_hvd.data.index_cache.cache import WORTH_IT_BYTES
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.data.scenes.cache import ensure_scenes
 from megdet_hvd.engine import run as engine_run
@@ -275,6 +277,11 @@ def detectors(folder: Path) -> Iterator[Round]:
             lambda seen: paths("train")(seen)[0].startswith(str(folder / "other")),  # type: ignore[index]
             True,
         ),
+        "data.index_cache": (
+            str(folder / "kept"),
+            lambda seen: len(list((folder / "kept" / "index").glob("*.index"))),
+            2,
+        ),
         "evaluation.images_per_process": ("3", lambda s: max(map(len, s.evaluated)), 3),
         "evaluation.measures": (
             "[tests.extending.parts:pictures]",
@@ -413,7 +420,9 @@ class Check:
         }))  # fmt: skip
         assert plan.resumption is not None
         config = plan.resumption.elastic_resume(self.world.machines).config
-        run = prepare_run(config, self.world, path, resume=True)
+        least = 0 if config.data.index_cache != "auto" else WORTH_IT_BYTES
+        with mock.patch.object(index_cache, "WORTH_IT_BYTES", least):
+            run = prepare_run(config, self.world, path, resume=True)
         seen = Seen(run, plan)
         handler = logging.Handler()
         handler.emit = lambda record: seen.said.append(record.getMessage())  # type: ignore[method-assign]

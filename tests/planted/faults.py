@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 Part = Literal[
-    "bn", "schedule", "sampler", "gradients", "checkpoint", "watchdog", "elastic resume", "pipeline"
+    "bn",
+    "schedule",
+    "sampler",
+    "gradients",
+    "checkpoint",
+    "watchdog",
+    "elastic resume",
+    "pipeline",
+    "index",
 ]
 
 
@@ -36,6 +44,7 @@ SCHEDULE = "schedule/test_schedule.py"
 ELASTIC = "config/test_elastic_resume.py"
 JUDGE = "job/watch/test_judge.py"
 FILE = "checkpoint/test_file.py"
+INDEX = "data/test_index_cache.py"
 
 FAULTS = (
     Fault(
@@ -333,5 +342,37 @@ FAULTS = (
         "[left * x, top * y, width * x, height * y]",
         "[left, top, width, height]",
         "pipeline/test_prepare.py",
+    ),
+    Fault(
+        "index",
+        "corrected boxes are taken for the old ones where size and mtime are the same",
+        "data/stamps.py",
+        "found.st_mtime_ns, found.st_ctime_ns]",
+        "found.st_mtime_ns]",
+        INDEX,
+    ),
+    Fault(
+        "index",
+        "damaged numbers are believed",
+        "data/index_cache/arrays.py",
+        'if digest.hexdigest() != header["sha256"]:',
+        "if not header:",
+        INDEX,
+    ),
+    Fault(
+        "index",
+        "pictures that training leaves out are not asked for any more",
+        "data/index_cache/stored.py",
+        " + list(islice(others, count))",
+        "",
+        INDEX,
+    ),
+    Fault(
+        "index",
+        "what an older version read is believed",
+        "data/index_cache/cache.py",
+        "words = [_code(), list(digests),",
+        "words = [list(digests),",
+        INDEX,
     ),
 )

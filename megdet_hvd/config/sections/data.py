@@ -53,6 +53,9 @@ class DataConfig(Section):
     """Training annotation files; several are read as one data set."""
     val: tuple[AnnotationSource, ...] = ()
     """Validation annotation files. Categories must be those of training; some may be missing."""
+    index_cache: str = "auto"
+    """Folder for what was read of large annotation files, so that they are read once a machine;
+    ``off``: none. ``auto``: the cache folder, or a temporary one where that isn't a local disk."""
     min_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (800,)
     """Shorter side in training, pixels; with several, each picture draws one (multi-scale)."""
     max_size: Positive = 1333

@@ -11,7 +11,6 @@ import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.schema import ScenesConfig
+from megdet_hvd.data.cache_root import cache_root
 from megdet_hvd.data.scenes.scene import VERSION, render
 from megdet_hvd.data.scenes.shapes import CLASSES
 from megdet_hvd.data.source import PictureSource
@@ -48,12 +48,10 @@ class ScenesSet:
 
 def scenes_folder(config: ScenesConfig) -> Path:
     """The folder a set of these settings is kept in; the name says what is in it."""
-    if config.cache == "auto":
-        root = os.environ.get("MEGDET_CACHE") or "~/.cache/megdet_hvd"
-    else:
-        root = config.cache
+    auto = config.cache == "auto"
+    root = cache_root() if auto else expand_path(config.cache, "data.scenes.cache")
     name = f"scenes-v{VERSION}-{config.size}px-{config.train_images}-{config.val_images}"
-    return expand_path(root, "data.scenes.cache") / name
+    return root / name
 
 
 def ensure_scenes(config: ScenesConfig, *, render: bool = True) -> ScenesSet:
