@@ -12,8 +12,9 @@ if __name__ == "__main__":
 
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.cluster.rank_log import redirect_output
+from megdet_hvd.config.auto_resize import with_resizer_of
 from megdet_hvd.config.code_settings import refuse_strangers_code
-from megdet_hvd.config.load import load_config, override
+from megdet_hvd.config.load import config_to_dict, load_config, override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import STOPPED
 from megdet_hvd.job import outcome_notes
@@ -115,6 +116,7 @@ def make_evaluation_plan(
     file = None if config_file is None else load_config(config_file)
     if file is not None:
         config = file.model_copy(update={"model": config.model})
+        config = with_resizer_of(config_to_dict(trained.config), config)
     config = override(config, overrides)
     if not trust_code:
         refuse_strangers_code(config, file, overrides, str(trained.path))

@@ -168,7 +168,7 @@ def make_training_plan(arguments: TrainArguments) -> TrainingPlan:
     config = override(load_config(source), arguments.overrides)
     own = load_config(folder.config)
     resumption = resumption_of(folder.path, config, own, arguments.overrides)
-    return TrainingPlan(config, source, folder.path, resumption, words=words)
+    return TrainingPlan(resumption.config, source, folder.path, resumption, words=words)
 
 
 def _start_or_carry_on(
@@ -196,7 +196,7 @@ def _start_or_carry_on(
     own = load_config(folder.config) if exists(folder.config) else config
     # The words of a job that is requeued ask for no other layout.
     resumption = resumption_of(path, config, own, ())
-    return TrainingPlan(config, source, path, resumption, folder=path, words=words)
+    return TrainingPlan(resumption.config, source, path, resumption, folder=path, words=words)
 
 
 def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None" = None) -> int:

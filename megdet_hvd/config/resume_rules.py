@@ -104,6 +104,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "data.max_size": _measures("from the next step on, in evaluation too"),
     "data.eval_min_size": _measures(),
+    "data.resize": _measures("from the next step on, in evaluation too"),
     "data.value_range": _measures("from the next step on, in evaluation too"),
     "data.flip_probability": _applies(),
     "data.keep_empty": _same(
@@ -217,10 +218,17 @@ RULES: Mapping[str, Rule] = {
 """By dotted name, in the schema's order."""
 
 
+BEFORE_THERE_WAS: Mapping[str, object] = {"data.resize": "pillow"}
+"""What runs did before there was the setting, where that is not its default now."""
+_ALIKE: Mapping[str, frozenset[object]] = {"data.resize": frozenset({"auto", "torch"})}
+"""Values of a setting that mean the same in a run."""
+
+
 def changes(before: Mapping[str, Any], config: Config) -> list[Change]:
     """What differs between the configuration in a checkpoint and ``config``, in RULES' order.
 
-    A setting that the checkpoint does not know, from before there was one, had its default.
+    A setting that the checkpoint does not know, from before there was one, had its default, or what
+    BEFORE_THERE_WAS says.
     """
     now = config_to_dict(config)
     found = []
@@ -229,7 +237,8 @@ def changes(before: Mapping[str, Any], config: Config) -> list[Change]:
         counts = rule.only is None or all(
             at_path(tree, rule.only[0]) == rule.only[1] for tree in (before, now)
         )
-        if old != new and counts:
+        alike = key in _ALIKE and old in _ALIKE[key] and new in _ALIKE[key]
+        if old != new and counts and not alike:
             found.append(Change(key, old, new, rule))
     return found
 
@@ -251,11 +260,11 @@ def refuse_changes(before: Mapping[str, Any], config: Config) -> None:
 
 
 def at_path(tree: Mapping[str, Any], path: str) -> Any:
-    """The value of a setting in a configuration as plain data; its default where it is not."""
+    """The value of a setting in a configuration as plain data; what it was then where it is not."""
     at: Any = tree
     for name in path.split("."):
         if not isinstance(at, Mapping) or name not in at:
-            return _defaults()[path]
+            return BEFORE_THERE_WAS.get(path, _defaults()[path])
         at = at[name]
     return at
 

@@ -19,14 +19,16 @@ import traceback
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, Protocol, TypeVar
 
-import torch.multiprocessing  # noqa: F401  teaches pipes to hand tensors over in shared memory
+import torch
+import torch.multiprocessing  # teaches pickle to hand tensors over in shared memory
 
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
+from megdet_hvd.data.handover import Receiver, Sender
+from megdet_hvd.data.room import Room, rooms_from
 from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.wording import first_of
@@ -120,17 +122,22 @@ class _Thread(_LoaderProcess[T]):
 
     who = "the loader thread"
 
-    def __init__(self, steps: Steps[T]) -> None:
+    def __init__(self, steps: Steps[T], room: Room | None) -> None:
         super().__init__()
         self._wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         # A daemon: Python joins others at exit, and this one may stand before a dead file server.
         self._thread = threading.Thread(
             target=_load_in_thread,
-            args=(steps, self._wanted, self.done),
+            args=(steps, self._wanted, self.done, room, ready := threading.Event()),
             name="loader",
             daemon=True,
         )
+        threads = torch.get_num_threads()
         self._thread.start()
+        ready.wait()
+        torch.set_num_threads(
+            threads
+        )  # what the thread says of itself, later ones would begin with
 
     def ask(self, number: int) -> None:
         self._wanted.put(number)
@@ -157,19 +164,27 @@ class _Thread(_LoaderProcess[T]):
 
 
 def _load_in_thread(
-    steps: Steps[T], wanted: "queue.SimpleQueue[int | None]", done: "queue.SimpleQueue[Any]"
+    steps: Steps[T],
+    wanted: "queue.SimpleQueue[int | None]",
+    done: "queue.SimpleQueue[Any]",
+    room: Room | None,
+    ready: threading.Event,
 ) -> None:
-    while (number := wanted.get()) is not None:
-        try:
-            done.put(steps[number])
-        except BaseException as error:
-            done.put(_Failure(error))
+    torch.get_num_threads()  # torch asks once a thread; only what is set after that stays
+    torch.set_num_threads(1)
+    ready.set()
+    with nullcontext() if room is None else rooms_from(room):
+        while (number := wanted.get()) is not None:
+            try:
+                done.put(steps[number])
+            except BaseException as error:
+                done.put(_Failure(error))
 
 
 class _Process(_LoaderProcess[T]):
     """A process of its own, that a thread of this one listens to."""
 
-    def __init__(self, steps: Steps[T]) -> None:
+    def __init__(self, steps: Steps[T], room: Room | None) -> None:
         """Raises OSError, EOFError: it could not be started."""
         super().__init__()
         wanted, self._wanted = multiprocessing.Pipe(duplex=False)
@@ -187,7 +202,9 @@ class _Process(_LoaderProcess[T]):
             wanted.close()
             done.close()
         # Taking a step out of the pipe may block as well: its sender may be stopped in the middle.
-        threading.Thread(target=_listen, args=(here, self.done), name="loader", daemon=True).start()
+        threading.Thread(
+            target=_listen, args=(here, self.done, room), name="loader", daemon=True
+        ).start()
 
     @property
     def who(self) -> str:
@@ -238,25 +255,28 @@ def _how(code: int | None) -> str:
 
 def _load_in_process(steps: Steps[T], wanted: Connection, done: Connection) -> None:
     one_thread(0)
-    while True:
-        try:
-            number = wanted.recv()
-        except (EOFError, OSError):
-            return  # nobody wants more
-        try:
-            item: Any = steps[number]
-        except BaseException as error:
-            item = _Failure(error)
-        try:
-            _hand_over(item, done)
-        except (BrokenPipeError, ConnectionResetError):
-            return
+    sender = Sender(STEPS_AHEAD)
+    with rooms_from(sender.room):
+        while True:
+            try:
+                number = wanted.recv()
+            except (EOFError, OSError):
+                return  # nobody wants more
+            sender.begin()
+            try:
+                item: Any = steps[number]
+            except BaseException as error:
+                item = _Failure(error)
+            try:
+                _hand_over(item, sender, done)
+            except (BrokenPipeError, ConnectionResetError):
+                return
 
 
-def _hand_over(item: Any, pipe: Connection) -> None:
-    """Tensors go into shared memory; where that fails, through the pipe itself."""
+def _hand_over(item: Any, sender: Sender, pipe: Connection) -> None:
+    """Pictures lie in shared memory; where that is full, they go through the pipe itself."""
     try:
-        message: Any = ForkingPickler.dumps((item, None))
+        message = sender.packed(item)
     except (RuntimeError, OSError) as error:
         message = pickle.dumps((item, f"{error}"), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
@@ -264,13 +284,14 @@ def _hand_over(item: Any, pipe: Connection) -> None:
     pipe.send_bytes(message)
 
 
-def _listen(pipe: Connection, done: "queue.SimpleQueue[Any]") -> None:
+def _listen(pipe: Connection, done: "queue.SimpleQueue[Any]", room: Room | None = None) -> None:
     """Until the other end closes. The pipe is this thread's to close."""
     told = False
+    receiver = Receiver(room)
     with pipe:
         while True:
             try:
-                item, problem = pipe.recv()
+                item, problem = receiver.take(pipe)
             except BaseException as error:
                 ended = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
                 done.put(None if ended else _Failure(error))
@@ -296,10 +317,17 @@ def _say_once(problem: str) -> None:
 class Ahead(Iterator[T]):
     """Steps in order, loaded ahead."""
 
-    def __init__(self, steps: Steps[T], numbers: Sequence[int], workers: int, limit_s: float):
+    def __init__(
+        self,
+        steps: Steps[T],
+        numbers: Sequence[int],
+        workers: int,
+        limit_s: float,
+        room: Room | None = None,
+    ) -> None:
         """See :func:`load_ahead`."""
         self._steps, self._numbers, self._limit_s = steps, numbers, limit_s
-        self._loaders = _start(steps, min(workers, len(numbers)))
+        self._loaders = _start(steps, min(workers, len(numbers)), room)
         self._asked = self._taken = 0
         self._finalizer = weakref.finalize(self, _close_all, self._loaders)
         self._ask()
@@ -380,20 +408,20 @@ class Ahead(Iterator[T]):
         return first_of(files, _SHOWN) if files else "no pictures"
 
 
-def _start(steps: Steps[T], workers: int) -> list[_LoaderProcess[T]]:
+def _start(steps: Steps[T], workers: int, room: Room | None) -> list[_LoaderProcess[T]]:
     """So many processes, or a thread where there are to be none, or none can be started."""
     started: list[_LoaderProcess[T]] = []
     try:
         if workers:
             with starting_workers():
                 for _ in range(workers):
-                    started.append(_Process(steps))
+                    started.append(_Process(steps, room))
     except (OSError, EOFError) as error:
         LOGGER.warning(
             f"warning: loader processes can't be started ({error or type(error).__name__}); "
             f"{f'{len(started)} of {workers} load' if started else 'a thread loads'} the pictures"
         )
-    return started or [_Thread(steps)]
+    return started or [_Thread(steps, room)]
 
 
 def _close_all(loaders: Sequence[_LoaderProcess[Any]]) -> None:
@@ -404,7 +432,11 @@ def _close_all(loaders: Sequence[_LoaderProcess[Any]]) -> None:
 
 
 def load_ahead(
-    steps: Steps[T], numbers: Sequence[int], workers: int, limit_s: float = 0.0
+    steps: Steps[T],
+    numbers: Sequence[int],
+    workers: int,
+    limit_s: float = 0.0,
+    room: Room | None = None,
 ) -> Iterator[T]:
     """The steps of these numbers, in order, each loaded before it is asked for.
 
@@ -414,10 +446,12 @@ def load_ahead(
         workers: loader processes; 0, or where none can be started: a thread of this process.
         limit_s: ``watchdog.seconds``: so long a loader may be stopped, and STORAGE_LIMITS times
             so long it may do nothing, while its step is waited for; 0: for ever.
+        room: gives the memory that pictures are to lie in, called in a thread of this process;
+            None: plain memory.
 
     Raises:
         RunError: (in the iterator) a worker has died or is stopped; names it and its pictures.
         StorageError: it does nothing; names the file.
         Exception: whatever loading raises.
     """
-    return Ahead(steps, numbers, workers, limit_s) if numbers else iter(())
+    return Ahead(steps, numbers, workers, limit_s, room) if numbers else iter(())

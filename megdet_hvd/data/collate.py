@@ -3,27 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from megdet_hvd.data.batch import Batch, ImageInfo, Target, Unreadable
+from megdet_hvd.data.canvas import BatchCanvas
 from megdet_hvd.data.depth import all_but_black
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.opening import decode_at
+from megdet_hvd.data.resizing import Resizer, as_pixels, resized
 from megdet_hvd.data.transforms import (
     Augmentation,
-    Pixels,
     UnreadablePicture,
     draw_augmentation,
     flip_boxes,
-    resize,
     resized_size,
     scale_boxes,
 )
 from megdet_hvd.errors import StorageError
-
-STRIDE = 32
-"""Canvas sides are multiples of this, so that P2…P5 have whole sizes."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,8 @@ class TrainTransform:
     """Longer side at most, pixels."""
     flip_probability: float
     """Probability of a horizontal flip."""
+    resizer: Resizer = "torch"
+    """Who resizes."""
 
     def draw(self, epoch: int, source: int, image_id: int) -> Augmentation:
         """The draw of one picture in one epoch."""
@@ -59,6 +57,8 @@ class EvalTransform:
     """Shorter side, pixels."""
     max_size: int
     """Longer side at most, pixels."""
+    resizer: Resizer = "torch"
+    """Who resizes."""
 
     def draw(self, epoch: int, source: int, image_id: int) -> Augmentation:
         """The same for every picture."""
@@ -79,17 +79,21 @@ def load_batch(
     that storage does not give up at the moment is told of in ``Batch.failed``, and no exception:
     loader processes would turn it into another one.
     """
-    pixels: list[Pixels] = []
+    work = []
+    for position, epoch in pictures:
+        record = index.record(position)
+        draw = transform.draw(epoch, record.source, record.image_id)
+        size = resized_size(record.width, record.height, draw.min_size, transform.max_size)
+        work.append((epoch, record, draw, size))
+    canvas = BatchCanvas([size for *_, size in work])
     infos: list[ImageInfo] = []
     targets: list[Target] = []
     unreadable: list[Unreadable] = []
     failed: list[str] = []
     dark: list[str] = []
-    for position, epoch in pictures:
-        record = index.record(position)
-        annotated = (record.width, record.height)
+    for epoch, record, draw, size in work:
         try:
-            picture = decode_at(index, position)
+            picture = decode_at(index, record.index)
         except UnreadablePicture as error:
             unreadable.append(Unreadable(str(record.file), str(error)))
             continue
@@ -98,47 +102,28 @@ def load_batch(
             continue
         if (black := all_but_black(picture)) is not None:
             dark.append(f"{record.file}{black}")
-        draw = transform.draw(epoch, record.source, record.image_id)
-        size = resized_size(*annotated, draw.min_size, transform.max_size)
-        resized = resize(picture, size)
-        if draw.flip:
-            resized = resized[:, ::-1]
-        pixels.append(resized)
+        canvas.lay(resized(as_pixels(picture), size, transform.resizer), flip=draw.flip)
         infos.append(
             ImageInfo(
-                index=position,
+                index=record.index,
                 source=record.source,
                 image_id=record.image_id,
                 epoch=epoch,
                 original_size=(record.height, record.width),
                 size=(size[1], size[0]),
-                original_id=None if index.original_ids is None else index.original_id(position),
+                original_id=None if index.original_ids is None else index.original_id(record.index),
             )
         )
         if with_targets:
-            boxes = scale_boxes(record.boxes, annotated, size)
+            boxes = scale_boxes(record.boxes, (record.width, record.height), size)
             if draw.flip:
                 boxes = flip_boxes(boxes, size[0])
             targets.append(Target(torch.from_numpy(boxes), torch.from_numpy(record.labels.copy())))
     return Batch(
-        canvas(pixels),
+        canvas.finished(),
         tuple(infos),
         tuple(targets),
         tuple(unreadable),
         tuple(failed),
         tuple(dark),
     )
-
-
-def canvas(pictures: Sequence[Pixels]) -> torch.Tensor:
-    """Pictures (h, w, 3) uint8 as one tensor (B, 3, H, W) uint8, each top left, zeros elsewhere.
-
-    H and W are the largest sides, rounded up to multiples of 32; 32 where there is no picture.
-    """
-    height, width = (
-        -(-max((p.shape[side] for p in pictures), default=1) // STRIDE) * STRIDE for side in (0, 1)
-    )
-    pixels = np.zeros((len(pictures), 3, height, width), np.uint8)
-    for place, picture in zip(pixels, pictures, strict=True):
-        place[:, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
-    return torch.from_numpy(pixels)

@@ -4,11 +4,15 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
+
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.data.ahead import load_ahead
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.collate import EvalTransform, TrainTransform, load_batch
 from megdet_hvd.data.index import ImageIndex
+from megdet_hvd.data.pinned import room_before
+from megdet_hvd.data.resizing import resizer_of
 from megdet_hvd.data.sampler import Stream, block
 from megdet_hvd.data.workers import shared_memory_bytes, worker_count
 
@@ -95,6 +99,7 @@ class TrainLoader:
         local_size: int = 1,
         cores: int | None = None,
         limit_s: float = 0.0,
+        device: torch.device | None = None,
     ) -> None:
         """Steps ``start_iteration`` … ``end_iteration`` - 1 of the stream.
 
@@ -111,13 +116,14 @@ class TrainLoader:
             local_size: ranks of this machine; for ``workers=auto``.
             cores: this rank's own share of them; None: those it may run on, shared by all ranks.
             limit_s: how long pictures may be waited for, see `load_ahead`; 0: for ever.
+            device: where pictures go from here; for a GPU they are laid where it can fetch them.
         """
         images = -(-global_batch // (world_size * accumulation))
         sides = config.max_size, max(config.min_sizes)
         self.workers = _workers(config, local_size, cores, images * accumulation, sides)
         """Loader processes; 0: a thread of this process loads one step ahead."""
         self._start, self._end = start_iteration, end_iteration
-        self._limit_s = limit_s
+        self._limit_s, self._room = limit_s, room_before(device)
         by_shape = config.aspect_grouping > 1
         self._steps = _TrainSteps(
             index=index,
@@ -132,6 +138,7 @@ class TrainLoader:
                 min_sizes=config.min_sizes,
                 max_size=config.max_size,
                 flip_probability=config.flip_probability,
+                resizer=resizer_of(config.resize),
             ),
             global_batch=global_batch,
             accumulation=accumulation,
@@ -144,14 +151,15 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[list[Batch]]:
         numbers = range(self._start, self._end)
-        return load_ahead(self._steps, numbers, self.workers, self._limit_s)
+        return load_ahead(self._steps, numbers, self.workers, self._limit_s, self._room)
 
 
 def eval_transform(config: DataConfig) -> EvalTransform:
     """How evaluation resizes, from the settings."""
     auto = config.eval_min_size == "auto"
     min_size = max(config.min_sizes) if auto else int(config.eval_min_size)
-    return EvalTransform(min_size=min_size, max_size=config.max_size)
+    resizer = resizer_of(config.resize)
+    return EvalTransform(min_size=min_size, max_size=config.max_size, resizer=resizer)
 
 
 def eval_batches(
@@ -163,6 +171,7 @@ def eval_batches(
     local_size: int = 1,
     cores: int | None = None,
     limit_s: float = 0.0,
+    device: torch.device | None = None,
 ) -> Iterator[Batch]:
     """The pictures at ``positions``, in that order, without augmentation and without targets.
 
@@ -174,12 +183,13 @@ def eval_batches(
         local_size: ranks of this machine; for ``workers=auto``.
         cores: this rank's own share of them; None: those it may run on, shared by all ranks.
         limit_s: how long pictures may be waited for, see `load_ahead`; 0: for ever.
+        device: where pictures go from here; for a GPU they are laid where it can fetch them.
     """
     steps = _EvalSteps(index, tuple(positions), images_per_batch, eval_transform(config))
     count = -(-len(positions) // images_per_batch)
     sides = config.max_size, steps.transform.min_size
     workers = _workers(config, local_size, cores, images_per_batch, sides)
-    return load_ahead(steps, range(count), workers, limit_s)
+    return load_ahead(steps, range(count), workers, limit_s, room_before(device))
 
 
 def _workers(

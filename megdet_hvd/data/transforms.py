@@ -20,8 +20,6 @@ from megdet_hvd.data.orientation import turned_back, turned_by_pillow, upright
 from megdet_hvd.draws import draw_key
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
-Pixels = NDArray[np.uint8]
-
 
 class UnreadablePicture(Exception):
     """A picture that cannot be decoded, or isn't the picture that was annotated."""
@@ -131,13 +129,6 @@ def resized_size(width: int, height: int, min_size: int, max_size: int) -> tuple
         new_short, new_long = (2 * short * max_size + long) // (2 * long), max_size
     new_short = max(new_short, 1)
     return (new_short, new_long) if width <= height else (new_long, new_short)
-
-
-def resize(picture: Image.Image, size: tuple[int, int]) -> Pixels:
-    """(h, w, 3) uint8 at ``size`` (width, height); bilinear, antialiased where it shrinks."""
-    if picture.size != size:
-        picture = picture.resize(size, Image.Resampling.BILINEAR)
-    return np.asarray(picture)
 
 
 def scale_boxes(

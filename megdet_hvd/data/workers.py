@@ -76,7 +76,7 @@ def worker_count(
         local_size: ranks of this machine. A launcher that binds ranks to cores has divided them
             already; give 1 then.
         step_bytes: what one step's pictures take in shared memory, through which workers hand
-            them over; each keeps up to `STEPS_AHEAD` + 1 of them there.
+            them over; each keeps `STEPS_AHEAD` of them there, and one more while one grows.
         shared_bytes: shared memory of the machine; containers often have only 64 MB, and a
             worker that finds it full is killed. None: enough.
     """

@@ -15,6 +15,7 @@ from megdet_hvd.config.resume_rules import RULES, at_path
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.loader import eval_transform
+from megdet_hvd.data.resizing import resizer_of
 
 _SEEN_OTHERWISE = (
     "data.kind",
@@ -24,8 +25,9 @@ _SEEN_OTHERWISE = (
     "data.invalid_boxes",
     "data.min_sizes",
     "data.eval_min_size",
+    "data.resize",
 )
-"""Settings that mmAP depends on through the pictures and their size, which are looked at."""
+"""Settings that mmAP depends on through the pictures and what is done to them: looked at below."""
 
 
 def order_of_pictures(index: ImageIndex) -> str:
@@ -49,10 +51,13 @@ def measure(config: Config, val: ImageIndex | None) -> str | None:
     if val is None:
         return None
     tree = config_to_dict(config)
+    # Former versions had Pillow alone, and did not say so.
+    resizer = () if resizer_of(config.data.resize) == "pillow" else ("torch",)
     keys = [key for key, rule in RULES.items() if rule.measures and key not in _SEEN_OTHERWISE]
     return _digest(
         {key: at_path(tree, key) for key in keys},
         eval_transform(config.data).min_size,
+        *resizer,
         val.categories,
         val.image_ids.tolist(),
         val.offsets.tolist(),

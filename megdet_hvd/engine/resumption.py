@@ -10,6 +10,7 @@ from pathlib import Path
 
 from megdet_hvd.checkpoint.facts import read_saved_layout
 from megdet_hvd.checkpoint.recovery import checkpoint_to_carry_on
+from megdet_hvd.config.auto_resize import with_resizer_of
 from megdet_hvd.config.bn_groups import RanksByMachine
 from megdet_hvd.config.elastic_resume import MAY_STAND, ElasticResume, elastic_resume
 from megdet_hvd.config.load import config_to_dict, sets
@@ -26,7 +27,8 @@ class Resumption:
 
     def __init__(self, config: Config, given: Collection[str], before: SavedLayout | None) -> None:
         """``before``: rank 0's view of the checkpoint; None: it says nothing of its processes."""
-        self._config, self._given, self.before = config, frozenset(given), before
+        self.config, self._given, self.before = config, frozenset(given), before
+        """``config``: what is asked for, and what the run keeps where nothing is."""
 
     def elastic_resume(self, machines: RanksByMachine) -> ElasticResume:
         """How the run goes on, given the ranks of each machine.
@@ -36,9 +38,9 @@ class Resumption:
         """
         if self.before is None:
             return ElasticResume(
-                self._config
+                self.config
             )  # the full reader says what is wrong with the checkpoint
-        return elastic_resume(self._config, self.before, machines, self._given)
+        return elastic_resume(self.config, self.before, machines, self._given)
 
     def sharing(self, machines: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
         """Who shares BN statistics, for :func:`megdet_hvd.job.session.start`.
@@ -77,6 +79,7 @@ def resumption_of(
     except UserError:
         before = None
     if before is not None and before.config:
+        config = with_resizer_of(before.config, config)
         refuse_changes(before.config, config)
     asked, had = config_to_dict(config), config_to_dict(own)
     then = None if before is None else before.filed

@@ -69,6 +69,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         local_size=world.local_size,
         cores=world.cores,
         limit_s=config.watchdog.seconds,
+        device=run.device,
     )
     skipped = 0
     savable = False

@@ -81,6 +81,7 @@ def detect(
             local_size=local_size,
             cores=cores,
             limit_s=config.watchdog.seconds,
+            device=device,
         ):
             if batch.failed:
                 raise StorageError(batch.failed[0])

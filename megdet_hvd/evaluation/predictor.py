@@ -12,12 +12,13 @@ from megdet_hvd.config.named_code import check_name, find_code
 from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.config.sections.data import ValueRange
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
-from megdet_hvd.data.collate import canvas
+from megdet_hvd.data.canvas import BatchCanvas
 from megdet_hvd.data.depth import UnknownRange
 from megdet_hvd.data.ids import Id
 from megdet_hvd.data.loader import eval_transform
 from megdet_hvd.data.orientation import upright
-from megdet_hvd.data.transforms import UnreadablePicture, decode, resize, resized_size, to_rgb
+from megdet_hvd.data.resizing import as_pixels, resized
+from megdet_hvd.data.transforms import UnreadablePicture, decode, resized_size, to_rgb
 from megdet_hvd.errors import UserError
 from megdet_hvd.evaluation.inference import evaluating
 from megdet_hvd.evaluation.trained import read_trained
@@ -89,7 +90,9 @@ class Predictor:
             original_size=(picture.height, picture.width),
             size=(height, width),
         )
-        return Batch(canvas([resize(picture, (width, height))]), (info,), ())
+        canvas = BatchCanvas([(width, height)])
+        canvas.lay(resized(as_pixels(picture), (width, height), transform.resizer))
+        return Batch(canvas.finished(), (info,), ())
 
 
 def load_detector(

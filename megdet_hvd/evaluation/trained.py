@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from megdet_hvd.checkpoint.file import check_content, is_checkpoint, read_or_offer_another
 from megdet_hvd.checkpoint.naming import find_checkpoint
+from megdet_hvd.config.auto_resize import with_resizer_of
 from megdet_hvd.config.load import config_from_dict
 from megdet_hvd.config.named_code import refuse_unasked
 from megdet_hvd.config.schema import Config, ModelConfig
@@ -125,9 +126,10 @@ def read_trained(path: Path, *, norm_eps: float | None = None) -> Trained:
 
 
 def _ours(content: dict[str, Any], path: Path) -> Trained:
+    config = config_from_dict(content["config"], origin=f"the configuration in {path}")
     return Trained(
         path=path,
-        config=config_from_dict(content["config"], origin=f"the configuration in {path}"),
+        config=with_resizer_of(content["config"], config),
         categories=tuple(content["categories"]),
         category_ids=tuple(content["category_ids"]),
         named=True,

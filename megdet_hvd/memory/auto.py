@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from megdet_hvd.config.schema import DataConfig, ModelConfig
-from megdet_hvd.data.collate import STRIDE
+from megdet_hvd.data.canvas import STRIDE
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.transforms import resized_size
 from megdet_hvd.job.agree import together

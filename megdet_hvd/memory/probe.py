@@ -18,7 +18,7 @@ import torch
 
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Batch, ImageInfo, Target
-from megdet_hvd.data.collate import STRIDE
+from megdet_hvd.data.canvas import STRIDE
 from megdet_hvd.memory.measure import peak_bytes
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.memory.segments import MODES, Mode

@@ -23,7 +23,7 @@ def normalise(images: Tensor, sizes: Sequence[tuple[int, int]], dtype: torch.dty
     """
     mean = torch.tensor(IMAGENET_MEAN, dtype=dtype, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, dtype=dtype, device=images.device).view(1, 3, 1, 1)
-    pixels = (images.to(dtype) / 255 - mean) / std
+    pixels = images.to(dtype, copy=True).div_(255).sub_(mean).div_(std)
     for picture, (height, width) in zip(pixels, sizes, strict=True):
         picture[:, height:, :] = 0
         picture[:, :, width:] = 0

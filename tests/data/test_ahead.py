@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import process, util
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from megdet_hvd.data import ahead, workers
+from megdet_hvd.data import ahead, handover, workers
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.ahead import load_ahead
+from megdet_hvd.data.handover import Sender
 from megdet_hvd.errors import RunError, StorageError, UserError
 
 from .slow_steps import FAILS_AT, Steps
@@ -90,21 +90,27 @@ def test_a_thread_that_hangs_ends_the_wait_and_one_that_works_does_not() -> None
 def test_without_shared_memory_pictures_go_through_the_pipe(
     monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
-    def full(item: Any) -> Any:
+    def full(size: int) -> Any:
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
+
+    def laid(sender: Sender, number: int) -> torch.Tensor:
+        sender.begin()
+        return sender.room(50_000).fill_(number)
 
     monkeypatch.setattr(ahead, "_said", threading.Lock())
     here, there = multiprocessing.Pipe(duplex=False)
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=ahead._listen, args=(here, done), daemon=True).start()
     with monkeypatch.context() as patched:
-        patched.setattr(ForkingPickler, "dumps", full)
+        patched.setattr(handover, "_shared", full)
         for number in range(3):
-            ahead._hand_over(torch.full((50_000,), number), there)
+            ahead._hand_over(laid(sender := Sender(2), number), sender, there)
     found = [done.get(timeout=10) for _ in range(3)]
     assert [step.tolist() for step in found] == [[number] * 50_000 for number in range(3)]
     assert said.text.count("/dev/shm") == 1 and "data.workers=0" in said.text, "said once"
-    ahead._hand_over(lambda: None, there)  # what can't be handed over is an error, not a silence
+    ahead._hand_over(
+        lambda: None, sender, there
+    )  # what can't be handed over is an error, not a silence
     assert "pickle" in str(done.get(timeout=10).as_error("the loader"))
     there.close()
     assert done.get(timeout=10) is None

@@ -15,7 +15,6 @@ from megdet_hvd.data.transforms import (
     decode,
     draw_augmentation,
     flip_boxes,
-    resize,
     resized_size,
     scale_boxes,
 )
@@ -165,12 +164,7 @@ def test_resized_size(
     assert resized_size(*size, *limits) == expected
 
 
-def test_resize_is_antialiased_and_boxes_follow() -> None:
-    checks = np.zeros((64, 64, 3), np.uint8)
-    checks[::2, ::2] = checks[1::2, 1::2] = 200
-    small = resize(Image.fromarray(checks), (16, 16))
-    assert small.dtype == np.uint8
-    assert abs(small[2:-2, 2:-2].astype(int) - 100).max() <= 2  # the mean, not one of the two
+def test_boxes_follow() -> None:
     boxes = np.asarray([[0, 0, 64, 32], [16, 8, 32, 24]], np.float32)
     scaled = scale_boxes(boxes, (64, 32), (96, 16))
     assert scaled.tolist() == [[0, 0, 96, 16], [24, 4, 48, 12]]

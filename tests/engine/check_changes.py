@@ -268,6 +268,7 @@ def detectors(folder: Path) -> Iterator[Round]:
         "data.min_sizes": ("[40]", lambda seen: seen.steps.transform.min_sizes, (40,)),
         "data.max_size": ("80", lambda seen: seen.steps.transform.max_size, 80),
         "data.flip_probability": ("0", lambda s: s.steps.transform.flip_probability, 0.0),
+        "data.resize": ("pillow", lambda seen: seen.steps.transform.resizer, "pillow"),
         "data.value_range": ("[0,4095]", lambda s: s.run.data.train.value_range, (0.0, 4095.0)),
         "data.eval_min_size": ("32", lambda s: {min(p) for b in s.evaluated for p in b}, {32}),
         "data.workers": ("1", lambda seen: seen.loaders[0].workers, 1),

@@ -17,6 +17,7 @@ CONFIG = load_config(None)
 OTHERWISE = {
     "data.max_size": 300,
     "data.value_range": "[0,4095]",
+    "data.resize": "pillow",
     "data.eval_min_size": 60,
     "data.min_sizes": "[50]",
     "model.rpn.pre_nms_test": 7,

@@ -11,12 +11,13 @@ Part = Literal[
     "bn",
     "schedule",
     "sampler",
+    "pictures",
+    "index",
     "gradients",
     "checkpoint",
     "watchdog",
     "elastic resume",
     "pipeline",
-    "index",
 ]
 
 
@@ -166,6 +167,38 @@ FAULTS = (
         "uniform = uniform[:pieces]",
         "uniform = uniform[: pieces + 1]",
         SAMPLER,
+    ),
+    Fault(
+        "pictures",
+        "a worker lays its next step over one that training has not taken yet",
+        "data/handover.py",
+        "(self._turn + 1) % self._turns",
+        "(self._turn + 1) % 1",
+        "data/test_handover.py",
+    ),
+    Fault(
+        "pictures",
+        "beside a picture the canvas shows what its memory held before",
+        "data/canvas.py",
+        "place[:, :height, width:] = 0",
+        "place[:, :height, width:] += 0",
+        "data/test_canvas.py",
+    ),
+    Fault(
+        "pictures",
+        "pictures that shrink lose every other line instead of taking means",
+        "data/resizing.py",
+        "antialias=True",
+        "antialias=False",
+        "data/test_resizing.py",
+    ),
+    Fault(
+        "pictures",
+        "a former version's run goes on with other pixels",
+        "config/resume_rules.py",
+        '{"data.resize": "pillow"}',
+        '{"data.resize": "torch"}',
+        "config/test_auto_resize.py",
     ),
     Fault(
         "gradients",

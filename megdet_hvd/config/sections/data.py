@@ -15,6 +15,8 @@ from megdet_hvd.config.sections.section import (
 
 ValueRange = tuple[float, float] | Literal["auto"]
 """What is black and what is white in pictures of more than 8 bits."""
+ResizeSetting = Literal["auto", "torch", "pillow"]
+"""Who resizes pictures."""
 
 
 class AnnotationSource(Section):
@@ -62,6 +64,9 @@ class DataConfig(Section):
     """Longer side at most, pixels."""
     eval_min_size: Positive | Literal["auto"] = "auto"
     """Shorter side in evaluation; ``auto``: the largest of ``min_sizes``."""
+    resize: ResizeSetting = "auto"
+    """Who resizes pictures: ``torch``, or ``pillow``, a third as quick, as all runs did before
+    there was this setting. ``auto``: torch; a run that is carried on keeps to its own."""
     value_range: ValueRange = "auto"
     """What is black and what is white in pictures of more than 8 bits a value: [0,4095] for a
     12-bit camera. ``auto``: 16-bit pictures use all bits, floats are fractions or 0…255."""

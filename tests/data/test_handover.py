@@ -1,0 +1,148 @@
+"""What a loader process hands over: all of it, unchanged, whatever else it loads meanwhile."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import pytest
+import torch
+from torch import Tensor
+
+from megdet_hvd.data.ahead import load_ahead
+from megdet_hvd.data.handover import Receiver, Sender
+from megdet_hvd.data.room import room_for, rooms_from
+
+Pipe = tuple[Connection, Connection]
+
+
+@dataclass(frozen=True)
+class Item:
+    """A step of two pictures, as tensors of all kinds."""
+
+    pictures: tuple[Tensor, ...]
+    boxes: Tensor
+    labels: Tensor
+    empty: Tensor
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    here, there = multiprocessing.Pipe(duplex=False)
+    with here, there:
+        yield here, there
+
+
+def item(number: int, size: int = 40) -> Item:
+    pictures = tuple(room_for((1, 3, size, size)).fill_(number + k) for k in range(2))
+    boxes = torch.arange(8, dtype=torch.float32).view(2, 4) + number
+    return Item(pictures, boxes, torch.tensor([number]), torch.zeros(0, 4))
+
+
+def check(found: Item, number: int, size: int = 40) -> None:
+    for k, picture in enumerate(found.pictures):
+        assert picture.shape == (1, 3, size, size) and picture.unique().tolist() == [number + k]
+        picture.zero_()  # it is the receiver's own
+    assert found.boxes.tolist() == [
+        [number + k for k in row] for row in ([0, 1, 2, 3], [4, 5, 6, 7])
+    ]
+    assert found.labels.dtype == torch.int64 and found.labels.tolist() == [number]
+    assert found.empty.shape == (0, 4)
+    found.boxes[0, 0] = 9  # writable
+
+
+def test_steps_arrive_while_later_ones_are_laid_into_the_same_memory(pipe: Pipe) -> None:
+    here, there = pipe
+    sender, receiver = Sender(2), Receiver()
+    waiting: list[int] = []
+    sizes = [40, 40, 20, 64, 64, 8, 100, 40]
+    with rooms_from(sender.room):
+        for number, size in enumerate(sizes):
+            sender.begin()
+            message = sender.packed(item(number, size))
+            pictures = 2 * 3 * size * size
+            assert len(message) < max(4000, pictures), "pictures don't go through the pipe"
+            there.send_bytes(message)
+            waiting.append(number)
+            if len(waiting) == 2:  # one step may be waiting while the next is laid
+                first = waiting.pop(0)
+                found, problem = receiver.take(here)
+                assert problem is None
+                check(found, first, sizes[first])
+    found, _ = receiver.take(here)
+    check(found, len(sizes) - 1, sizes[-1])
+
+
+def test_memory_is_made_once_and_told_once(pipe: Pipe) -> None:
+    here, there = pipe
+    sender, receiver = Sender(2), Receiver()
+    descriptors, lengths = [], []
+    with rooms_from(sender.room):
+        for number in range(8):
+            sender.begin()
+            message = sender.packed(item(number))
+            lengths.append(len(message))
+            there.send_bytes(message)
+            check(receiver.take(here)[0], number)
+            descriptors.append(len(os.listdir("/proc/self/fd")))
+    assert len(set(descriptors[2:])) == 1, descriptors
+    assert max(lengths[2:]) < min(lengths[:2]), "the first two tell of their memory"
+
+
+def test_a_batch_that_is_not_in_its_room_goes_by_value(pipe: Pipe) -> None:
+    here, there = pipe
+    sender = Sender(2)
+    sender.begin()
+    with rooms_from(sender.room):
+        room_for((4, 50))
+    elsewhere = torch.full((4, 5), 7, dtype=torch.uint8)
+    there.send_bytes(sender.packed([elsewhere, elsewhere[:, 1:3], torch.tensor(3)]))
+    whole, part, scalar = Receiver().take(here)[0]
+    assert whole.tolist() == [[7] * 5] * 4 and part.tolist() == [[7] * 2] * 4
+    assert scalar.shape == () and int(scalar) == 3
+
+
+def test_pictures_are_copied_into_the_room_that_is_given(pipe: Pipe) -> None:
+    here, there = pipe
+    sender, given = Sender(2), []
+
+    def room(size: int) -> Tensor:
+        given.append(torch.empty(size, dtype=torch.uint8))
+        return given[-1]
+
+    sender.begin()
+    with rooms_from(sender.room):
+        there.send_bytes(sender.packed(item(5)))
+    found, _ = Receiver(room).take(here)
+    assert [len(one) for one in given] == [4800, 4800]
+    assert [p.data_ptr() for p in found.pictures] == [one.data_ptr() for one in given]
+    check(found, 5)
+
+
+class Pictures:
+    """Step k is a picture of k, laid where there is room, and who laid it."""
+
+    def files(self, number: int) -> list[str]:
+        return [f"{number}.jpg"]
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int, int]:
+        picture = room_for((1, 3, 64, 32 * (1 + number % 3))).fill_(number)
+        return picture, os.getpid(), torch.get_num_threads()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rooms_of_both_kinds_of_loader_and_one_thread_in_each(workers: int) -> None:
+    threads, given = torch.get_num_threads(), []
+
+    def room(size: int) -> Tensor:
+        given.append(torch.empty(size, dtype=torch.uint8))
+        return given[-1]
+
+    came = list(load_ahead(Pictures(), range(12), workers, room=room))
+    for number, (picture, process, used) in enumerate(came):
+        assert picture.unique().tolist() == [number]
+        assert (process == os.getpid()) == (workers == 0) and used == 1
+    starts = {one.data_ptr() for one in given}
+    assert {picture.data_ptr() for picture, *_ in came} == starts and len(given) == 12
+    assert torch.get_num_threads() == threads, "training keeps its own"
