@@ -64,7 +64,7 @@ def backward_sums(grad_y: Tensor, x: Tensor, norm: Normaliser) -> Tensor:
     """[Σ g, Σ g·x̂] over this process's values: (2C,) float64."""
     channels = x.shape[1]
     if not x.numel():
-        return torch.zeros(2 * channels, dtype=torch.float64, device=x.device)
+        return x.new_zeros(2 * channels, dtype=torch.float64)
     inverse = norm.inverse.to(norm.mean.dtype)
     if x.is_cuda:
         sum_g, sum_centred, _, _ = torch.batch_norm_backward_reduce(

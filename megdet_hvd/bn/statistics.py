@@ -42,14 +42,14 @@ def local_moments(x: Tensor) -> Tensor:
     residual = first / n
     mean = pivot.double() + residual
     deviations = (second - first * residual).clamp(min=0)
-    count = torch.full((1,), float(n), dtype=torch.float64, device=x.device)
+    count = x.new_full((1,), float(n), dtype=torch.float64)
     return torch.cat([count, n * mean, deviations + n * mean * mean])
 
 
 def _moments_about(x: Tensor, pivot: Tensor) -> tuple[Tensor, Tensor]:
     """Σ(x − pivot) and Σ(x − pivot)², (C,) float64 both."""
     column = per_channel(pivot, x)
-    first = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    first = x.new_zeros(x.shape[1], dtype=torch.float64)
     second = torch.zeros_like(first)
     fused = x.dtype != torch.float64 and not x.is_contiguous()
     for at in pieces(x):

@@ -9,6 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from torch import Tensor
+
+from megdet_hvd.model.sampling import Samples
+
 
 class Drawn(NamedTuple):
     """What one stage drew for the loss of one picture."""
@@ -26,12 +30,23 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleBalance:
-    """Both stages, one entry per picture; empty for a batch without pictures."""
+    """Both stages, one entry per picture; empty for a batch without pictures.
 
-    rpn: tuple[Drawn, ...] = ()
+    Where the counts are a GPU's they are (B, 2) int64, positives and all: to look at them is to
+    wait for it.
+    """
+
+    rpn: tuple[Drawn, ...] | Tensor = ()
     """Anchors of the first stage."""
-    box: tuple[Drawn, ...] = ()
+    box: tuple[Drawn, ...] | Tensor = ()
     """Boxes (RoIs) of the second."""
+
+
+def balance_of(samples: Samples) -> tuple[Drawn, ...] | Tensor:
+    """One stage's entries, from what it drew."""
+    if samples.counts is not None:
+        return samples.counts
+    return drawn(samples.positive_places, samples.places)
 
 
 def drawn(positives: Sequence[int], all_drawn: Sequence[int]) -> tuple[Drawn, ...]:

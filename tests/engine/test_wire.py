@@ -61,7 +61,7 @@ def test_a_gradient_that_is_not_finite_is_named() -> None:
 
     def look(half: bool = False) -> None:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = nn.utils.get_total_norm(gradients).item()
         check_finite(model.named_parameters(), norm, 12, half)
 
     look()
