@@ -15,9 +15,11 @@ The mode says that it is torch's mode for fake tensors, since ``torch.zeros(devi
 CUDA unless one of those is on.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 import torchvision  # noqa: F401  (its operators)
@@ -47,6 +49,16 @@ WAITS: Mapping[Any, str] = {
 }
 """The result's size, or the host's next line, depends on values."""
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
+_LISTS = sys.modules["torch.utils._foreach_utils"]
+FOREACH_KINDS: Sequence[list[Any]] = (
+    _LISTS._foreach_supported_types,
+    sys.modules["torch.optim.optimizer"]._foreach_supported_types,
+)
+"""What torch's optimizers and norms take many at a time where they are on CUDA."""
+AT_ONCE = {1: 110, 2: 64, 3: 48, 4: 36, 5: 30}
+BLOCKS, ELEMENTS = 320, 65536
+"""A kernel of an operator on lists takes so many tensors of each of 1 to 5 lists, and so many
+blocks of so many elements: torch's multi_tensor_apply."""
 LAUNCH_NOTHING = {
     aten.empty.memory_format,
     aten.empty_like.default,
@@ -158,10 +170,12 @@ class _PretendedCuda(TorchDispatchMode):
             on_cpu["device"] = torch.device("cpu")
         call = EMULATED.get(func, func)
         found = call(*tree_map(_held, args), **tree_map(_held, on_cpu))
-        self._note_launch(func, found)
+        self._note_launch(func, args, found)
         if func is aten.set_.source_Tensor:
             return args[0]
         made = tree_map(_on_device, found)
+        if func._schema.name.startswith("aten::_foreach_"):
+            return made  # in place, or anew; never an alias that autograd asks for
         if here and func.namespace == "aten":
             return return_and_correct_aliasing(func, args, kwargs, made)
         return made
@@ -181,7 +195,9 @@ class _PretendedCuda(TorchDispatchMode):
         self._note_copy(source, to_here, kwargs.get("non_blocking", False), None)
         rest = {k: v for k, v in kwargs.items() if k not in ("device", "pin_memory")}
         held = aten._to_copy.default(_held(source), **rest)
-        if to_here and held.numel():
+        # C++ has the tensor on another device: so even .to() of what it is already comes by here.
+        same = to_here and isinstance(source, CudaTensor) and held.dtype == source.dtype
+        if to_here and held.numel() and not (same and rest.get("memory_format") is None):
             self.tally.note_launch("copy")
         copy: Tensor = _on_device(held) if to_here else held
         return copy
@@ -218,13 +234,25 @@ class _PretendedCuda(TorchDispatchMode):
         if any(not isinstance(index, CudaTensor) and index.dim() for index in indices):
             self.tally.note_sync("index from the CPU")
 
-    def _note_launch(self, func: Any, found: Any) -> None:
+    def _note_launch(self, func: Any, args: Sequence[Any], found: Any) -> None:
         if func.is_view or func in LAUNCH_NOTHING:
+            return
+        name, _, overload = str(func).partition(".")[2].rpartition(".")
+        if name.startswith("_foreach_"):
+            for _ in range(_kernels(args)):
+                self.tally.note_launch(name)
             return
         tensors = [one for one in tree_leaves(found) if isinstance(one, Tensor)]
         if not tensors or any(one.numel() for one in tensors):
-            name, _, overload = str(func).partition(".")[2].rpartition(".")
             self.tally.note_launch(name or overload)
+
+
+def _kernels(args: Sequence[Any]) -> int:
+    """How many an operator on lists of tensors starts."""
+    lists = [one for one in args if isinstance(one, list | tuple) and isinstance(one[0], Tensor)]
+    sizes: list[int] = [one.numel() for one in lists[0]]
+    blocks = sum(-(-size // ELEMENTS) for size in sizes)
+    return max(-(-len(sizes) // AT_ONCE[len(lists)]), -(-blocks // BLOCKS))
 
 
 def _is_here(device: Any) -> bool:
@@ -255,6 +283,11 @@ def _refuse_others(func: Any, leaves: Sequence[Any]) -> None:
         )
 
 
+def _lists() -> list[str]:
+    """Devices with operators on lists of tensors; C++ calls ours meta."""
+    return ["cuda", "meta"]
+
+
 _devices: list[_PretendedCuda] = []
 
 
@@ -269,8 +302,12 @@ def pretended_cuda() -> Iterator[Tally]:
     """Within it there is a device ``cuda:0``; gives what is counted there."""
     device = _PretendedCuda()
     _devices.append(device)
+    for kinds in FOREACH_KINDS:
+        kinds.append(CudaTensor)
     try:
-        with device:
+        with device, mock.patch.object(_LISTS, "_get_foreach_kernels_supported_devices", _lists):
             yield device.tally
     finally:
+        for kinds in FOREACH_KINDS:
+            kinds.remove(CudaTensor)
         _devices.pop()
