@@ -22,7 +22,7 @@ Z_ELEMENTS = 1 << 26
 """Most elements of z at a time, 256 MB of float32: images go in groups."""
 
 
-class Normaliser(NamedTuple):
+class CudaNormaliser(NamedTuple):
     """One call's statistics, made ready. float32, or float64 for a float64 input."""
 
     mean: Tensor
@@ -80,14 +80,16 @@ def group_moments(total: Tensor, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     return n, mean, variance, mean.to(kept_type(x))
 
 
-def prepare(x: Tensor, rounded: Tensor, variance: Tensor, eps: float) -> Normaliser:
+def prepare(x: Tensor, rounded: Tensor, variance: Tensor, eps: float) -> CudaNormaliser:
     """For an input like ``x``, from the mean of the kept type and the float64 variance."""
     inverse = torch.empty_like(rounded)
     torch.rsqrt(variance + eps, out=inverse)
-    return Normaliser(rounded, inverse)
+    return CudaNormaliser(rounded, inverse)
 
 
-def normalise(x: Tensor, norm: Normaliser, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+def normalise(
+    x: Tensor, norm: CudaNormaliser, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
     """γ·(x − μ)/√(σ² + ε) + β, in the dtype and memory format of ``x``."""
     if not x.numel():
         return torch.empty_like(x)
@@ -107,7 +109,7 @@ class BackwardSums(NamedTuple):
 
 
 def backward_sums(
-    grad_y: Tensor, x: Tensor, norm: Normaliser, weight: Tensor | None
+    grad_y: Tensor, x: Tensor, norm: CudaNormaliser, weight: Tensor | None
 ) -> BackwardSums:
     """All of one pass over ``grad_y`` and ``x``; zeros where there are no values."""
     channels = x.shape[1]
@@ -128,7 +130,7 @@ def backward_sums(
 
 
 def input_gradient(
-    grad_y: Tensor, x: Tensor, norm: Normaliser, weight: Tensor | None, total: Tensor, n: Tensor
+    grad_y: Tensor, x: Tensor, norm: CudaNormaliser, weight: Tensor | None, total: Tensor, n: Tensor
 ) -> Tensor:
     """γ·s·(g − [Σ g + (x − μ)·s²·Σ g·(x − μ)]/n), with ``total`` of the whole group."""
     if not x.numel():

@@ -80,7 +80,7 @@ class GroupNormalise(torch.autograd.Function):
         if grad_y is None:
             grad_y = torch.zeros_like(x)
         if x.is_cuda:
-            ready = cuda_kernels.Normaliser(*kept)
+            ready = cuda_kernels.CudaNormaliser(*kept)
             own = cuda_kernels.backward_sums(grad_y, x, ready, weight)
             total = ctx.carrier.sum(own.vector, ctx.message)
             grad_x = cuda_kernels.input_gradient(grad_y, x, ready, weight, total, n)

@@ -31,6 +31,10 @@ STAGES = ("rpn", "box")
 """Whose samples of positives and negatives are watched, as in SampleBalance."""
 
 
+DEVICE = "megdet.device"
+"""Name of the wait for a GPU's work of the step, its own and what it waits for of others."""
+
+
 @dataclass(frozen=True)
 class StepStatus:
     """A step as all ranks together saw it."""
@@ -138,7 +142,7 @@ class StatusMessage:
             with waiting("megdet.status", range(self.world.size), self._flat.numel()):
                 summed = hvd.synchronize(self._handle)
         asked = [] if norm is None else [norm.detach().double().view(1)]
-        total = torch.cat([summed, *asked]).tolist()
+        total = self._values(torch.cat([summed, *asked]))
         found_norm = None if norm is None else total.pop()
         count, skipped, failed, stops, *rest = total
         shares, squares = rest[: len(STAGES)], rest[len(STAGES) : 2 * len(STAGES)]
@@ -151,6 +155,20 @@ class StatusMessage:
         for stage, share, square in zip(counted, shares, squares, strict=False):
             balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
         return StepStatus(mean, int(count), int(skipped), balance, stops > 0, found_norm)
+
+    def _values(self, vector: Tensor) -> list[float]:
+        """``vector`` on the host.
+
+        With sums that the host does not wait for, a GPU comes to them all before it: here a hang
+        of one shows.
+        """
+        values: list[float]
+        if vector.is_cpu:
+            values = vector.tolist()
+        else:
+            with waiting(DEVICE, range(self.world.size)):
+                values = vector.tolist()
+        return values
 
     def _reasons(self, iteration: int, images: str) -> RunError | StorageError:
         own = self.problem
