@@ -52,3 +52,10 @@ def balance_of(samples: Samples) -> tuple[Drawn, ...] | Tensor:
 def drawn(positives: Sequence[int], all_drawn: Sequence[int]) -> tuple[Drawn, ...]:
     """One entry for each picture, from the counts of all of them."""
     return tuple(Drawn(p, n) for p, n in zip(positives, all_drawn, strict=True))
+
+
+def foreground_shares(stage: tuple[Drawn, ...] | Tensor) -> Sequence[float | Tensor]:
+    """Share of positives in each picture; () float64 each where the counts are a GPU's."""
+    if isinstance(stage, Tensor):
+        return (stage[:, 0].double() / stage[:, 1].clamp(min=1)).unbind()
+    return [one.foreground for one in stage]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.model import detector as detectors
-from megdet_hvd.model.balance import Drawn, SampleBalance
+from megdet_hvd.model.balance import Drawn, SampleBalance, foreground_shares
 from megdet_hvd.model.draw_versions import Draw
 from megdet_hvd.model.hashed_draw import sample_by_hash
 from megdet_hvd.model.sampling import Sample
@@ -57,3 +57,7 @@ def test_share_of_positives() -> None:
     assert Drawn(64, 256).foreground == 0.25
     assert Drawn(0, 0).foreground == 0.0
     assert Drawn(3, 8).foreground == pytest.approx(0.375)
+    pairs = [(64, 256), (0, 0), (1, 3)]
+    on_host = foreground_shares(tuple(Drawn(*pair) for pair in pairs))
+    on_device = foreground_shares(torch.tensor(pairs))
+    assert [float(share) for share in on_device] == on_host

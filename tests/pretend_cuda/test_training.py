@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.bn.carriers import SingleProcessCarrier
 from megdet_hvd.data.batch import Batch, Detections
+from megdet_hvd.engine.step.status import StepStatus
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.detector import Detector
 from tests.model.samples import build, part, random_batch, slim, total
 from tests.pretend_cuda.device import CUDA, pretended_cuda
+from tests.pretend_cuda.training import steps_on
 
 PICTURES = [0, 2, 4]
 
@@ -73,6 +75,28 @@ def over_all_steps() -> Detector:
 @pytest.mark.parametrize("make", [cgbn, channels_last, all_normalised, over_all_steps])
 def test_a_step_on_the_device_is_the_cpus(make: Callable[[], Detector]) -> None:
     on_both(make, part(random_batch(), PICTURES))
+
+
+def test_the_loop_tells_of_a_step_what_it_does_on_the_cpu() -> None:
+    """Two passes a step, one without pictures; weights after it, too."""
+    batches = [part(random_batch(), PICTURES), part(random_batch(), []), part(random_batch(), [1])]
+
+    def steps(device: torch.device) -> tuple[list[StepStatus], dict[str, Tensor]]:
+        detector = cgbn()
+        found = [step.status for step in steps_on(device, detector, batches, 2)]
+        return found, {name: p.detach().cpu() for name, p in detector.named_parameters()}
+
+    expected, weights = steps(torch.device("cpu"))
+    with pretended_cuda():
+        found, ours = steps(CUDA)
+    for here, there in zip(expected, found, strict=True):
+        assert (here.images, here.skipped, here.stop) == (there.images, there.skipped, there.stop)
+        assert here.images == 4 and here.balance["rpn_foreground_spread"] > 0
+        assert here.balance == pytest.approx(there.balance, rel=1e-12)
+        assert here.losses == pytest.approx(there.losses, rel=1e-8)
+        assert here.gradient_norm == pytest.approx(there.gradient_norm, rel=1e-8)
+    for name, value in weights.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("boxes", [0, [1, 0, 7]])

@@ -1,6 +1,6 @@
 """Training steps of the package's own loop on the pretended device."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -60,20 +60,16 @@ def plain_detector(config: ModelConfig, classes: int) -> Detector:
 
 
 def steps_on(
-    device: torch.device, detector: Detector, batch: Batch, number: int, *settings: str
+    device: torch.device, detector: Detector, passes: Sequence[Batch], number: int
 ) -> Iterator[Step]:
-    """Take ``number`` steps with ``batch``."""
-    words = [
-        f"global_batch={max(len(batch), 1)}",
-        f"device={device.type}",
-        "precision=float32",
-        *settings,
-    ]
-    config = load_config(None, words)
+    """Take ``number`` steps, each with the same ``passes``."""
+    images = max(1, sum(map(len, passes)))
+    words = (f"global_batch={images}", f"device={device.type}", "precision=float32")
+    config = load_config(None, [*words])
     detector.to(device)
     optimizer = Optimizer(
         [p for p in detector.parameters() if p.requires_grad], lr=0.001, momentum=0.9
     )
     derived: Any = SimpleNamespace(schedule=SimpleNamespace(rate_at=lambda images: 0.001))
-    batches = iter([[batch]] * number)
-    yield from train_steps(detector, optimizer, None, batches, config, derived, ALONE, device, 0)
+    steps = iter([list(passes)] * number)
+    yield from train_steps(detector, optimizer, None, steps, config, derived, ALONE, device, 0)

@@ -24,7 +24,7 @@ from megdet_hvd.job import stopping
 from megdet_hvd.job.agree import mark_agreed
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
-from megdet_hvd.model.balance import Drawn, SampleBalance
+from megdet_hvd.model.balance import SampleBalance, foreground_shares
 from megdet_hvd.model.detector import LOSSES
 
 STAGES = ("rpn", "box")
@@ -88,7 +88,7 @@ class StatusMessage:
         self.sums += torch.stack(parts)
         self.balanced = balance is not None
         for stage in STAGES if balance is not None else ():
-            shares = _shares(getattr(balance, stage))
+            shares = foreground_shares(getattr(balance, stage))
             self.shares[stage] += sum(shares)
             self.squared_shares[stage] += sum(share * share for share in shares)
         self.images += images
@@ -182,13 +182,6 @@ class StatusMessage:
         told = f"iteration {iteration}: {'; '.join(lasting + passing)}"
         # What would come again is not to be tried again.
         return RunError(told) if lasting else StorageError(told)
-
-
-def _shares(drawn: tuple[Drawn, ...] | Tensor) -> Sequence[float | Tensor]:
-    """Of positives in each picture; () float64 each where the counts are a GPU's."""
-    if isinstance(drawn, Tensor):
-        return (drawn[:, 0].double() / drawn[:, 1].clamp(min=1)).unbind()
-    return [one.foreground for one in drawn]
 
 
 def _mean_and_spread(name: str, total: float, squares: float, count: float) -> dict[str, float]:
