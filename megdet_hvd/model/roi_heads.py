@@ -1,7 +1,6 @@
 """The second stage: ROIAlign, box head, final classification and boxes."""
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -124,14 +123,7 @@ class RoiHeads(nn.Module):
         none = logits.new_zeros(0, dtype=torch.int64)
         labels = torch.cat([none, *(one.labels for one in own)])
         box_targets = torch.cat([logits.new_zeros(0, 4), *(one.box_targets for one in own)])
-        starts = accumulate(samples.places, initial=0)
-        positives = torch.cat(
-            [none]
-            + [
-                torch.arange(start, start + count, device=labels.device)
-                for start, count in zip(starts, samples.positive_places, strict=False)
-            ]
-        )
+        positives = samples.positive_rows(labels.device)
         own_class = deltas.view(len(labels), logits.shape[1], 4)[positives, labels[positives]]
         return (
             class_losses(logits, labels, samples),

@@ -8,6 +8,7 @@ the choice is the same on any device and with any split. How: :mod:`megdet_hvd.m
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Protocol
 
 import torch
@@ -55,6 +56,15 @@ class Samples:
     def positive_places(self) -> list[int]:
         """(B,) of them, how many may be positives'."""
         return [sample.positive_places for sample in self.of]
+
+    def positive_rows(self, device: torch.device) -> Tensor:
+        """(all positive places,) int64: which of all places they are."""
+        starts = accumulate(self.places, initial=0)
+        rows = [
+            torch.arange(start, start + count, device=device)
+            for start, count in zip(starts, self.positive_places, strict=False)
+        ]
+        return torch.cat([torch.zeros(0, dtype=torch.int64, device=device), *rows])
 
     @cached_property
     def taken(self) -> Tensor | None:
