@@ -7,8 +7,6 @@ from torch import Tensor
 
 CPU_ELEMENTS = 1 << 18
 """1 MB of float32, about a core's second-level cache."""
-CUDA_ELEMENTS = 1 << 22
-"""16 MB, inside the second-level cache of an A100 or H100 (40-50 MB); fewer kernels to launch."""
 
 Piece = tuple[slice, slice, slice]
 """Images, channels, rows: an index of a tensor (N, C, H, …), and of (C,) by its second part."""
@@ -21,7 +19,7 @@ def pieces(x: Tensor) -> Iterator[Piece]:
 
     Several images together, or of one image some channels, or, channels last, some rows.
     """
-    most = CUDA_ELEMENTS if x.is_cuda else CPU_ELEMENTS
+    most = CPU_ELEMENTS
     image = x[0].numel() if len(x) else 0
     if image == 0:
         return

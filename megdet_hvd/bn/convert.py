@@ -1,9 +1,11 @@
 """Put CGBN into a model: every BN layer shares its statistics over the group."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
+from megdet_hvd.bn.later_updates import LaterUpdates
 from megdet_hvd.bn.layer import CrossGPUBatchNorm2d
 
 
@@ -70,12 +72,32 @@ def name_layers(module: nn.Module) -> list[str]:
             layer.message_name = f"cgbn.{path or 'layer'}"
             layer.counts_calls = True
             paths.append(path)
-    if paths and _number_from_nought not in module._forward_pre_hooks.values():
-        module.register_forward_pre_hook(_number_from_nought)
+    if paths and _begin not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_begin)
+        module.register_forward_hook(_end, always_call=True)
     return paths
 
 
-def _number_from_nought(module: nn.Module, _: Any) -> None:
-    for layer in module.modules():
-        if isinstance(layer, CrossGPUBatchNorm2d):
-            layer.next_call = 0
+def _layers(module: nn.Module) -> Iterator[CrossGPUBatchNorm2d]:
+    return (layer for layer in module.modules() if isinstance(layer, CrossGPUBatchNorm2d))
+
+
+def _begin(module: nn.Module, _: Any) -> None:
+    """Calls are numbered from nought; on a GPU, running statistics move together at the end."""
+    later: LaterUpdates | None = None
+    for layer in _layers(module):
+        layer.next_call = 0
+        if later is None and layer.training and _on_gpu(layer):
+            later = LaterUpdates()
+        layer.later = later
+
+
+def _on_gpu(layer: CrossGPUBatchNorm2d) -> bool:
+    return layer.running_mean is not None and layer.running_mean.is_cuda
+
+
+def _end(module: nn.Module, *_: Any) -> None:
+    for layer in _layers(module):
+        if layer.later is not None:
+            layer.later.make()
+            layer.later = None

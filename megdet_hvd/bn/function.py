@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from megdet_hvd.bn import cuda_kernels
 from megdet_hvd.bn.carriers import Carrier
 from megdet_hvd.bn.kernels import Normaliser, backward_sums, input_gradient, normalise, prepare
 from megdet_hvd.bn.statistics import group_moments, local_moments
@@ -24,7 +25,10 @@ from megdet_hvd.bn.tape import Statistics
 
 
 class GroupNormalise(torch.autograd.Function):
-    """BN in training mode over a group. Returns (y, n, mean, biased variance)."""
+    """BN in training mode over a group. Returns (y, n, mean, biased variance, rounded mean).
+
+    The last is None on a CPU.
+    """
 
     @staticmethod
     def forward(
@@ -37,32 +41,51 @@ class GroupNormalise(torch.autograd.Function):
         name: str,
         call: int,
         known: Statistics | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor | None, ...]:
         """One collective, ``NAME.forward.CALL``; none where the statistics are ``known``."""
-        if known is None:
-            total = carrier.sum(local_moments(x), f"{name}.forward.{call}")
-            n, mean, variance = group_moments(total)
+        ctx.set_materialize_grads(False)  # zeros for what has no gradient would be made each time
+        rounded: Tensor | None = None
+        if known is not None:
+            n, mean, variance, rounded = known.n, known.mean, known.variance, known.rounded
         else:
-            n, mean, variance = known.n, known.mean, known.variance
+            total = carrier.sum(local_moments(x), f"{name}.forward.{call}")
+            if x.is_cuda:
+                n, mean, variance, rounded = cuda_kernels.group_moments(total, x)
+            else:
+                n, mean, variance = group_moments(total)
         # With two values of its own a process need not ask, and on a GPU not wait.
         if x.numel() <= x.shape[1] and n == 1:
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got 1 over the group's "
                 f"{carrier.size} processes (this one's input has size {list(x.shape)})"
             )
+        ctx.carrier, ctx.message = carrier, f"{name}.backward.{call}"
+        if rounded is not None:
+            ready = cuda_kernels.prepare(x, rounded, variance, eps)
+            ctx.save_for_backward(x, weight, n, *ready)
+            ctx.mark_non_differentiable(n, mean, variance, rounded)
+            return cuda_kernels.normalise(x, ready, weight, bias), n, mean, variance, rounded
         norm = prepare(x, mean, variance, eps)
         y = normalise(x, norm, weight, bias)
         ctx.save_for_backward(x, weight, n, norm.mean, norm.low, norm.variance, norm.inverse)
         ctx.eps, ctx.careful = eps, norm.careful
-        ctx.carrier, ctx.message = carrier, f"{name}.backward.{call}"
         ctx.mark_non_differentiable(n, mean, variance)
-        return y, n, mean, variance
+        return y, n, mean, variance, None
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_y: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_y: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         """One collective, ``NAME.backward.CALL``, whether or not this rank has images."""
-        x, weight, n, mean, low, variance, inverse = ctx.saved_tensors
+        x, weight, n, *kept = ctx.saved_tensors
+        if grad_y is None:
+            grad_y = torch.zeros_like(x)
+        if x.is_cuda:
+            ready = cuda_kernels.CudaNormaliser(*kept)
+            own = cuda_kernels.backward_sums(grad_y, x, ready, weight)
+            total = ctx.carrier.sum(own.vector, ctx.message)
+            grad_x = cuda_kernels.input_gradient(grad_y, x, ready, weight, total, n)
+            return grad_x, own.weight, own.bias, None, None, None, None, None
+        mean, low, variance, inverse = kept
         norm = Normaliser(mean, low, variance, inverse, ctx.eps, ctx.careful)
         sums = backward_sums(grad_y, x, norm)
         total = ctx.carrier.sum(sums.clone(), ctx.message)  # sums stay this process's own

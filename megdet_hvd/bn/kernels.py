@@ -1,9 +1,9 @@
-"""Normalisation with given statistics, and the parts of its gradient. No messages here.
+"""On the CPU: normalisation with given statistics, and its gradient's parts. No messages here.
 
-torch's own kernels do the work. The CPU's collapse (x − μ)·s + β into x·s + (β − μ·s), which is
+torch's own kernels do the work. They collapse (x − μ)·s + β into x·s + (β − μ·s), which is
 quick and, where |μ| is large against the spread, inexact: float32 then loses |μ|/σ·6·10⁻⁸. From
 COLLAPSE_LIMIT on, and for half precision, x is centred first, piece by piece in cache, with a mean
-kept as a high and a low part. CUDA's kernels centre always.
+kept as a high and a low part. On CUDA: :mod:`megdet_hvd.bn.cuda_kernels`.
 """
 
 from dataclasses import dataclass
@@ -40,9 +40,8 @@ def prepare(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Normaliser
     kept = torch.float64 if x.dtype == torch.float64 else torch.float32
     high = mean.to(kept)
     inverse = torch.rsqrt(variance + eps)
-    careful = x.is_cpu and (
-        x.dtype.itemsize < 4
-        or (kept == torch.float32 and bool((mean.abs() * inverse > COLLAPSE_LIMIT).any()))
+    careful = x.dtype.itemsize < 4 or (
+        kept == torch.float32 and bool((mean.abs() * inverse > COLLAPSE_LIMIT).any())
     )
     return Normaliser(high, mean - high.double(), variance.to(kept), inverse, eps, careful)
 
@@ -64,19 +63,12 @@ def backward_sums(grad_y: Tensor, x: Tensor, norm: Normaliser) -> Tensor:
     """[Σ g, Σ g·x̂] over this process's values: (2C,) float64."""
     channels = x.shape[1]
     if not x.numel():
-        return torch.zeros(2 * channels, dtype=torch.float64, device=x.device)
-    inverse = norm.inverse.to(norm.mean.dtype)
-    if x.is_cuda:
-        sum_g, sum_centred, _, _ = torch.batch_norm_backward_reduce(
-            grad_y, x, norm.mean, inverse, None, True, False, False
-        )
-        sum_gx = sum_centred.double() * norm.inverse
-    else:
-        _, sum_gx, sum_g = torch.ops.aten.native_batch_norm_backward(
-            grad_y, x, None, norm.mean, norm.variance, None, None, False, norm.eps,
-            [False, True, True],
-        )  # fmt: skip
-        sum_gx = sum_gx.double()
+        return x.new_zeros(2 * channels, dtype=torch.float64)
+    _, sum_gx, sum_g = torch.ops.aten.native_batch_norm_backward(
+        grad_y, x, None, norm.mean, norm.variance, None, None, False, norm.eps,
+        [False, True, True],
+    )  # fmt: skip
+    sum_gx = sum_gx.double()
     sum_g = sum_g.double()
     return torch.cat([sum_g, sum_gx - norm.low * norm.inverse * sum_g])
 
@@ -94,12 +86,6 @@ def input_gradient(
         return torch.empty_like(x)
     sum_g, sum_gx = total.chunk(2)
     inverse, kept = norm.inverse, norm.mean.dtype
-    if x.is_cuda:
-        centred = sum_gx / inverse + norm.low * sum_g
-        return torch.batch_norm_backward_elemt(
-            grad_y, x, norm.mean, inverse.to(kept), weight, sum_g.to(kept), centred.to(kept),
-            n.to(torch.int32).view(1),
-        )  # fmt: skip
     scale = inverse if weight is None else inverse * weight.double()
     slope = -scale * inverse * sum_gx / n
     offset = -scale * sum_g / n - slope * norm.low

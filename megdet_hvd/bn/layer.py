@@ -11,6 +11,7 @@ from megdet_hvd.bn.carriers import Carrier, SingleProcessCarrier, carrier_of
 from megdet_hvd.bn.eager import outside_graphs, unobserved
 from megdet_hvd.bn.function import GroupNormalise
 from megdet_hvd.bn.image_groups import parts_of
+from megdet_hvd.bn.later_updates import LaterUpdates, RunningStatistics
 from megdet_hvd.bn.tape import (
     Statistics,
     in_segment,
@@ -72,6 +73,8 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         self.message_name = f"cgbn.unnamed.{next(_unnamed)}"
         self.next_call = 0
         self.counts_calls = False
+        self.later: LaterUpdates | None = None
+        """Takes updates of running statistics on a GPU, while the whole model runs forward."""
         self._carrier: Carrier | None = None
         self._session = -1
 
@@ -116,10 +119,10 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         replayed = replaying_tape()
         known = None if replayed is None else replayed.recall(self)
         call = self._call() if known is None else known.call
-        y, n, mean, variance = GroupNormalise.apply(
+        y, n, mean, variance, rounded = GroupNormalise.apply(
             x, self.weight, self.bias, self.eps, self.carrier, self.message_name, call, known
         )
-        statistics = Statistics(n, mean, variance, call, x.numel() // x.shape[1])
+        statistics = Statistics(n, mean, variance, call, x.numel() // x.shape[1], rounded)
         for tape in recording_tapes():
             tape.note(self, statistics)
         return y, statistics
@@ -140,10 +143,19 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         found = [one for one in found if one.values or one.n > 0]
         if self.running_mean is None or self.running_var is None or not found:
             return
-        factor = self.momentum
+        on_gpu = found[0].rounded is not None
+        if self.later is not None and on_gpu and self.momentum is not None and len(found) == 1:
+            running = RunningStatistics(
+                self.running_mean, self.running_var, self.num_batches_tracked
+            )
+            self.later.add(running, found[0], self.momentum)
+            return
+        factor: float | Tensor | None = self.momentum
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-            if factor is None:
+            if factor is None and on_gpu:  # nobody is to wait for it
+                factor = self.num_batches_tracked.to(self.running_mean.dtype).reciprocal()
+            elif factor is None:
                 factor = 1.0 / float(self.num_batches_tracked)
         assert factor is not None
         mean = torch.stack([one.mean for one in found]).mean(0)
@@ -153,4 +165,4 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies and pickles find their group anew: it belongs to a Horovod session."""
-        return {**self.__dict__, "_carrier": None}
+        return {**self.__dict__, "_carrier": None, "later": None}

@@ -33,6 +33,8 @@ class Statistics(NamedTuple):
     """Number of the call, which names its messages."""
     values: int = 0
     """Values per channel on this process: where there are some, n need not be asked of a GPU."""
+    rounded: Tensor | None = None
+    """(C,) on a GPU: the mean in the type that it is subtracted in."""
 
 
 class Tape:

@@ -8,6 +8,16 @@ from torch import Tensor
 from megdet_hvd.data.ids import Id
 
 
+def _on(values: Tensor, device: torch.device) -> Tensor:
+    """A copy on ``device``; a GPU fetches it when it comes to it, and the host does not wait.
+
+    That needs memory that stays where it is (pinned); what does not lie there is copied there.
+    """
+    if device.type == "cuda" and values.is_cpu and not values.is_pinned():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class Target:
     """Ground truth of one picture, in the pixels of the resized (and maybe flipped) picture."""
@@ -19,9 +29,7 @@ class Target:
 
     def to(self, device: torch.device) -> "Target":
         """A copy on ``device``."""
-        return Target(
-            self.boxes.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
-        )
+        return Target(_on(self.boxes, device), _on(self.labels, device))
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """A copy on ``device``."""
         return Batch(
-            self.images.to(device, non_blocking=True),
+            _on(self.images, device),
             self.infos,
             tuple(t.to(device) for t in self.targets),
             self.unreadable,

@@ -18,7 +18,7 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def borrowed_torch() -> Iterator[None]:
-    """Afterwards torch's threads, kernels, device and generators are as they were.
+    """Afterwards torch's threads, kernels, device, streams and generators are as they were.
 
     For a training inside somebody's program.
     """
@@ -29,6 +29,7 @@ def borrowed_torch() -> Iterator[None]:
     workspace = os.environ.get(_WORKSPACE)
     random = torch.get_rng_state()
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    streams = [] if gpu is None else [*map(torch.cuda.current_stream, _gpus())]
     try:
         yield
     finally:
@@ -38,12 +39,32 @@ def borrowed_torch() -> Iterator[None]:
         if workspace is None:
             os.environ.pop(_WORKSPACE, None)
         torch.set_rng_state(random)
+        for stream in streams:
+            torch.cuda.set_stream(stream)
         if gpu is not None:
             torch.cuda.set_device(gpu)
 
 
+def _gpus() -> range:
+    return range(torch.cuda.device_count())
+
+
+BUSY_BESIDE_A_GPU = 3
+"""Threads of a process that trains on a GPU which keep a core busy, about: the training thread and
+autograd's, which launch kernels by turns, and take one; Horovod's, which looks for messages and
+waits for events; and NCCL's proxies."""
+
+
+def cores_for_loading(cores: int, device: torch.device) -> int:
+    """Of a process's ``cores``, those that ``data.workers=auto`` may reckon with.
+
+    It leaves one of them to training anyway.
+    """
+    return max(1, cores - BUSY_BESIDE_A_GPU + 1) if device.type == "cuda" else cores
+
+
 def prepare_device(config: Config, world: World) -> torch.device:
-    """Choose this process's device; set torch's threads, and repeatable kernels where asked for.
+    """Choose this process's device and stream; set torch's threads and, if asked, exact kernels.
 
     Raises:
         UserError: the device asked for isn't there, or can't train at the precision asked for.
@@ -56,6 +77,8 @@ def prepare_device(config: Config, world: World) -> torch.device:
     device = pick_device(config.device, world.local_rank, world.local_size)
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        # A program may have set another one; Horovod has its sums waited for in this one.
+        torch.cuda.set_stream(torch.cuda.default_stream(device))
     elif config.precision == "float16":
         raise UserError(
             "precision=float16 needs a GPU; on a CPU take precision=float32 or bfloat16"

@@ -16,6 +16,8 @@ from megdet_hvd.engine.step.optimizer import built_settings, load_optimizer
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
+from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.draw_versions import FIRST_DRAW, draw_of
 from megdet_hvd.model.initialise import load_exactly
 
 
@@ -65,6 +67,7 @@ def capture_state(
         "running_statistics": statistics,
         "bn_groups": [list(group) for group in sharing_of(config)(world.machines)],
         "world": world.size,
+        "draw_version": detector.draw_version if isinstance(detector, Detector) else None,
     }
 
 
@@ -92,13 +95,16 @@ def restore_state(
     statistics are each process's own where the groups that share them are as before, else the
     average of all. torch's generators go on where the number of processes is as before; with
     another they start anew, which changes nothing: pictures, augmentation and samples are drawn
-    from the seed, the epoch and the picture.
+    from the seed, the epoch and the picture, in the way that the run began with.
 
     Raises:
         UserError: the checkpoint belongs to other data, another batch or another model; a
             setting was changed that a resumed run keeps.
     """
     _check_same_run(state, config, data)
+    if isinstance(detector, Detector):
+        detector.draw_version = state.get("draw_version", FIRST_DRAW)
+        draw_of(detector.draw_version)
     load_exactly(detector, state["model"], "the checkpoint to carry on from")
     load_optimizer(optimizer, state["optimizer"], state.get("optimizer_built"))
     if scaler is not None and state["scaler"] is not None:

@@ -22,6 +22,16 @@ FUSION_THRESHOLD = "HOROVOD_FUSION_THRESHOLD"
 CYCLE_TIME = "HOROVOD_CYCLE_TIME"
 """Milliseconds between two looks for messages."""
 
+ASYNC_COMPLETION = "HOROVOD_ENABLE_ASYNC_COMPLETION"
+"""1: the device, not the host, waits for a sum on a GPU.
+
+Horovod then tells the default stream to wait, whichever is current (mpi_ops_v2.cc): so training
+runs on that one, see :func:`megdet_hvd.engine.device.prepare_device`. It has no effect while
+Horovod writes a timeline (gpu_operations.cc).
+"""
+TIMELINE = "HOROVOD_TIMELINE"
+"""File for the timeline."""
+
 HOROVODS_OWN = {FUSION_THRESHOLD: str(128 * 2**20), CYCLE_TIME: "1"}
 """What Horovod takes where a variable is not set."""
 
@@ -45,6 +55,8 @@ class HorovodSettings:
     """Pause between two looks for messages."""
     deterministic: bool = False
     """No fusion, whatever ``fusion_threshold_mib`` says."""
+    async_completion: bool = False
+    """Sums on a GPU keep its stream waiting, not the host."""
 
 
 def settings_for(config: Config) -> HorovodSettings:
@@ -52,9 +64,10 @@ def settings_for(config: Config) -> HorovodSettings:
     horovod = config.horovod
     cycle = None if horovod.cycle_time_ms == "auto" else horovod.cycle_time_ms
     fusion = None if horovod.fusion_threshold_mib == "auto" else horovod.fusion_threshold_mib
-    if horovod.cycle_time_ms == "auto" and _waits_for_sums(config) and _computes_on_gpu(config):
+    on_gpu = _computes_on_gpu(config)
+    if horovod.cycle_time_ms == "auto" and _waits_for_sums(config) and on_gpu:
         cycle = BLOCKING_CYCLE_MS
-    return HorovodSettings(fusion, cycle, config.deterministic)
+    return HorovodSettings(fusion, cycle, config.deterministic, on_gpu)
 
 
 def light_cycle(settings: HorovodSettings, config: Config) -> HorovodSettings:
@@ -94,6 +107,7 @@ def horovod_variables(
             None if settings.cycle_time_ms is None else f"{settings.cycle_time_ms:g}",
             "horovod.cycle_time_ms",
         ),
+        (ASYNC_COMPLETION, "1" if settings.async_completion else None, "sums on a GPU"),
     )
     added, notes = {}, []
     for name, value, reason in wanted:
@@ -105,6 +119,8 @@ def horovod_variables(
             notes.append(f"{name}={value} ({reason})")
         elif not _same(found, value):
             notes.append(f"{name}={found}, as the environment says ({reason} would set {value})")
+    if settings.async_completion and environ.get(TIMELINE):
+        notes.append(f"{TIMELINE} is set: while it is written, the host waits for each sum")
     return added, tuple(notes)
 
 

@@ -55,6 +55,8 @@ def gradient_variance(detector: "Detector", batches: "Sequence[Batch]") -> Gradi
     """
     import torch
 
+    from megdet_hvd.model.balance import foreground_shares
+
     detector.train()
     parameters = [p for p in detector.parameters() if p.requires_grad]
     total = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
@@ -71,7 +73,8 @@ def gradient_variance(detector: "Detector", batches: "Sequence[Batch]") -> Gradi
                 added += gradient
                 squares += float(gradient.square().sum())
         for stage, values in shares.items():
-            pictures = [one.foreground for one in getattr(detector.sample_balance, stage)]
+            drawn = getattr(detector.sample_balance, stage)
+            pictures = [float(share) for share in foreground_shares(drawn)]
             values.append(sum(pictures) / max(1, len(pictures)))
     count = len(batches)
     sum_squared = sum(float(part.square().sum()) for part in total)

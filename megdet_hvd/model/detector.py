@@ -9,7 +9,9 @@ from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.draws import draw_key
 from megdet_hvd.model.balance import SampleBalance
+from megdet_hvd.model.draw_versions import NEWEST_DRAW, draw_of
 from megdet_hvd.model.normalise import normalise
+from megdet_hvd.model.proposals import Proposals
 from megdet_hvd.model.roi_heads import RoiHeads
 from megdet_hvd.model.rpn import RegionProposals, RpnOutputs
 
@@ -51,6 +53,8 @@ class Detector(nn.Module):
         """Without background: labels are 1…num_classes."""
         self.seed = seed
         """Of the draws of anchors and boxes; may be set at any time."""
+        self.draw_version = NEWEST_DRAW
+        """How they are drawn, see :mod:`megdet_hvd.model.draw_versions`; may be set at any time."""
         self.sample_balance = SampleBalance()
         """Of the newest forward in training; its pictures in the order of the batch."""
 
@@ -63,11 +67,12 @@ class Detector(nn.Module):
 
     def _losses(self, batch: Batch) -> dict[str, Tensor]:
         features, outputs, proposals, canvas = self._propose(batch)
+        draw = draw_of(self.draw_version)
         rpn_class, rpn_box, anchors = self.rpn.losses(
-            outputs, batch.targets, self._seeds(batch, "anchors")
+            outputs, batch.targets, self._seeds(batch, "anchors"), draw.sampler
         )
         final_class, final_box, boxes = self.roi_heads.losses(
-            features, proposals, batch.targets, self._seeds(batch, "rois"), canvas
+            features, proposals, batch.targets, self._seeds(batch, "rois"), canvas, draw
         )
         self.sample_balance = SampleBalance(anchors, boxes)
         return dict(zip(LOSSES, (rpn_class, rpn_box, final_class, final_box), strict=True))
@@ -75,12 +80,13 @@ class Detector(nn.Module):
     def _detections(self, batch: Batch) -> list[Detections]:
         features, _, proposals, canvas = self._propose(batch)
         sizes = [info.size for info in batch.infos]
-        found = self.roi_heads.detect(features, proposals, sizes, canvas)
+        boxes = [own.all_valid() for own in proposals]
+        found = self.roi_heads.detect(features, boxes, sizes, canvas)
         return [in_original_pixels(one, info) for one, info in zip(found, batch.infos, strict=True)]
 
     def _propose(
         self, batch: Batch
-    ) -> tuple[dict[str, Tensor], RpnOutputs, list[Tensor], tuple[int, int]]:
+    ) -> tuple[dict[str, Tensor], RpnOutputs, list[Proposals], tuple[int, int]]:
         """Pyramid, RPN outputs, proposals, and the canvas's height and width."""
         sizes = [info.size for info in batch.infos]
         canvas = (batch.images.shape[-2], batch.images.shape[-1])

@@ -1,14 +1,30 @@
 """From the RPN's outputs of one picture to its proposals."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.models.detection._utils import BoxCoder
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, nms
+
+from megdet_hvd.model.box_coding import BoxCoder
 
 SMALLEST_SIDE = 1e-3
 """Proposals with a shorter side, pixels, are dropped; torchvision's value."""
+
+
+class Proposals(NamedTuple):
+    """Of one picture, best first."""
+
+    boxes: Tensor
+    """(n, 4), x1 y1 x2 y2."""
+    valid: Tensor | None = None
+    """(n,) bool; None: all are. The others are too small; to leave them out would be to wait for
+    the GPU."""
+
+    def all_valid(self) -> Tensor:
+        """The valid ones, (m, 4)."""
+        return self.boxes if self.valid is None else self.boxes[self.valid]
 
 
 def select_proposals(
@@ -22,8 +38,8 @@ def select_proposals(
     pre_nms: int,
     post_nms: int,
     nms_iou: float,
-) -> Tensor:
-    """(n, 4) proposals of one picture, best first, n at most ``post_nms``.
+) -> Proposals:
+    """Proposals of one picture, at most ``post_nms``.
 
     Args:
         anchors: (A, 4), the levels behind each other.
@@ -48,9 +64,18 @@ def select_proposals(
             start += count
         index, level_of = torch.cat(kept), torch.cat(levels)
         scores = logits[index].sigmoid()
-        boxes: Tensor = coder.decode_single(deltas[index], anchors[index])
-        boxes = clip_boxes_to_image(boxes, size)
-        large = remove_small_boxes(boxes, SMALLEST_SIDE)
-        boxes, scores, level_of = boxes[large], scores[large], level_of[large]
-        best_first: Tensor = batched_nms(boxes, scores, level_of, nms_iou)
-        return boxes[best_first[:post_nms]]
+        boxes = clip_boxes_to_image(coder.decode(deltas[index], anchors[index]), size)
+        large = (boxes[:, 2:] - boxes[:, :2] >= SMALLEST_SIDE).all(dim=1)
+        if boxes.is_cpu:
+            boxes, scores, level_of = boxes[large], scores[large], level_of[large]
+            best_first: Tensor = batched_nms(boxes, scores, level_of, nms_iou)
+            return Proposals(boxes[best_first[:post_nms]])
+        # Small ones come last, and so take no other's place.
+        scores = scores.masked_fill(~large, -1.0)
+        best_first = nms(_apart(boxes, level_of, size), scores, nms_iou)[:post_nms]
+        return Proposals(boxes[best_first], large[best_first])
+
+
+def _apart(boxes: Tensor, level_of: Tensor, size: tuple[int, int]) -> Tensor:
+    """The boxes of each level moved to where no other level's are: one call does all levels."""
+    return boxes + (level_of.to(boxes.dtype) * (max(size) + 1))[:, None]

@@ -1,11 +1,11 @@
 """The second stage: ROIAlign, box head, final classification and boxes."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import (
     FastRCNNConvFCHead,
     FastRCNNPredictor,
@@ -23,19 +23,23 @@ from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Detections, Target
 from megdet_hvd.image_rows import rows_per_image
 from megdet_hvd.model.backbone import LEVELS
-from megdet_hvd.model.balance import Drawn, drawn
+from megdet_hvd.model.balance import Drawn, balance_of
+from megdet_hvd.model.box_coding import BoxCoder
+from megdet_hvd.model.draw_versions import Draw
 from megdet_hvd.model.losses import box_losses, class_losses
 from megdet_hvd.model.matching import BACKGROUND, match_boxes
 from megdet_hvd.model.norm import NormFactory
 from megdet_hvd.model.precision import at_least_float32
-from megdet_hvd.model.sampling import sample_balanced
+from megdet_hvd.model.proposals import Proposals
+from megdet_hvd.model.rpn import encode_positives
+from megdet_hvd.model.sampling import OUT_OF_PLAY, Sample, Samples
 
 POOLED_SIDE = 7
 """ROIAlign gives 7×7 cells a box."""
 HEAD_CONVOLUTIONS = 4
 """3×3 convolutions of the ``conv`` head, each ``fpn_channels`` wide."""
-BOX_WEIGHTS = (10.0, 10.0, 5.0, 5.0)
-"""Scale of the encoded x, y, w, h of this stage; torchvision's values."""
+CODER = BoxCoder(centre=10.0, sides=5.0)
+"""Scales of the encoded boxes of this stage; torchvision's values."""
 SMALLEST_SIDE = 1e-2
 """Detections with a shorter side, pixels, are dropped; torchvision's value."""
 
@@ -56,6 +60,18 @@ def build_box_head(config: ModelConfig, norm: NormFactory | None) -> nn.Module:
     return head
 
 
+class _Drawn(NamedTuple):
+    """One picture's boxes for the loss, a row for each place of the sample."""
+
+    sample: Sample
+    rois: Tensor
+    """(k, 4)."""
+    labels: Tensor
+    """(k,), 0 for background."""
+    box_targets: Tensor
+    """(positive places, 4), encoded."""
+
+
 class RoiHeads(nn.Module):
     """Faster R-CNN's second stage, with torchvision's keys (``roi_heads.*``)."""
 
@@ -67,7 +83,7 @@ class RoiHeads(nn.Module):
         )
         self.box_head = build_box_head(config, norm)
         self.box_predictor = FastRCNNPredictor(config.roi.width, num_classes + 1)
-        self.box_coder = BoxCoder(weights=BOX_WEIGHTS)
+        self.box_coder = CODER
 
     def forward(
         self, features: Mapping[str, Tensor], rois: Sequence[Tensor], canvas: tuple[int, int]
@@ -90,41 +106,37 @@ class RoiHeads(nn.Module):
     def losses(
         self,
         features: Mapping[str, Tensor],
-        proposals: Sequence[Tensor],
+        proposals: Sequence[Proposals],
         targets: Sequence[Target],
         seeds: Sequence[int],
         canvas: tuple[int, int],
-    ) -> tuple[Tensor, Tensor, tuple[Drawn, ...]]:
+        draw: Draw,
+    ) -> tuple[Tensor, Tensor, tuple[Drawn, ...] | Tensor]:
         """Classification and box loss of each picture, (B,) both, and what was drawn for them.
 
-        ``seeds``: each picture's draw key for its sample of boxes. Ground-truth boxes join the
-        proposals, as in torchvision.
+        ``seeds``: each picture's draw key for its sample of boxes, as ``draw`` has it.
+        Ground-truth boxes join the proposals, as in torchvision.
         """
-        samples = [
-            self._sample(own, target, seed)
-            for own, target, seed in zip(proposals, targets, seeds, strict=True)
-        ]
-        rois = [roi for roi, _, _ in samples]
-        logits, deltas = self(features, rois, canvas)
+        own = [self._sample(*one, draw) for one in zip(proposals, targets, seeds, strict=True)]
+        samples = Samples([one.sample for one in own])
+        logits, deltas = self(features, [one.rois for one in own], canvas)
         none = logits.new_zeros(0, dtype=torch.int64)
-        labels = torch.cat([none, *(label for _, label, _ in samples)])
-        box_targets = torch.cat([logits.new_zeros(0, 4), *(boxes for _, _, boxes in samples)])
-        positives = torch.where(labels > 0)[0]
+        labels = torch.cat([none, *(one.labels for one in own)])
+        box_targets = torch.cat([logits.new_zeros(0, 4), *(one.box_targets for one in own)])
+        positives = samples.positive_rows(labels.device)
         own_class = deltas.view(len(labels), logits.shape[1], 4)[positives, labels[positives]]
-        counts = [len(roi) for roi in rois]
-        positive_counts = [len(boxes) for _, _, boxes in samples]
         return (
-            class_losses(logits, labels, counts),
-            box_losses(own_class, box_targets, positive_counts, counts),
-            drawn(positive_counts, counts),
+            class_losses(logits, labels, samples),
+            box_losses(own_class, box_targets, samples),
+            balance_of(samples),
         )
 
-    def _sample(
-        self, proposals: Tensor, target: Target, seed: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One picture's boxes for the loss, positives first; labels; positives' box targets."""
-        truth = target.boxes.to(proposals.dtype)
-        candidates = torch.cat((proposals, truth))
+    def _sample(self, proposals: Proposals, target: Target, seed: int, draw: Draw) -> "_Drawn":
+        """One picture's boxes for the loss."""
+        truth = target.boxes.to(proposals.boxes.dtype)
+        proposed = slice(len(truth) if draw.truth_first else 0, None)
+        both = (truth, proposals.boxes) if draw.truth_first else (proposals.boxes, truth)
+        candidates = torch.cat(both)
         if len(truth) == 0:
             matched = torch.full_like(candidates[:, 0], BACKGROUND, dtype=torch.int64)
             labels = torch.zeros_like(matched)
@@ -136,12 +148,28 @@ class RoiHeads(nn.Module):
                 keep_best=False,
             )
             labels = target.labels[matched.clamp(min=0)].masked_fill(matched == BACKGROUND, 0)
-        positives, negatives = sample_balanced(
-            labels, self.config.boxes_per_image, self.config.positive_fraction, seed
+        if proposals.valid is not None:
+            own = labels[proposed][: len(proposals.valid)]
+            own.masked_fill_(~proposals.valid, OUT_OF_PLAY)
+        sample = draw.sampler(
+            labels,
+            self.config.boxes_per_image,
+            self.config.positive_fraction if len(truth) else 0.0,
+            seed,
+            exact=candidates.is_cpu or self._normalises_over_boxes(),
         )
-        both = torch.cat((positives, negatives))
-        box_targets = self.box_coder.encode_single(truth[matched[positives]], candidates[positives])
-        return candidates[both], labels[both], box_targets
+        own_labels = labels[sample.index]
+        return _Drawn(
+            sample,
+            candidates[sample.index],
+            own_labels if sample.taken is None else own_labels.clamp(min=0),
+            encode_positives(self.box_coder, truth, matched, candidates, sample),
+        )
+
+    def _normalises_over_boxes(self) -> bool:
+        """Whether BN layers of the head would take places without a box into their statistics."""
+        kinds = nn.modules.batchnorm._BatchNorm
+        return any(isinstance(layer, kinds) for layer in self.box_head.modules())
 
     def detect(
         self,
@@ -165,7 +193,7 @@ class RoiHeads(nn.Module):
         self, proposals: Tensor, scores: Tensor, deltas: Tensor, size: tuple[int, int]
     ) -> Detections:
         classes = scores.shape[1]
-        boxes = self.box_coder.decode_single(deltas, proposals).view(-1, classes, 4)
+        boxes = self.box_coder.decode(deltas, proposals).view(-1, classes, 4)
         boxes = clip_boxes_to_image(boxes, size)[:, 1:].reshape(-1, 4)
         labels = torch.arange(1, classes, device=scores.device).repeat(len(proposals))
         flat = scores[:, 1:].reshape(-1)

@@ -5,19 +5,19 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.rpn import AnchorGenerator, RPNHead
 from torchvision.ops import box_iou
 
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Target
 from megdet_hvd.errors import UserError
-from megdet_hvd.model.balance import Drawn, drawn
+from megdet_hvd.model.balance import Drawn, balance_of
+from megdet_hvd.model.box_coding import BoxCoder
 from megdet_hvd.model.losses import box_losses, objectness_losses
 from megdet_hvd.model.matching import IGNORED, match_boxes
 from megdet_hvd.model.precision import at_least_float32
-from megdet_hvd.model.proposals import select_proposals
-from megdet_hvd.model.sampling import OUT_OF_PLAY, sample_balanced
+from megdet_hvd.model.proposals import Proposals, select_proposals
+from megdet_hvd.model.sampling import OUT_OF_PLAY, Sample, Sampler, Samples
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class RegionProposals(nn.Module):
         self.head = RPNHead(
             config.fpn_channels, len(config.anchor_ratios), conv_depth=config.rpn.conv_depth
         )
-        self.box_coder = BoxCoder(weights=(1.0, 1.0, 1.0, 1.0))
+        self.box_coder = BoxCoder(centre=1.0, sides=1.0)
 
     def forward(self, features: Mapping[str, Tensor], canvas: tuple[int, int]) -> RpnOutputs:
         """Objectness and boxes of every anchor.
@@ -99,8 +99,8 @@ class RegionProposals(nn.Module):
         anchors: list[Tensor] = self.anchor_generator.grid_anchors(grids, strides)
         return anchors
 
-    def propose(self, outputs: RpnOutputs, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
-        """(n_i, 4) proposals of each picture, clipped to its ``sizes`` (height, width)."""
+    def propose(self, outputs: RpnOutputs, sizes: Sequence[tuple[int, int]]) -> list[Proposals]:
+        """Of each picture, clipped to its ``sizes`` (height, width)."""
         config = self.config
         return [
             select_proposals(
@@ -118,41 +118,37 @@ class RegionProposals(nn.Module):
         ]
 
     def losses(
-        self, outputs: RpnOutputs, targets: Sequence[Target], seeds: Sequence[int]
-    ) -> tuple[Tensor, Tensor, tuple[Drawn, ...]]:
+        self,
+        outputs: RpnOutputs,
+        targets: Sequence[Target],
+        seeds: Sequence[int],
+        sampler: Sampler,
+    ) -> tuple[Tensor, Tensor, tuple[Drawn, ...] | Tensor]:
         """Classification and box loss of each picture, (B,) both, and what was drawn for them.
 
-        ``seeds``: each picture's draw key for its sample of anchors.
+        ``seeds``: each picture's draw key for its sample of anchors, which ``sampler`` draws.
         """
-        anchors = outputs.anchors
-        chosen, truth, chosen_positives, box_targets = [], [], [], []
+        anchors, config = outputs.anchors, self.config
+        drawn, chosen, truth, chosen_positives, box_targets = [], [], [], [], []
         for i, (target, seed) in enumerate(zip(targets, seeds, strict=True)):
             boxes = target.boxes.to(anchors.dtype)
             labels, matched = self._label(anchors, boxes)
-            positives, negatives = sample_balanced(
-                labels, self.config.anchors_per_image, self.config.positive_fraction, seed
-            )
-            both = torch.cat((positives, negatives))
-            chosen.append(both + i * len(anchors))
-            truth.append(labels[both])
-            chosen_positives.append(positives + i * len(anchors))
-            box_targets.append(
-                self.box_coder.encode_single(boxes[matched[positives]], anchors[positives])
-            )
-        counts = [len(c) for c in chosen]
-        positive_counts = [len(c) for c in chosen_positives]
+            fraction = config.positive_fraction if len(boxes) else 0.0
+            exact = anchors.is_cpu
+            sample = sampler(labels, config.anchors_per_image, fraction, seed, exact=exact)
+            drawn.append(sample)
+            chosen.append(sample.index + i * len(anchors))
+            truth.append(labels[sample.index])
+            chosen_positives.append(sample.positives + i * len(anchors))
+            box_targets.append(encode_positives(self.box_coder, boxes, matched, anchors, sample))
+        samples = Samples(drawn)
         empty = anchors.new_zeros(0, dtype=torch.int64)
         logits = outputs.logits.flatten()[torch.cat([empty, *chosen])]
         deltas = outputs.deltas.flatten(0, 1)[torch.cat([empty, *chosen_positives])]
         return (
-            objectness_losses(logits, torch.cat([empty, *truth]).to(logits.dtype), counts),
-            box_losses(
-                deltas,
-                torch.cat([anchors[:0], *box_targets]),
-                positive_counts,
-                counts,
-            ),
-            drawn(positive_counts, counts),
+            objectness_losses(logits, torch.cat([empty, *truth]).to(logits.dtype), samples),
+            box_losses(deltas, torch.cat([anchors[:0], *box_targets]), samples),
+            balance_of(samples),
         )
 
     def _label(self, anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,6 +164,23 @@ class RegionProposals(nn.Module):
         )
         labels = (matched >= 0).to(torch.int64).masked_fill(matched == IGNORED, OUT_OF_PLAY)
         return labels, matched
+
+
+def encode_positives(
+    coder: BoxCoder, boxes: Tensor, matched: Tensor, candidates: Tensor, sample: Sample
+) -> Tensor:
+    """(positive places, 4): the box of each positive drawn, against itself; 0 where none was.
+
+    ``boxes`` (n, 4) are the picture's, ``matched`` (m,) says which of them each of ``candidates``
+    (m, 4) belongs to.
+    """
+    positives = sample.positives
+    if sample.positive is None:
+        return coder.encode(boxes[matched[positives]], candidates[positives])
+    if not sample.positive_places:
+        return candidates[:0]
+    own = boxes[matched[positives].clamp(min=0)]
+    return torch.where(sample.positive[:, None], coder.encode(own, candidates[positives]), 0)
 
 
 def _anchors_last(level: Tensor, ratios: int, values: int) -> Tensor:

@@ -53,10 +53,10 @@ def failing_layer(rank: int, on: int) -> Iterator[None]:
 def failing_gradients(rank: int, on: int) -> Iterator[None]:
     """On rank ``on``, step 2 ends before its gradients are asked for: others wait for its step."""
 
-    def once(*args: Any) -> None:
+    def once(*args: Any) -> Any:
         if args[-1] == 2 and rank == on:
             raise Fault("a step failed")
-        apply_gradients(*args)
+        return apply_gradients(*args)
 
     with mock.patch("megdet_hvd.engine.step.loop.apply_gradients", once):
         yield
@@ -166,10 +166,10 @@ def check_part(folder: Path, case: str) -> None:
 
 
 def stop_in_training(folder: Path, rank: int, comm: Any) -> None:
-    def stop(*args: Any) -> None:
+    def stop(*args: Any) -> Any:
         if args[-1] == 2 and rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        apply_gradients(*args)
+        return apply_gradients(*args)
 
     with mock.patch("megdet_hvd.engine.step.loop.apply_gradients", stop):
         train(small_config(folder, ["watchdog.seconds=6", "name=stops"]), comm)

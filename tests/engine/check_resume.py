@@ -16,6 +16,7 @@ from megdet_hvd.job.log import start_log
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
+from megdet_hvd.model.draw_versions import NEWEST_DRAW
 from tests.engine.small import small_and_quiet, small_config
 
 STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
@@ -24,6 +25,7 @@ STEPS, STOPPED_AT = 5, 3  # 30 pictures, batch 12: step 3 straddles two epochs
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     content = load_checkpoint(folder)
     assert content["iteration"] == STEPS and content["images_seen"] == STEPS * 12
+    assert content["draw_version"] == NEWEST_DRAW
     momentum = content["optimizer"]["state"]
     flat = {f"momentum.{k}": v["momentum_buffer"] for k, v in momentum.items()}
     return {**content["model"], **flat}

@@ -123,8 +123,10 @@ def check_overflow(world: World) -> None:
         config = settings("horovod.compression=fp16", f"horovod.predivide={predivide}")
         optimizer = build_optimizer(model, config)
         backward(model, [torch.ones(3), torch.full((40, 3), 4e4)])
+        message = StatusMessage(world, torch.device("cpu"))
+        message.send()
         try:
-            apply_gradients(model, optimizer, None, config, world, 7)
+            apply_gradients(model, optimizer, None, config, world, message, "", 7)
         except RunError as error:
             assert not fits and is_agreed(error), error
             told = str(error)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from megdet_hvd.comm.position import note_waits, noted_waits, waiting
+from megdet_hvd.engine.step.status import DEVICE
 from megdet_hvd.engine.step.time_split import split_of
 from megdet_hvd.job.world import World
 from tests.pool import on_ranks
@@ -46,6 +47,13 @@ def test_one_process_waits_for_nobody() -> None:
     split = split_of([(2.0, 0.5, [("gradients", 0, 0.25)])])
     assert (split.compute_s, split.gradients_s, split.waiting_s) == (1.25, 0.25, 0.0)
     assert split.slowest is None and "slowest_rank" not in split.as_metrics()
+
+
+def test_the_wait_for_the_own_gpu_is_computing() -> None:
+    waits = [("gradients", 0, 0.25), (DEVICE, 0, 0.5)]
+    split = split_of([(2.0, 0.25, waits), (2.0, 0.25, [("gradients", 0, 0.5), (DEVICE, 0, 0.25)])])
+    assert (split.gradients_s, split.waiting_s) == (0.25, 0.125)
+    assert split.compute_s == 2.0 - 0.25 - 0.25 - 0.125
 
 
 def test_collectives_are_noted_between_asking_for_it_and_taking_them() -> None:

@@ -62,7 +62,20 @@ def test_deterministic_turns_fusion_off_unless_the_environment_says_otherwise() 
 def test_the_cycle_is_short_on_a_gpu_that_waits_for_bn(
     overrides: list[str], cycle_time_ms: float | None
 ) -> None:
-    assert settings_for(load_config(None, overrides)) == HorovodSettings(None, cycle_time_ms)
+    on_gpu = "device=cuda" in overrides
+    expected = HorovodSettings(None, cycle_time_ms, async_completion=on_gpu)
+    assert settings_for(load_config(None, overrides)) == expected
+
+
+def test_sums_on_a_gpu_do_not_keep_the_host_waiting() -> None:
+    settings = HorovodSettings(async_completion=True)
+    name = "HOROVOD_ENABLE_ASYNC_COMPLETION"
+    assert horovod_variables(settings, {}) == ({name: "1"}, (f"{name}=1 (sums on a GPU)",))
+    added, notes = horovod_variables(settings, {name: "0"})
+    assert added == {} and "as the environment says" in notes[0]
+    notes = horovod_variables(settings, {"HOROVOD_TIMELINE": "t.json"})[1]
+    assert "HOROVOD_TIMELINE is set" in notes[-1]
+    assert horovod_variables(HorovodSettings(), {"HOROVOD_TIMELINE": "t.json"}) == ({}, ())
 
 
 def test_settings_of_a_run() -> None:

@@ -14,7 +14,7 @@ from megdet_hvd.data.batch import Batch
 from megdet_hvd.memory import recompute_segments
 from megdet_hvd.memory.measure import peak_bytes
 from megdet_hvd.memory.probe import made_up
-from megdet_hvd.memory.recompute import Recomputed
+from megdet_hvd.memory.recompute import Recomputed, may_draw
 from megdet_hvd.memory.running import running_statistics_held
 from megdet_hvd.memory.segments import MODES, Mode, segments
 from megdet_hvd.model.build import build_detector, local_norm
@@ -235,3 +235,17 @@ def test_a_layer_that_is_used_twice_gets_its_own_statistics_back() -> None:
         assert layer._buffers["running_mean"] is not own["running_mean"]
     for name, value in before.items():
         assert layer._buffers[name] is own[name] and torch.equal(own[name], value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mode", ["blocks", "stages"])
+def test_random_state_is_kept_only_where_a_piece_may_draw(mode: Mode) -> None:
+    def keeps(model: nn.Module) -> set[bool]:
+        recompute_segments(model, mode)
+        found = [v for m in model.modules() for v in vars(m).values()]
+        return {one.random for one in found if isinstance(one, Recomputed)}
+
+    assert keeps(detector()) == keeps(detector(*CONVOLUTIONAL)) == {False}
+    dropping = detector()
+    dropping.backbone.body.layer3[1].relu = nn.Dropout(0.1)
+    assert keeps(dropping) == {False, True}
+    assert may_draw(Noisy(nn.BatchNorm2d(4))) and may_draw(nn.MultiheadAttention(4, 2))

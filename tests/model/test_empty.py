@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.model.detector import LOSSES
+from megdet_hvd.model.proposals import Proposals
 from tests.model.samples import backward, build, part, random_batch, slim
 
 HEADS = {
@@ -63,8 +64,8 @@ def test_no_proposals(config: ModelConfig, monkeypatch: pytest.MonkeyPatch) -> N
     """Neither proposals nor boxes: nothing for the second stage, which still takes part."""
     detector = build(config)
 
-    def propose(outputs: object, sizes: list[tuple[int, int]]) -> list[Tensor]:
-        return [torch.zeros(0, 4) for _ in sizes]
+    def propose(outputs: object, sizes: list[tuple[int, int]]) -> list[Proposals]:
+        return [Proposals(torch.zeros(0, 4)) for _ in sizes]
 
     monkeypatch.setattr(detector.rpn, "propose", propose)
     losses = detector(random_batch([(96, 96), (128, 128)], boxes=0))

@@ -63,7 +63,7 @@ CONFIGS = {
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_ours_in_torchvision(config: ModelConfig, pictures: list[Tensor]) -> None:
     trained = {"norm": "none" if config.norm == "none" else "bn", "norm_eps": 1e-5}
-    lively = build(config.model_copy(update=trained))
+    lively = build(config.model_copy(update=trained), seed=3)
     batch = on_canvas(pictures)
     target = Target(torch.tensor([[10.0, 10.0, 60.0, 70.0]]), torch.tensor([1]))
     batch = replace(batch, targets=(target,) * 3)

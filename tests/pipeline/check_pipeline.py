@@ -38,10 +38,10 @@ def bad_picture(*args: Any) -> Any:
     return prepare_picture(*args)
 
 
-def bad_step(*args: Any) -> None:
+def bad_step(*args: Any) -> Any:
     if RANK == 1 and args[-1] == 2:
         raise Fault("in training")
-    apply_gradients(*args)
+    return apply_gradients(*args)
 
 
 evaluations = 0
@@ -64,11 +64,11 @@ def stale_checkpoint(path: Path) -> Any:
     return read_trained(path)
 
 
-def slow_step(*args: Any) -> None:
+def slow_step(*args: Any) -> Any:
     """Time for rank 0 to see that an evaluator has died."""
     if args[-1] == 6:
         time.sleep(15)
-    apply_gradients(*args)
+    return apply_gradients(*args)
 
 
 def lonely_fault(*args: Any) -> Any:

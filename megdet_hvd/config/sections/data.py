@@ -82,7 +82,7 @@ class DataConfig(Section):
     aspect_grouping: NotNegative = 2
     """Pictures of like orientation follow each other in chunks of this many; 0 or 1: off."""
     workers: NotNegative | Literal["auto"] = "auto"
-    """Loader processes per rank; ``auto``: cores per rank less one, at most 4."""
+    """Loader processes per rank; ``auto``: cores per rank less one (on a GPU three), at most 4."""
 
     @field_validator("dataset")
     @classmethod

@@ -9,7 +9,8 @@ The mean over processes is taken in two steps around the sum, g/f before it and 
 it, where f is ``horovod.predivide``; Horovod's own ``gradient_predivide_factor`` does the same, but
 is silently left out where gradients go as a group (``_grouped_allreduce_grad_async`` in
 horovod/torch/optimizer.py, 0.28.1). Both divisions are made here in the gradient's own type, so
-that with ``fp16`` a small mean does not lose digits to a second rounding.
+that with ``fp16`` a small mean does not lose digits to a second rounding; the second one for all
+gradients together (:meth:`Wire.finish`), on a GPU in a few launches.
 
 With ``fp16`` float32 gradients travel as float16: values beyond ±65504 become infinite, those below
 6e-8 zero, and the rest has 11 binary digits. The sum is in float16 too. float16 and float64
@@ -17,6 +18,7 @@ gradients travel as they are. bfloat16 gradients are refused: Horovod has no suc
 and no other type is put in its place unasked.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +30,10 @@ from megdet_hvd.errors import UserError
 
 @dataclass(frozen=True)
 class Wire:
-    """A ``compression`` for ``hvd.DistributedOptimizer`` with ``op=hvd.Sum``: gives the mean."""
+    """A ``compression`` for ``hvd.DistributedOptimizer`` with ``op=hvd.Sum``.
+
+    Gives the mean, once :meth:`finish` was called.
+    """
 
     half: bool
     """Whether float32 gradients travel as float16."""
@@ -55,10 +60,16 @@ class Wire:
         return sent.contiguous(), gradient
 
     def decompress(self, total: Tensor, gradient: Tensor) -> Tensor:
-        """The mean over all processes, in ``gradient`` itself: its memory format and type."""
+        """The sum over all processes, in ``gradient`` itself: its memory format and type."""
         if total is not gradient:
             gradient.copy_(total)
-        return gradient if self.after == 1 else gradient.mul_(self.after)
+        return gradient
+
+    @torch.no_grad()
+    def finish(self, gradients: Sequence[Tensor]) -> None:
+        """Make means of what came back, once all have."""
+        if self.after != 1 and gradients:
+            torch._foreach_mul_(list(gradients), self.after)
 
 
 def wire_for(config: HorovodConfig, processes: int) -> Wire:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from megdet_hvd.errors import RunError
 from megdet_hvd.job.agree import mark_agreed
 
 
 def check_finite(
-    parameters: Iterable[tuple[str, nn.Parameter]], norm: Tensor, iteration: int, half: bool
+    parameters: Iterable[tuple[str, nn.Parameter]], norm: float, iteration: int, half: bool
 ) -> None:
     """Look at the averaged gradient of step ``iteration``; every rank holds the same one.
 

@@ -90,7 +90,7 @@ def train_steps(
         message = StatusMessage(world, device, losses_of_own or LOSSES)
         message.problem = unreadable_problem(batches, config.data.unreadable_images)
         message.storage = next((text for batch in batches for text in batch.failed), None)
-        for number, batch in enumerate(batches):
+        for batch in batches:
             compute(iteration + 1, "forward")
             with autocast(config.precision, device):
                 losses = detector(batch.to(device))
@@ -99,12 +99,13 @@ def train_steps(
                 share = share_of_mean(losses, config.global_batch, world.size)
             balance = getattr(detector, "sample_balance", None)
             message.add(losses, balance, len(batch), len(batch.unreadable))
-            if number == len(batches) - 1:
-                message.send()
             compute(iteration + 1, "backward")
             (share if scaler is None else scaler.scale(share)).backward()
-        status = message.read(iteration + 1, describe_images(batches))
-        apply_gradients(detector, optimizer, scaler, config, world, iteration + 1)
+        message.send()
+        images = describe_images(batches)
+        status = apply_gradients(
+            detector, optimizer, scaler, config, world, message, images, iteration + 1
+        )
         iteration += 1
         dark = tuple(file for batch in batches for file in batch.dark)
         times = StepTimes(time.monotonic() - began, wait_s, noted_waits())
@@ -117,33 +118,42 @@ def apply_gradients(
     scaler: Any,
     config: Config,
     world: World,
+    message: StatusMessage,
+    images: str,
     iteration: int,
-) -> None:
+) -> StepStatus:
     """Average the gradients over all ranks, clip their norm if asked for, and step.
 
+    ``message`` has been sent; it is read here, with the gradient's norm: on a GPU the host waits
+    once. ``images`` names this rank's pictures.
+
     Raises:
-        RunError: on all ranks: the averaged gradient is not finite. With a gradient scaler that
-            is no error: it leaves the step out, and lowers its scale.
+        RunError, StorageError: on all ranks: what the message says; or the averaged gradient is
+            not finite. With a gradient scaler the latter is no error: it leaves the step out, and
+            lowers its scale. Weights are as they were.
     """
     with waiting("gradients", range(world.size)):
         optimizer.synchronize()
     if scaler is not None:
         scaler.unscale_(optimizer)
     clip = config.learning.gradient_clip
+    norm: Tensor | None = None
+    trained = [p for p in detector.parameters() if p.grad is not None]
     if scaler is None or clip is not None:
-        trained = [p for p in detector.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in trained if p.grad is not None])
-        if scaler is None:
-            half = config.horovod.compression == "fp16"
-            check_finite(detector.named_parameters(), norm, iteration, half)
-        if clip is not None:
-            nn.utils.clip_grads_with_norm_(trained, clip, norm)
+    status = message.read(iteration, images, norm if scaler is None else None)
+    if status.gradient_norm is not None:
+        half = config.horovod.compression == "fp16"
+        check_finite(detector.named_parameters(), status.gradient_norm, iteration, half)
+    if clip is not None and norm is not None:
+        nn.utils.clip_grads_with_norm_(trained, clip, norm)
     with optimizer.skip_synchronize():
         if scaler is None:
             optimizer.step()
         else:
             scaler.step(optimizer)
             scaler.update()
+    return status
 
 
 def unreadable_problem(batches: Sequence[Batch], policy: str) -> str | None:

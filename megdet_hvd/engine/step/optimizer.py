@@ -10,7 +10,7 @@ from torch import nn
 from megdet_hvd.checkpoint.file import check_plain
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.config.schema import Config
-from megdet_hvd.engine.step.compression import wire_for
+from megdet_hvd.engine.step.compression import Wire, wire_for
 from megdet_hvd.errors import UserError
 
 
@@ -133,18 +133,32 @@ def build_optimizer(
         built = _settings(made.param_groups)
         wrapped = _kept_as_made(made)
     trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    wire = wire_for(config.horovod, hvd.size())
     with waiting("megdet.optimizer", range(hvd.size())):  # groups are agreed on with rank 0
         optimizer = hvd.DistributedOptimizer(
             wrapped,
             named_parameters=trainable,
-            compression=wire_for(config.horovod, hvd.size()),
+            compression=wire,
             op=hvd.Sum,  # the wire makes it the mean
             backward_passes_per_step=config.learning.accumulation,
             groups=1 if hold or config.deterministic else None,
         )
     if made is not None:
         optimizer.megdet_built = built
+    _finish_with(optimizer, wire)
     return optimizer
+
+
+def _finish_with(optimizer: Any, wire: Wire) -> None:
+    """``optimizer.synchronize()`` ends with the means, whoever calls it."""
+    synchronize = optimizer.synchronize
+
+    def and_finish() -> None:
+        synchronize()
+        parameters = (p for group in optimizer.param_groups for p in group["params"])
+        wire.finish([p.grad for p in parameters if p.requires_grad and p.grad is not None])
+
+    optimizer.synchronize = and_finish
 
 
 def _kept_as_made(made: torch.optim.Optimizer) -> torch.optim.Optimizer:

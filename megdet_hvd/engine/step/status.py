@@ -2,9 +2,12 @@
 
 It carries the loss parts (for the log), how positives and negatives are balanced over the images,
 their number, and whether a rank cannot go on or wants the job to stop.
-It travels while gradients are computed, and is read before weights change. So a rank that
-met an unreadable picture or a non-finite loss takes all of them out of the loop at the same
-step, with weights untouched and none left waiting.
+It is sent after the backward pass, behind the last BN message, and read before weights change. So a
+rank that met an unreadable picture or a non-finite loss takes all of them out of the loop at the
+same step, with weights untouched and none left waiting.
+
+Sent earlier, it could stand in the way of BN messages on a GPU: each waits for the same on all
+ranks, and a rank that loads a kernel meanwhile waits for all that its GPU has begun.
 """
 
 import math
@@ -21,11 +24,15 @@ from megdet_hvd.job import stopping
 from megdet_hvd.job.agree import mark_agreed
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
-from megdet_hvd.model.balance import SampleBalance
+from megdet_hvd.model.balance import SampleBalance, foreground_shares
 from megdet_hvd.model.detector import LOSSES
 
 STAGES = ("rpn", "box")
 """Whose samples of positives and negatives are watched, as in SampleBalance."""
+
+
+DEVICE = "megdet.device"
+"""Name of the wait for a GPU's work of the step, its own and what it waits for of others."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,8 @@ class StepStatus:
     mean over the images of the global batch; with ``_spread``: its standard deviation over them."""
     stop: bool = False
     """A rank wants the job to stop: all end after this step."""
+    gradient_norm: float | None = None
+    """Of the averaged gradient, before it is clipped; None: nobody asked."""
 
     @property
     def loss(self) -> float:
@@ -58,8 +67,8 @@ class StatusMessage:
         self.world = world
         self.parts = tuple(parts)
         self.sums = torch.zeros(len(self.parts), dtype=torch.float64, device=device)
-        self.shares = dict.fromkeys(STAGES, 0.0)
-        self.squared_shares = dict.fromkeys(STAGES, 0.0)
+        self.shares: dict[str, float | Tensor] = dict.fromkeys(STAGES, 0.0)
+        self.squared_shares: dict[str, float | Tensor] = dict.fromkeys(STAGES, 0.0)
         self.balanced = False
         """Whether samples are counted; the same on all ranks."""
         self.images = 0
@@ -79,47 +88,62 @@ class StatusMessage:
         self.sums += torch.stack(parts)
         self.balanced = balance is not None
         for stage in STAGES if balance is not None else ():
-            shares = [one.foreground for one in getattr(balance, stage)]
+            shares = foreground_shares(getattr(balance, stage))
             self.shares[stage] += sum(shares)
             self.squared_shares[stage] += sum(share * share for share in shares)
         self.images += images
         self.skipped += skipped
 
     def send(self) -> None:
-        """Start the sum; gradients may be computed meanwhile."""
-        facts = torch.tensor(
-            [
-                self.images,
-                self.skipped,
-                self.problem is not None or self.storage is not None,
-                stopping.wanted() is not None,
-                *self.shares.values(),
-                *self.squared_shares.values(),
-            ],
-            dtype=torch.float64,
-            device=self.sums.device,
-        )
+        """Start the sum."""
+        shares = [*self.shares.values(), *self.squared_shares.values()]
+        known = [0.0 if isinstance(share, Tensor) else share for share in shares]
+        facts = [
+            self.images,
+            self.skipped,
+            self.problem is not None or self.storage is not None,
+            stopping.wanted() is not None,
+        ]
+        counted = self._to_device([*facts, *known])
+        for place, share in enumerate(shares, len(facts)):
+            if isinstance(share, Tensor):
+                counted[place] = share
         bad = (~torch.isfinite(self.sums)).any().double().view(1)
-        self._flat = torch.cat([facts, bad, self.sums])
+        self._flat = torch.cat([counted, bad, self.sums])
         if self.world.size > 1:
             import horovod.torch as hvd
 
             self._handle = hvd.allreduce_async(self._flat, name="megdet.status", op=hvd.Sum)
 
-    def read(self, iteration: int, images: str) -> StepStatus:
-        """Wait for the sum. ``images`` names this rank's pictures, should its loss be non-finite.
+    def _to_device(self, values: Sequence[float]) -> Tensor:
+        """(n,) float64; a GPU fetches them when it comes to it, and nobody waits."""
+        made = torch.tensor(values, dtype=torch.float64)
+        if self.sums.is_cpu:
+            return made
+        return made.pin_memory().to(self.sums.device, non_blocking=True)
+
+    def read(self, iteration: int, images: str, norm: Tensor | None = None) -> StepStatus:
+        """Wait for the sum, and for ``norm`` (), that of the averaged gradient, at the same time.
+
+        Args:
+            iteration: number of the step, for messages.
+            images: names this rank's pictures, should its loss be non-finite.
+            norm: () of any type, on the device of the losses; equal on all ranks.
 
         Raises:
             RunError: on every rank, when any cannot go on; names iteration, ranks and reasons.
             StorageError: so, where storage is all that keeps them from it.
         """
         assert self._flat is not None, "send() comes first"
-        total = self._flat.tolist()
+        summed = self._flat
         if self._handle is not None:
             import horovod.torch as hvd
 
             with waiting("megdet.status", range(self.world.size), self._flat.numel()):
-                total = hvd.synchronize(self._handle).tolist()
+                summed = hvd.synchronize(self._handle)
+        asked = [] if norm is None else [norm.detach().double().view(1)]
+        total = self._values(torch.cat([summed, *asked]))
+        found_norm = None if norm is None else total.pop()
         count, skipped, failed, stops, *rest = total
         shares, squares = rest[: len(STAGES)], rest[len(STAGES) : 2 * len(STAGES)]
         bad, *sums = rest[2 * len(STAGES) :]
@@ -130,7 +154,21 @@ class StatusMessage:
         counted = STAGES if self.balanced else ()
         for stage, share, square in zip(counted, shares, squares, strict=False):
             balance |= _mean_and_spread(f"{stage}_foreground", share, square, count)
-        return StepStatus(mean, int(count), int(skipped), balance, stops > 0)
+        return StepStatus(mean, int(count), int(skipped), balance, stops > 0, found_norm)
+
+    def _values(self, vector: Tensor) -> list[float]:
+        """``vector`` on the host.
+
+        With sums that the host does not wait for, a GPU comes to them all before it: here a hang
+        of one shows.
+        """
+        values: list[float]
+        if vector.is_cpu:
+            values = vector.tolist()
+        else:
+            with waiting(DEVICE, range(self.world.size)):
+                values = vector.tolist()
+        return values
 
     def _reasons(self, iteration: int, images: str) -> RunError | StorageError:
         own = self.problem

@@ -2,7 +2,8 @@
 
 A rank in a collective waits for the last to come, and then for the message. So of one collective
 the *last* rank's time is the message's, and what the others spend beyond it is waiting, for that
-rank. On a GPU the times are the host's: what it does not wait for is not in them.
+rank. On a GPU the times are the host's: what it does not wait for is not in them, and at the step's
+end, where it waits for all of the GPU's work, that counts as computing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from megdet_hvd.comm.position import CollectiveTime
+from megdet_hvd.engine.step.status import DEVICE
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World, machine_names
 
@@ -102,6 +104,8 @@ def split_of(ranks: Sequence[tuple[float, float, Sequence[tuple[str, int, float]
     for rank, (_, _, waits) in enumerate(ranks):
         seen: dict[tuple[str, int], int] = {}
         for name, first, seconds in waits:
+            if name == DEVICE:  # mostly the GPU's own work
+                continue
             often = seen[name, first] = seen.get((name, first), 0) + 1
             shared.setdefault((name, first, often), {})[rank] = seconds
     bn = gradients = waiting = 0.0

@@ -1,0 +1,93 @@
+"""How often a training step makes the host wait for the device, and how many kernels it starts.
+
+Counted in the second step: constants are on the device by then. A failure lists the places.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import nn
+
+from megdet_hvd.bn import CrossGPUBatchNorm2d, name_layers
+from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.memory.probe import made_up
+from megdet_hvd.model.detector import Detector
+from tests.pretend_cuda.device import CUDA, pretended_cuda
+from tests.pretend_cuda.tally import Tally
+from tests.pretend_cuda.training import SameCarrier, cgbn_detector, plain_detector, steps_on
+
+PICTURES = 2
+NMS, POOLING, STATUS = "model/proposals.py", "model/roi_heads.py", "engine/step/status.py"
+WAITS = {NMS: PICTURES, POOLING: 4, STATUS: 1}
+"""By file: how many proposals each picture has; in ROIAlign, how many boxes each level; and what a
+step found, read once. At 7e8d8c7 there were 45 in all."""
+
+
+@cache
+def counted(make: Callable[[ModelConfig, int], Detector], backbone: str, norm: str) -> Tally:
+    """The second step's."""
+    thin = {} if backbone == "resnet50" else {"fpn_channels": 32}
+    config = ModelConfig(backbone=backbone, norm=norm, **thin)  # type: ignore[arg-type]
+    with pretended_cuda() as tally:
+        batch = made_up(PICTURES, (64, 96), 5, 80)
+        for step in steps_on(CUDA, make(config, 80), [batch], 2):
+            if step.iteration == 1:
+                tally.clear()
+            else:
+                assert step.status.images == PICTURES and step.status.loss > 0
+    return tally
+
+
+def by_file(tally: Tally) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for (place, _), count in tally.syncs.items():
+        found[place.own.partition(":")[0]] += count
+    return found
+
+
+def test_a_step_waits_for_the_device_at_these_places_only() -> None:
+    tally = counted(cgbn_detector, "resnet18", "cgbn")
+    found = by_file(tally)
+    assert found[NMS] == WAITS[NMS] and found[STATUS] == WAITS[STATUS], tally.syncs_table()
+    too_many = {file: n for file, n in found.items() if n > WAITS.get(file, 0)}
+    assert not too_many, tally.syncs_table()
+
+
+LAUNCHES = 2_400
+"""Of a step, R50: 2,076 when it was written, 4,746 at 7e8d8c7."""
+A_LAYER = (14, 5)
+"""Forward and backward, without its share of what is done for all layers together."""
+
+
+def test_a_step_with_cgbn_starts_few_kernels() -> None:
+    tally = counted(cgbn_detector, "resnet50", "cgbn")
+    assert tally.launches.total() <= LAUNCHES, tally.launches_table()
+    plain = counted(plain_detector, "resnet18", "bn").launches.total()
+    ours = counted(cgbn_detector, "resnet18", "cgbn").launches.total()
+    layers, shared, torchs = 20, 12, 2  # torch's BN: one kernel each way
+    most = plain + layers * (sum(A_LAYER) - torchs) + shared
+    assert ours <= most, counted(cgbn_detector, "resnet18", "cgbn").launches_table()
+
+
+def test_a_layer_alone() -> None:
+    """Its kernels, and no wait; in a named model running statistics come at the end."""
+    with pretended_cuda() as tally:
+        layer = CrossGPUBatchNorm2d(8)
+        model = nn.Sequential(layer).to(CUDA)
+        name_layers(model)
+        layer.carrier = SameCarrier()
+        for _ in range(2):  # constants are there in the second
+            x = torch.randn(2, 8, 6, 6).to(CUDA).requires_grad_()
+            slope = torch.ones_like(x)
+            layer.zero_grad(set_to_none=True)
+            tally.clear()
+            y = model(x)
+            forward = Counter(tally.launches)
+            tally.clear()
+            y.backward(slope)
+        own = sum(n for (place, _), n in forward.items() if "later_updates" not in place.own)
+        assert own == A_LAYER[0], forward
+        assert tally.launches.total() == A_LAYER[1], tally.launches_table()
+        assert not tally.syncs, tally.syncs_table()

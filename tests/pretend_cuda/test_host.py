@@ -1,0 +1,55 @@
+"""The host's side of a GPU: the stream that training runs on, and the cores that it needs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from megdet_hvd.config.load import load_config
+from megdet_hvd.data.workers import worker_count
+from megdet_hvd.engine import device as devices
+from megdet_hvd.engine.device import borrowed_torch, cores_for_loading, prepare_device
+from megdet_hvd.job.world import World
+
+
+def test_a_process_with_a_gpu_keeps_three_cores_from_loading() -> None:
+    here, there = torch.device("cpu"), torch.device("cuda", 0)
+    assert [cores_for_loading(cores, here) for cores in (1, 2, 8)] == [1, 2, 8]
+    found = [cores_for_loading(cores, there) for cores in (1, 2, 3, 4, 8)]
+    assert found == [1, 1, 1, 2, 6]
+    auto = [worker_count("auto", cores=cores, local_size=1) for cores in found]
+    assert auto == [0, 0, 0, 1, 4]
+
+
+def test_on_the_default_stream_and_back_on_the_programs_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two GPUs, of which a program uses the first on a stream of its own; training takes it."""
+    current: dict[int, str] = {0: "the program's", 1: "default 1"}
+    at = [1]
+
+    def set_stream(stream: str) -> None:
+        at[0] = 1 if stream.endswith("1") else 0  # as torch: the stream's device becomes current
+        current[at[0]] = stream
+
+    def set_device(device: torch.device | int) -> None:
+        at[0] = device if isinstance(device, int) else device.index
+
+    stands_in: dict[str, Callable[..., Any]] = {
+        "is_initialized": lambda: True,
+        "device_count": lambda: 2,
+        "current_device": lambda: at[0],
+        "current_stream": lambda index: current[index],
+        "default_stream": lambda device: f"default {device.index}",
+        "set_stream": set_stream,
+        "set_device": set_device,
+    }
+    for name, function in stands_in.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    monkeypatch.setattr(devices, "pick_device", lambda *_: torch.device("cuda", 0))
+    config = load_config(None, ["device=cuda", "precision=float32"])
+    with borrowed_torch():
+        prepare_device(config, World(rank=0, size=1, machines=((0,),)))
+        assert current == {0: "default 0", 1: "default 1"} and at == [0]
+    assert current == {0: "the program's", 1: "default 1"} and at == [1]
