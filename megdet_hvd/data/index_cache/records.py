@@ -28,9 +28,10 @@ def digest_of(annotations: Path, folder: Path) -> str:
     Raises:
         OSError: the file can't be read.
     """
-    note = folder / f"{_name(str(annotations.absolute()))}.digest"
     with annotations.open("rb") as file:
         before = os.fstat(file.fileno())
+        # Machines that share this folder know one disk under numbers of their own.
+        note = folder / f"{_name(str(annotations.absolute()), str(before.st_dev))}.digest"
         known = _read(note)
         if isinstance(known, list) and len(known) == 2 and known[0] == stamp_of(before):
             return str(known[1])
@@ -59,7 +60,11 @@ def note_pictures_seen(file: Path, folders: Sequence[Path], seen: FoldersSeen) -
 
 
 def _seen_note(file: Path, folders: Sequence[Path]) -> Path:
-    words = [file.name, *(str(folder.absolute()) for folder in folders)]
+    words = [file.name]
+    for folder in folders:
+        words.append(str(folder.absolute()))
+        with suppress(OSError):
+            words.append(str(folder.stat().st_dev))
     return file.with_name(f"{_name(*words)}.seen")
 
 
