@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -111,7 +111,7 @@ def read_kept(
     if not makes:
         return _read(sources, how)
     with _turn(file) as ours:
-        found = _find(file, sources)  # another program may have made it meanwhile
+        found = _find(file, sources, LOGGER.debug)  # another program may have made it meanwhile
         if found is not None:
             return found
         if not ours:
@@ -129,8 +129,12 @@ def _read(sources: Sequence[PictureSource], how: HowToRead) -> ImageIndex:
     )
 
 
-def _find(file: Path, sources: Sequence[PictureSource]) -> ImageIndex | None:
+def _find(
+    file: Path, sources: Sequence[PictureSource], say: Callable[[str], None] = LOGGER.warning
+) -> ImageIndex | None:
     """The index in a file, of pictures that are there; None: it is to be made.
+
+    ``say`` is told of a file that is damaged.
 
     Raises:
         StorageError: a folder of pictures can't be listed at the moment.
@@ -151,7 +155,7 @@ def _find(file: Path, sources: Sequence[PictureSource]) -> ImageIndex | None:
     except FileNotFoundError:
         return None
     except (OSError, DamagedArraysError, LookupError, TypeError, ValueError) as error:
-        LOGGER.warning(f"{file}: made anew: {_reason(error)}")
+        say(f"{file}: made anew: {_reason(error)}")
         return None
     known = pictures_seen(file, folders)
     now = None if known is None else as_before(folders, known)
