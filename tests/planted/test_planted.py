@@ -2,11 +2,12 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tests.planted.__main__ import plant
-from tests.planted.faults import FAULTS, Fault
+from tests.planted.faults import FAULTS, Fault, Part
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +22,8 @@ def test_each_stands_once_and_names_its_tests(fault: Fault) -> None:
 
 def test_every_part_has_three_and_there_are_thirty() -> None:
     parts = Counter(fault.part for fault in FAULTS)
-    assert len(parts) == 9 and min(parts.values()) >= 3 and len(FAULTS) >= 30
+    assert set(parts) == set(get_args(Part)), "none is left out"
+    assert min(parts.values()) >= 3 and len(FAULTS) >= 30, parts
 
 
 def test_a_copy_differs_in_one_line(tmp_path: Path) -> None:
