@@ -171,6 +171,12 @@ def _as_it_stands(plain: PlainAnnotations, path: Path) -> AnnotationFile | None:
         return None
     if not all(type(number) is int for number in categories):
         return None
+    if 0 in plain.annotation_ids:
+        owner = plain.owners[plain.annotation_ids.index(0)]
+        entry = {"id": 0, "image_id": int(plain.image_ids[owner])}
+        reader.count_notes(Counter({"id 0": 1}), {"id 0": _where(entry)})
+    if plain.is_lvis:
+        reader.truth_notes.append(_LVIS)
     used = {list(categories)[k] for k in set(classes.tolist())}
     roots = _roots(plain.categories) & categories.keys()
     return AnnotationFile(
@@ -192,7 +198,7 @@ def _as_it_stands(plain: PlainAnnotations, path: Path) -> AnnotationFile | None:
         raw_boxes=raw,
         annotated=True,
         notes=reader.notes,
-        truth_notes=[_LVIS] if plain.is_lvis else [],
+        truth_notes=reader.truth_notes,
     )
 
 
@@ -393,7 +399,7 @@ class _AnnotationReader:
             ignored.append(left_out)
             areas.append(entry.get("area"))
             boxes.append(box)
-        self._count_notes(counts, first)
+        self.count_notes(counts, first)
         if any(ignored):
             self.notes.append(
                 f"{sum(ignored)} boxes are marked ignore or difficult: not learned from, and "
@@ -454,7 +460,9 @@ class _AnnotationReader:
                 where = f"annotation {_shown_id(number)}"
                 self._problem(TWO_ANNOTATIONS, where, f"{times} times")
 
-    def _count_notes(self, counts: Counter[str], first: Mapping[str, str]) -> None:
+    def count_notes(self, counts: Counter[str], first: Mapping[str, str]) -> None:
+        """What to say of entries that were counted, and the first of each kind."""
+
         def told(what: str, text: str, truth: bool = False) -> None:
             if counts[what]:
                 line = f"{counts[what]} {text}, the first: {first[what]}"

@@ -39,7 +39,7 @@ class PlainAnnotations:
     heights: NDArray[np.int32]
     """(n,) above 0."""
     annotation_ids: list[int]
-    """m, each once, none 0."""
+    """m, each once."""
     owners: NDArray[np.int64]
     """(m,) positions in ``image_ids``."""
     category_ids: NDArray[np.int64]
@@ -134,8 +134,7 @@ def _arrays(content: Any) -> PlainAnnotations:
     _require(all(names))
 
     ids = [annotation.id for annotation in annotations]
-    _require(0 not in (distinct := set(ids)) and len(distinct) == len(ids))
-    del distinct
+    _require(len(set(ids)) == len(ids))
     crowds = _column(annotations, "iscrowd", np.int64)
     _require(bool(((crowds == 0) | (crowds == 1)).all()))
     areas = np.fromiter(

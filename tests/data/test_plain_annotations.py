@@ -183,6 +183,24 @@ def test_every_encoding_is_read_alike(
     same(*both(file, monkeypatch))
 
 
+def test_a_file_that_counts_from_0_is_read_quickly_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = plain_content()
+    content["images"][0]["id"] = content["categories"][0]["id"] = 0
+    for number, entry in enumerate(content["annotations"]):
+        entry |= {"id": number, "image_id": 0, "category_id": 0}
+    file = tmp_path / "set.json"
+    file.write_text(json.dumps(content))
+    assert read_plain(file.read_bytes()) is not None
+    quick, usual = both(file, monkeypatch)
+    same(quick, usual)
+    assert quick.truth_notes == [
+        "1 annotation has the id 0, which COCOeval never counts as found, the first: "
+        "annotation 0 (image 0)"
+    ]
+
+
 def test_lvis_is_read_quickly_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = plain_content()
     for entry in content["images"]:
