@@ -43,6 +43,9 @@ _LOOK_S = 1.0
 """How often the wait looks at the loader."""
 _LEAVE_S = 1.0
 """For a worker to leave when it is told to; then it is killed."""
+_IDLE_S, _FINISH_S = 2.0, 30.0
+"""A thread that does nothing, and one that works, is waited for so long at the end: Python cuts off
+those left over, in the middle of what they do, and within torch's code that ends the process."""
 _SHOWN = 3
 _OWN_ERRORS: dict[str, type[Exception]] = {
     kind.__name__: kind for kind in (UserError, RunError, StorageError)
@@ -125,10 +128,11 @@ class _Thread(_LoaderProcess[T]):
     def __init__(self, steps: Steps[T], room: Room | None) -> None:
         super().__init__()
         self._wanted: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._leave = threading.Event()
         # A daemon: Python joins others at exit, and this one may stand before a dead file server.
         self._thread = threading.Thread(
             target=_load_in_thread,
-            args=(steps, self._wanted, self.done, room, ready := threading.Event()),
+            args=(steps, self._wanted, self.done, room, ready := threading.Event(), self._leave),
             name="loader",
             daemon=True,
         )
@@ -157,10 +161,16 @@ class _Thread(_LoaderProcess[T]):
         return "has ended"
 
     def dismiss(self) -> None:
+        self._leave.set()
         self._wanted.put(None)
 
     def close(self) -> None:
-        """It ends by itself, after what it is at."""
+        """It ends by itself, after what it is at; it may stand before a file server for longer."""
+        idle, end = Idleness(_LOOK_S), time.monotonic() + _FINISH_S
+        while self._thread.is_alive() and time.monotonic() < end:
+            self._thread.join(_LOOK_S)
+            if idle.seconds(self.activity(), time.monotonic()) >= _IDLE_S:
+                return
 
 
 def _load_in_thread(
@@ -169,12 +179,13 @@ def _load_in_thread(
     done: "queue.SimpleQueue[Any]",
     room: Room | None,
     ready: threading.Event,
+    leave: threading.Event,
 ) -> None:
     torch.get_num_threads()  # torch asks once a thread; only what is set after that stays
     torch.set_num_threads(1)
     ready.set()
     with nullcontext() if room is None else rooms_from(room):
-        while (number := wanted.get()) is not None:
+        while (number := wanted.get()) is not None and not leave.is_set():
             try:
                 done.put(steps[number])
             except BaseException as error:
@@ -202,9 +213,10 @@ class _Process(_LoaderProcess[T]):
             wanted.close()
             done.close()
         # Taking a step out of the pipe may block as well: its sender may be stopped in the middle.
-        threading.Thread(
+        self._listener = threading.Thread(
             target=_listen, args=(here, self.done, room), name="loader", daemon=True
-        ).start()
+        )
+        self._listener.start()
 
     @property
     def who(self) -> str:
@@ -232,6 +244,7 @@ class _Process(_LoaderProcess[T]):
         self._process.join(_LEAVE_S)
         if self._process.is_alive():
             self._process.kill()
+        self._listener.join(_IDLE_S)
 
     def dismiss(self) -> None:
         self._wanted.close()

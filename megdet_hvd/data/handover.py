@@ -40,22 +40,29 @@ class Sender:
 
     def begin(self) -> None:
         """The next step: what lay in its turn's memory has been taken out."""
-        self._turn, self._taken, self._problem = (self._turn + 1) % self._turns, 0, None
+        self._turn, self._taken = (self._turn + 1) % self._turns, 0
 
     def room(self, size: int) -> Tensor:
         """So many bytes in shared memory, (n,) uint8; elsewhere where that has no room."""
         key = self._turn, self._taken
         piece = self._pieces.get(key)
         if piece is None or len(piece) < size:
-            try:
-                piece = _shared(size)
-            except (RuntimeError, OSError) as error:
-                self._problem = str(error)
+            piece = self._make(key, size)
+            if piece is None:
                 return torch.empty(size, dtype=torch.uint8)
-            self._pieces[key] = piece
-            self._told.discard(key)
         self._taken += 1
         return piece[:size]
+
+    def _make(self, key: PieceKey, size: int) -> Tensor | None:
+        if self._problem is None:  # asking again would leave one more dead file in /dev/shm
+            try:
+                self._pieces[key] = piece = _shared(size)
+            except (RuntimeError, OSError) as error:
+                self._problem = str(error)
+            else:
+                self._told.discard(key)
+                return piece
+        return None
 
     def packed(self, step: Any) -> bytes:
         """A step as bytes. Why it goes through the pipe by value, if it does, is told with it.

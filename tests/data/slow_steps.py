@@ -26,12 +26,21 @@ def _fail() -> None:
     raise KeyError("this one")
 
 
+def _compute() -> None:
+    """In torch's code nearly all of the time."""
+    pixels = torch.zeros(1, 3, 100, 100, dtype=torch.uint8)
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        torch.nn.functional.interpolate(pixels, size=(300, 300), mode="bilinear", antialias=True)
+
+
 WAYS: dict[str, Callable[[], object]] = {
     "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "leaves": lambda: os._exit(7),
     "stopped": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "hangs": lambda: time.sleep(600),
     "busy": _spin,
+    "computes": _compute,
     "refuses": _refuse,
     "fails": _fail,
     "well": lambda: None,

@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import os
 import queue
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,6 +24,8 @@ from megdet_hvd.data.handover import Sender
 from megdet_hvd.errors import RunError, StorageError, UserError
 
 from .slow_steps import FAILS_AT, Steps
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +89,19 @@ def test_a_thread_that_hangs_ends_the_wait_and_one_that_works_does_not() -> None
     assert came == FAILS_AT and "the loader thread has done nothing" in text
     for count in (0, 1):  # it computes for three times as long as it might do nothing
         assert len(list(load_ahead(Steps("busy"), range(5), count, limit_s=0.1))) == 5
+
+
+def test_a_program_may_end_while_its_loader_is_within_torchs_code() -> None:
+    script = f"""if 1:
+        from megdet_hvd.data.ahead import load_ahead
+        from tests.data.slow_steps import Steps
+        steps = load_ahead(Steps("computes"), range(6), 0)
+        for _ in range({FAILS_AT}):
+            next(steps)
+        print("ends", flush=True)
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "ends\n"), done.stderr
 
 
 def test_without_shared_memory_pictures_go_through_the_pipe(
