@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from megdet_hvd.checkpoint.file import load_checkpoint, save_checkpoint
 from megdet_hvd.config.auto_resize import with_resizer_of
 from megdet_hvd.config.load import config_to_dict, load_config, override
 from megdet_hvd.config.resume_rules import changes
 from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.engine import resumption
 from megdet_hvd.engine.fingerprints import measure
+from megdet_hvd.evaluate import make_evaluation_plan
+from megdet_hvd.evaluation.predictor import load_detector
 from tests.data.made import image, read_coco, write_set
+from tests.evaluation.checkpoints import write_checkpoint
 
 CONFIG = load_config(None, ["global_batch=8"])
 
@@ -64,3 +68,20 @@ def test_mmaps_of_former_versions_compare_with_those_of_the_same_resizer(tmp_pat
         for one in ("auto", "torch", "pillow")
     )
     assert auto == torch != pillow
+
+
+def test_a_checkpoint_is_evaluated_with_its_own_resizer(tmp_path: Path) -> None:
+    checkpoint, file = tmp_path / "iteration_00000100.pt", tmp_path / "own.yaml"
+    write_checkpoint(checkpoint)
+    content = load_checkpoint(checkpoint)
+    del content["config"]["data"]["resize"]  # as a former version wrote it
+    save_checkpoint(checkpoint, content)
+    file.write_text("global_batch: 2\n")
+
+    def resizers(*words: str) -> list[str]:
+        plans = (make_evaluation_plan(checkpoint, one, words, None) for one in (None, file))
+        return [plan.config.data.resize for plan in plans]
+
+    assert load_detector(checkpoint)._transform.resizer == "pillow"
+    assert resizers() == ["pillow", "pillow"]
+    assert resizers("data.resize=torch") == ["torch", "torch"]
