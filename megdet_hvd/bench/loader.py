@@ -3,7 +3,8 @@
 ``python -m megdet_hvd.bench loader [--annotations FILE --pictures FOLDER] [--turns 5] [--json
 FILE]``: from JPEG files to the normalised floats that the network takes, 800/1333 pixels unless
 told otherwise, boxes and flips too, one process on one core. Both sides go through the same
-pictures in the same batches; their canvases must be equal.
+pictures in the same batches; their canvases must be equal. Then what a loader process takes for a
+picture, and the process that trains beside it.
 
 torchvision's side is ``CocoDetection`` wrapped for its transforms (v2: flip, floats), a
 ``DataLoader`` without workers, and the resizing of its Faster R-CNN (``GeneralizedRCNNTransform``).
@@ -14,8 +15,10 @@ makes their files as large as photographs' are.
 import argparse
 import io
 import json
+import multiprocessing
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from megdet_hvd.bench.turns import SideTimes
     from megdet_hvd.data.batch import Batch
     from megdet_hvd.data.index import ImageIndex
+    from megdet_hvd.data.loader import TrainLoader
 
 SIZE = (640, 480)
 """Width and height of rendered pictures, pixels: the commonest of COCO."""
@@ -41,6 +45,8 @@ QUALITY = 90
 """Of their JPEG files."""
 BOXES = 7
 """Of each, as in COCO in the mean."""
+_SETTLED = 4
+"""Steps of a loader process that do not count: the first, for its start, and as many at the end."""
 ROUNDED = 1
 """Multiples of 32 pixels by which sides of a canvas may differ: torchvision rounds sizes down."""
 
@@ -116,9 +122,14 @@ def _measure(options: argparse.Namespace) -> None:
         }
         sides = take_turns(named, options.turns)
     print("\n".join(speed_table(sides, len(order))))
+    worker_ms, own_ms = process_cost(index, options, batches * options.turns)
     print(
         '"ours, bytes" ends with what is handed to the device, where it is normalised; "ours" and '
         "torchvision end with normalised floats"
+    )
+    print(
+        f"a loader process takes {worker_ms:.2f} ms of processor time a picture, the process that "
+        f"trains {own_ms:.2f} ms to take them over"
     )
     if options.json is not None:
         settings = {
@@ -131,6 +142,8 @@ def _measure(options: argparse.Namespace) -> None:
             sides=sides,
             pictures=len(order),
             mean_file_mb=megabytes / len(order),
+            loader_process_ms=worker_ms,
+            training_process_ms=own_ms,
         )
 
 
@@ -162,31 +175,61 @@ def our_batches(
     index: "ImageIndex", options: argparse.Namespace, batches: int
 ) -> "Callable[[], Iterator[Batch]]":
     """The training loader, in a thread of this process, as it is on a single core."""
-    from megdet_hvd.config.schema import DataConfig
-    from megdet_hvd.data.loader import TrainLoader
-
-    data = DataConfig(
-        min_sizes=(options.min_size,), max_size=options.max_size, aspect_grouping=2, workers=0
-    )
 
     def go() -> "Iterator[Batch]":
-        loader = TrainLoader(
-            index,
-            data,
-            seed=0,
-            global_batch=options.batch,
-            accumulation=1,
-            rank=0,
-            world_size=1,
-            start_iteration=0,
-            end_iteration=batches,
-        )
-        for (batch,) in loader:
+        for (batch,) in train_loader(index, options, batches, workers=0):
             if batch.unreadable:
                 raise RunError(f"{batch.unreadable[0].file}: {batch.unreadable[0].reason}")
             yield batch
 
     return go
+
+
+def train_loader(
+    index: "ImageIndex", options: argparse.Namespace, batches: int, workers: int
+) -> "TrainLoader":
+    """The loader of a run of one process, which flips half of the pictures."""
+    from megdet_hvd.config.schema import DataConfig
+    from megdet_hvd.data.loader import TrainLoader
+
+    data = DataConfig(min_sizes=(options.min_size,), max_size=options.max_size, workers=workers)
+    return TrainLoader(
+        index,
+        data,
+        seed=0,
+        global_batch=options.batch,
+        accumulation=1,
+        rank=0,
+        world_size=1,
+        start_iteration=0,
+        end_iteration=batches,
+    )
+
+
+def process_cost(
+    index: "ImageIndex", options: argparse.Namespace, batches: int
+) -> tuple[float, float]:
+    """Milliseconds of processor time a picture: of one loader process, of this one beside it."""
+    import psutil
+
+    before = set(multiprocessing.active_children())
+    steps = iter(train_loader(index, options, batches + 2 * _SETTLED, workers=1))
+    for _ in range(_SETTLED):
+        next(steps)
+    (worker,) = set(multiprocessing.active_children()) - before
+
+    def spent() -> tuple[float, float]:
+        times = psutil.Process(worker.pid).cpu_times()
+        return times.user + times.system, time.process_time()
+
+    began = spent()
+    for _ in range(batches):
+        next(steps)
+    ended = spent()
+    for _ in steps:
+        pass
+    each = 1000 / (batches * options.batch)
+    return (ended[0] - began[0]) * each, (ended[1] - began[1]) * each
 
 
 def their_batches(options: argparse.Namespace) -> "Callable[[Sequence[int]], Iterator[Tensor]]":

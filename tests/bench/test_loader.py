@@ -20,12 +20,13 @@ def test_both_sides_are_printed_and_recorded(
 ) -> None:
     file = tmp_path / "loader.json"
     assert main([*f"loader --images 4 {SMALL}".split(), f"--json={file}"]) == 0
-    first, heading, *sides, ends = capsys.readouterr().out.splitlines()
+    first, heading, *sides, ends, processes = capsys.readouterr().out.splitlines()
     assert first.startswith("1 cores, 1 threads") and "4 pictures of 0.1" in first
     assert heading.split()[0] == "pictures/s"
     assert [side.split("  ")[0] for side in sides] == ["ours", "ours, bytes", "torchvision"]
-    assert "normalised floats" in ends
+    assert "normalised floats" in ends and processes.startswith("a loader process takes ")
     record = json.loads(file.read_text())
+    assert 0 <= record["loader_process_ms"] < 1000 > record["training_process_ms"] > 0
     assert record["pictures"] == 4 and record["settings"]["min_size"] == 96
     assert [len(side["clock_s"]) for side in record["sides"]] == [2, 2, 2]
 
