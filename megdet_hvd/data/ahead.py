@@ -166,6 +166,8 @@ class _Thread(_LoaderProcess[T]):
 
     def close(self) -> None:
         """It ends by itself, after what it is at; it may stand before a file server for longer."""
+        if self._thread is threading.current_thread():
+            return  # garbage is collected wherever it is found
         idle, end = Idleness(_LOOK_S), time.monotonic() + _FINISH_S
         while self._thread.is_alive() and time.monotonic() < end:
             self._thread.join(_LOOK_S)
@@ -244,7 +246,8 @@ class _Process(_LoaderProcess[T]):
         self._process.join(_LEAVE_S)
         if self._process.is_alive():
             self._process.kill()
-        self._listener.join(_IDLE_S)
+        if self._listener is not threading.current_thread():
+            self._listener.join(_IDLE_S)
 
     def dismiss(self) -> None:
         self._wanted.close()
