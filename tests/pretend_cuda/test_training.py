@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.bn.carriers import SingleProcessCarrier
 from megdet_hvd.data.batch import Batch, Detections
-from megdet_hvd.engine.step.status import StepStatus
+from megdet_hvd.engine.step.status import StatusMessage, StepStatus
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.detector import Detector
 from tests.model.samples import build, part, random_batch, slim, total
@@ -97,6 +97,42 @@ def test_the_loop_tells_of_a_step_what_it_does_on_the_cpu() -> None:
         assert here.gradient_norm == pytest.approx(there.gradient_norm, rel=1e-8)
     for name, value in weights.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-8, atol=1e-10)
+
+
+def test_the_status_goes_behind_the_last_bn_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it, on a GPU, it could keep a BN message from coming."""
+    sent: list[str] = []
+    send = StatusMessage.send
+
+    def note(message: StatusMessage) -> None:
+        sent.append("status")
+        send(message)
+
+    monkeypatch.setattr(StatusMessage, "send", note)
+    with pretended_cuda():
+        detector = cgbn()
+        for layer in detector.modules():
+            if isinstance(layer, CrossGPUBatchNorm2d):
+                layer.carrier = NotedCarrier(sent)
+        (step,) = steps_on(
+            CUDA, detector, [part(random_batch(), [0]), part(random_batch(), [1])], 1
+        )
+    assert step.status.images == 2
+    assert sent.count("status") == 1 and sent[-1] == "status"
+    assert sum(name.endswith("backward.0") for name in sent) == 2 * 20
+
+
+class NotedCarrier(SingleProcessCarrier):
+    """Writes down what it is asked to sum."""
+
+    def __init__(self, sent: list[str]) -> None:
+        super().__init__()
+        self.sent = sent
+
+    def sum(self, vector: Tensor, name: str) -> Tensor:
+        """The vector itself."""
+        self.sent.append(name)
+        return vector
 
 
 @pytest.mark.parametrize("boxes", [0, [1, 0, 7]])
