@@ -12,6 +12,8 @@ from megdet_hvd.data.batch import Batch, Detections
 from megdet_hvd.engine.step.status import StatusMessage, StepStatus
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.normalise import normalise
+from megdet_hvd.model.proposals import SMALLEST_SIDE
 from tests.model.samples import build, part, random_batch, slim, total
 from tests.pretend_cuda.device import CUDA, pretended_cuda
 from tests.pretend_cuda.training import steps_on
@@ -150,6 +152,30 @@ def test_few_candidates() -> None:
         )
 
     on_both(few, random_batch([(96, 96), (64, 90)], [3, 0]))
+
+
+def test_small_proposals_are_left_out() -> None:
+    """Deltas that make every third box a line: neither drawn nor detected."""
+    batch = random_batch([(96, 128), (90, 70)], 3)
+
+    def lines() -> Detector:
+        detector = cgbn()
+        with torch.no_grad():
+            detector.rpn.head.bbox_pred.bias[2::12] = -20.0  # the width of one ratio's boxes
+        return detector
+
+    on_both(lines, batch)
+    with pretended_cuda():
+        detector = lines().to(CUDA)
+        there = batch.to(CUDA)
+        features = detector.backbone(normalise(there.images, [(96, 128)] * 2, torch.float64))
+        outputs = detector.rpn(features, (128, 128))
+        for proposals in detector.rpn.propose(outputs, [(96, 128), (90, 70)]):
+            assert proposals.valid is not None and int(proposals.valid.sum()) > 0
+            sides = proposals.boxes[:, 2:] - proposals.boxes[:, :2]
+            small = (sides < SMALLEST_SIDE).any(1)
+            assert bool(small.any()) and torch.equal(small.cpu(), ~proposals.valid.cpu())
+            assert len(proposals.all_valid()) == int(proposals.valid.sum())
 
 
 @pytest.mark.parametrize("make", [cgbn, all_normalised])
