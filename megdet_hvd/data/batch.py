@@ -1,5 +1,6 @@
 """What the loader hands to the model: pictures as uint8 on one canvas, and their boxes."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -8,13 +9,15 @@ from torch import Tensor
 from megdet_hvd.data.ids import Id
 
 
-def _on(values: Tensor, device: torch.device) -> Tensor:
+def fetched(values: Tensor, device: torch.device) -> Tensor:
     """A copy on ``device``; a GPU fetches it when it comes to it, and the host does not wait.
 
     That needs memory that stays where it is (pinned); what does not lie there is copied there.
+    Where the system gives none the host waits after all; :mod:`megdet_hvd.data.pinned` tells.
     """
     if device.type == "cuda" and values.is_cpu and not values.is_pinned():
-        values = values.pin_memory()
+        with suppress(RuntimeError):
+            values = values.pin_memory()
     return values.to(device, non_blocking=True)
 
 
@@ -29,7 +32,7 @@ class Target:
 
     def to(self, device: torch.device) -> "Target":
         """A copy on ``device``."""
-        return Target(_on(self.boxes, device), _on(self.labels, device))
+        return Target(fetched(self.boxes, device), fetched(self.labels, device))
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Batch:
     def to(self, device: torch.device) -> "Batch":
         """A copy on ``device``."""
         return Batch(
-            _on(self.images, device),
+            fetched(self.images, device),
             self.infos,
             tuple(t.to(device) for t in self.targets),
             self.unreadable,

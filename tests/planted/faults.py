@@ -18,6 +18,7 @@ Part = Literal[
     "watchdog",
     "elastic resume",
     "pipeline",
+    "gpu",
 ]
 
 
@@ -46,6 +47,10 @@ ELASTIC = "config/test_elastic_resume.py"
 JUDGE = "job/watch/test_judge.py"
 FILE = "checkpoint/test_file.py"
 INDEX = "data/test_index_cache.py"
+DRAWS = "model/test_draws.py"
+PLACES = "model/test_losses.py::test_places_that_are_not_taken_count_for_nothing"
+ON_GPU = "pretend_cuda/test_training.py::test_few_candidates"
+SMALL = "pretend_cuda/test_training.py::test_small_proposals_are_left_out"
 
 FAULTS = (
     Fault(
@@ -407,5 +412,53 @@ FAULTS = (
         "words = [_code(), list(digests),",
         "words = [list(digests),",
         INDEX,
+    ),
+    Fault(
+        "gpu",
+        "places that nothing was drawn for enter the losses",
+        "model/losses.py",
+        "    if counted is not None:",
+        "    if counted is None:",
+        PLACES + " " + ON_GPU,
+    ),
+    Fault(
+        "gpu",
+        "proposals too small to train on are drawn",
+        "model/proposals.py",
+        "return Proposals(boxes[best_first], large[best_first])",
+        "return Proposals(boxes[best_first])",
+        SMALL,
+    ),
+    Fault(
+        "gpu",
+        "the draw's hash lets the sign in",
+        "model/hashed_draw.py",
+        "(state >> shift).bitwise_and_((1 << (64 - shift)) - 1)",
+        "state >> shift",
+        DRAWS,
+    ),
+    Fault(
+        "gpu",
+        "the group's sums of the gradient are divided by no count",
+        "bn/cuda_kernels.py",
+        "torch.div(total, n, out=means)",
+        "means.copy_(total)",
+        "pretend_cuda/test_bn.py",
+    ),
+    Fault(
+        "gpu",
+        "running statistics move at the end with the biased variance",
+        "bn/later_updates.py",
+        "(n / (n - 1)).unbind()",
+        "(n / n).unbind()",
+        "pretend_cuda/test_bn.py",
+    ),
+    Fault(
+        "gpu",
+        "the host waits for each copy of a batch",
+        "data/batch.py",
+        "return values.to(device, non_blocking=True)",
+        "return values.to(device)",
+        "pretend_cuda/test_host.py pretend_cuda/test_counts.py",
     ),
 )

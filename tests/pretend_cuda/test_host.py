@@ -5,12 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from megdet_hvd.config.load import load_config
 from megdet_hvd.data.workers import worker_count
 from megdet_hvd.engine import device as devices
 from megdet_hvd.engine.device import borrowed_torch, cores_for_loading, prepare_device
 from megdet_hvd.job.world import World
+from megdet_hvd.memory.probe import made_up
+from tests.pretend_cuda.device import CUDA, pretended_cuda
 
 
 def test_a_process_with_a_gpu_keeps_three_cores_from_loading() -> None:
@@ -53,3 +56,21 @@ def test_on_the_default_stream_and_back_on_the_programs_own(
         prepare_device(config, World(rank=0, size=1, machines=((0,),)))
         assert current == {0: "default 0", 1: "default 1"} and at == [0]
     assert current == {0: "the program's", 1: "default 1"} and at == [1]
+
+
+def test_a_batch_goes_to_the_device_without_a_wait_unless_nothing_can_be_pinned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(tensor: Tensor) -> Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    batch = made_up(2, (64, 96), 3, 5)
+    with pretended_cuda() as tally:
+        there = batch.to(CUDA)
+        assert not tally.syncs, tally.syncs_table()
+        monkeypatch.setattr(Tensor, "pin_memory", refuse)
+        again = batch.to(CUDA)
+        assert tally.syncs.total() == 1 + 2 * 2  # pictures; boxes and labels of each
+        for one in (there, again):
+            assert torch.equal(one.images.cpu(), batch.images)
+            assert torch.equal(one.targets[1].boxes.cpu(), batch.targets[1].boxes)

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.bn.carriers import SingleProcessCarrier
 from megdet_hvd.data.batch import Batch, Detections
-from megdet_hvd.engine.step.status import StepStatus
+from megdet_hvd.engine.step.status import StatusMessage, StepStatus
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.normalise import normalise
+from megdet_hvd.model.proposals import SMALLEST_SIDE
 from tests.model.samples import build, part, random_batch, slim, total
 from tests.pretend_cuda.device import CUDA, pretended_cuda
 from tests.pretend_cuda.training import steps_on
@@ -99,6 +101,42 @@ def test_the_loop_tells_of_a_step_what_it_does_on_the_cpu() -> None:
         torch.testing.assert_close(ours[name], value, rtol=1e-8, atol=1e-10)
 
 
+def test_the_status_goes_behind_the_last_bn_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it, on a GPU, it could keep a BN message from coming."""
+    sent: list[str] = []
+    send = StatusMessage.send
+
+    def note(message: StatusMessage) -> None:
+        sent.append("status")
+        send(message)
+
+    monkeypatch.setattr(StatusMessage, "send", note)
+    with pretended_cuda():
+        detector = cgbn()
+        for layer in detector.modules():
+            if isinstance(layer, CrossGPUBatchNorm2d):
+                layer.carrier = NotedCarrier(sent)
+        (step,) = steps_on(
+            CUDA, detector, [part(random_batch(), [0]), part(random_batch(), [1])], 1
+        )
+    assert step.status.images == 2
+    assert sent.count("status") == 1 and sent[-1] == "status"
+    assert sum(name.endswith("backward.0") for name in sent) == 2 * 20
+
+
+class NotedCarrier(SingleProcessCarrier):
+    """Writes down what it is asked to sum."""
+
+    def __init__(self, sent: list[str]) -> None:
+        super().__init__()
+        self.sent = sent
+
+    def sum(self, vector: Tensor, name: str) -> Tensor:
+        """The vector itself."""
+        self.sent.append(name)
+        return vector
+
+
 @pytest.mark.parametrize("boxes", [0, [1, 0, 7]])
 def test_pictures_without_boxes(boxes: list[int] | int) -> None:
     on_both(cgbn, random_batch([(128, 96), (70, 90), (96, 128)], boxes))
@@ -114,6 +152,30 @@ def test_few_candidates() -> None:
         )
 
     on_both(few, random_batch([(96, 96), (64, 90)], [3, 0]))
+
+
+def test_small_proposals_are_left_out() -> None:
+    """Deltas that make every third box a line: neither drawn nor detected."""
+    batch = random_batch([(96, 128), (90, 70)], 3)
+
+    def lines() -> Detector:
+        detector = cgbn()
+        with torch.no_grad():
+            detector.rpn.head.bbox_pred.bias[2::12] = -20.0  # the width of one ratio's boxes
+        return detector
+
+    on_both(lines, batch)
+    with pretended_cuda():
+        detector = lines().to(CUDA)
+        there = batch.to(CUDA)
+        features = detector.backbone(normalise(there.images, [(96, 128)] * 2, torch.float64))
+        outputs = detector.rpn(features, (128, 128))
+        for proposals in detector.rpn.propose(outputs, [(96, 128), (90, 70)]):
+            assert proposals.valid is not None and int(proposals.valid.sum()) > 0
+            sides = proposals.boxes[:, 2:] - proposals.boxes[:, :2]
+            small = (sides < SMALLEST_SIDE).any(1)
+            assert bool(small.any()) and torch.equal(small.cpu(), ~proposals.valid.cpu())
+            assert len(proposals.all_valid()) == int(proposals.valid.sum())
 
 
 @pytest.mark.parametrize("make", [cgbn, all_normalised])

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.comm.position import waiting
+from megdet_hvd.data.batch import fetched
 from megdet_hvd.errors import RunError, StorageError
 from megdet_hvd.job import stopping
 from megdet_hvd.job.agree import mark_agreed
@@ -104,7 +105,8 @@ class StatusMessage:
             self.problem is not None or self.storage is not None,
             stopping.wanted() is not None,
         ]
-        counted = self._to_device([*facts, *known])
+        host = torch.tensor([*facts, *known], dtype=torch.float64)
+        counted = fetched(host, self.sums.device)
         for place, share in enumerate(shares, len(facts)):
             if isinstance(share, Tensor):
                 counted[place] = share
@@ -114,13 +116,6 @@ class StatusMessage:
             import horovod.torch as hvd
 
             self._handle = hvd.allreduce_async(self._flat, name="megdet.status", op=hvd.Sum)
-
-    def _to_device(self, values: Sequence[float]) -> Tensor:
-        """(n,) float64; a GPU fetches them when it comes to it, and nobody waits."""
-        made = torch.tensor(values, dtype=torch.float64)
-        if self.sums.is_cpu:
-            return made
-        return made.pin_memory().to(self.sums.device, non_blocking=True)
 
     def read(self, iteration: int, images: str, norm: Tensor | None = None) -> StepStatus:
         """Wait for the sum, and for ``norm`` (), that of the averaged gradient, at the same time.

@@ -20,7 +20,7 @@ STUCK_OUTSIDE = 30
 """Limits that a rank may be waited for while it is outside of steps: scoring a whole validation
 set, rendering or reading a data set for the others and writing to a slow disk take minutes. The
 same for a step that nobody waits for: without BN messages a forward pass on a CPU may be one long
-piece. A GPU that hangs looks like this on all ranks at once."""
+piece. A GPU that hangs shows at the step's end, where all ranks wait for theirs."""
 GRACE_S = 10.0
 """A connection that closed may come back; and the launcher ends the others of a dead rank."""
 AHEAD_STEPS = 2
