@@ -151,6 +151,7 @@ RULES: Mapping[str, Rule] = {
     "model.roi.head": _OTHER_WEIGHTS,
     "model.roi.width": _OTHER_WEIGHTS,
     "model.roi.norm": _OTHER_WEIGHTS,
+    "model.roi.align": _applies("from the next step on; the other kernel rounds otherwise"),
     "model.roi.boxes_per_image": _applies(),
     "model.roi.positive_fraction": _applies(),
     "model.roi.foreground_iou": _applies(),

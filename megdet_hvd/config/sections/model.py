@@ -49,6 +49,10 @@ class RoiConfig(Section):
     """Units of the fully connected layers."""
     norm: Literal["none", "same"] = "none"
     """``same``: the backbone's normalisation after each convolution of the ``conv`` head."""
+    align: Literal["auto", "torchvision", "sparse"] = "auto"
+    """ROIAlign's kernel: torchvision's, or a sparse matrix, equal up to rounding. ``auto``: on a
+    CPU ``sparse``, or what a resumed run began with; on a GPU torchvision's, or with
+    ``deterministic`` ``sparse``."""
     boxes_per_image: Positive = 512
     """Boxes (RoIs) sampled for the loss of one picture."""
     positive_fraction: Fraction = 0.25
