@@ -1,7 +1,8 @@
 """A training step: ours beside torchvision's model and loop, in one process.
 
 ``python -m megdet_hvd.bench step [--size 320x512] [--images 2] [--precision float32] [--norm bn]
-[--turns 5] [--profile N] [--json FILE]``: from a batch in memory to changed weights, sides in turn.
+[--turns 5] [--profile N] [--json FILE] [key.sub=value …]``: from a batch in memory to changed
+weights, sides in turn; settings are ours.
 Both have the same weights, pictures, boxes and settings; that they work on the same canvas, as many
 proposals, and as many sampled anchors and boxes is looked at first.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 
@@ -31,7 +33,7 @@ RATE = 1e-6
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the table."""
-    parser = make_parser("megdet_hvd.bench step", (__doc__ or "").split("\n")[0], settings=False)
+    parser = make_parser("megdet_hvd.bench step", (__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("--size", type=_size, default=(320, 512), metavar="HxW", help="of the pictures, pixels")
     add("--images", type=int, default=2, help="pictures in a step")
@@ -42,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="bn",
         help="torchvision: frozen with frozen, else its plain BN",
     )
-    add("--roi-align", choices=["auto", "torchvision", "sparse"], default="auto", help="ours")
     add("--turns", type=int, default=5)
     add("--profile", type=int, default=0, metavar="N", help="the N costliest operators of a step")
     add("--device", default="auto", help="auto, cpu or cuda")
@@ -59,22 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def step_config(options: argparse.Namespace) -> Config:
     """The settings of a run of ours that trains what torchvision's function builds."""
-    base = Config()
-    frozen = options.norm == "frozen"
-    return base.model_copy(
-        update={
-            "global_batch": options.images,
-            "precision": options.precision,
-            "model": base.model.model_copy(
-                update={
-                    "norm": options.norm,
-                    "frozen_stages": 2 if frozen else 0,
-                    "roi": base.model.roi.model_copy(update={"align": options.roi_align}),
-                }
-            ),
-            "learning": base.learning.model_copy(update={"rate": RATE}),
-        }
-    )
+    words = [
+        f"global_batch={options.images}",
+        f"precision={options.precision}",
+        f"model.norm={options.norm}",
+        f"model.frozen_stages={2 if options.norm == 'frozen' else 0}",
+        f"learning.rate={RATE}",
+    ]
+    return override(Config(), [*words, *options.overrides])
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -131,7 +124,7 @@ def _measure(options: argparse.Namespace) -> None:
     for name, lines in profiles.items():
         print("\n".join([f"\n{name}, one step, processor ms of its costliest operators:", *lines]))
     if options.json is not None:
-        names = ("size", "images", "precision", "norm", "roi_align")
+        names = ("size", "images", "precision", "norm", "overrides")
         settings = {name: getattr(options, name) for name in names}
         write_record(options.json, machine, settings, sides=sides, work=str(ours))
 

@@ -139,6 +139,7 @@ RULES: Mapping[str, Rule] = {
     "model.anchor_sizes": _OTHER_FUNCTION,
     "model.anchor_ratios": _OTHER_FUNCTION,
     "model.rpn.conv_depth": _OTHER_WEIGHTS,
+    "model.rpn.gradient": _applies("from the next step on; the other way rounds otherwise"),
     "model.rpn.anchors_per_image": _applies(),
     "model.rpn.positive_fraction": _applies(),
     "model.rpn.foreground_iou": _applies(),

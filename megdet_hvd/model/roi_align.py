@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from megdet_hvd.model.backbone import LEVELS
+from megdet_hvd.model.kernels import KernelChoice
 from megdet_hvd.model.roi_gather import gather_cells
 from megdet_hvd.model.roi_levels import FIRST_LEVEL, LAST_LEVEL, STRIDES, levels_of
 from megdet_hvd.model.roi_weights import cell_weights
@@ -21,9 +22,6 @@ POOLED_SIDE = 7
 """ROIAlign gives 7×7 cells a box."""
 SAMPLES = 2
 """Along each side of a cell."""
-RoiKernel = Literal["torchvision", "sparse"]
-FORMER_KERNEL: RoiKernel = "torchvision"
-"""Of every run whose checkpoints don't say which it has."""
 _POOLED_LEVELS = LEVELS[: LAST_LEVEL - FIRST_LEVEL + 1]
 _NOWHERE = -1e6
 """A coordinate so far outside that ROIAlign sees only zeros."""
@@ -38,20 +36,16 @@ class RoiAlign(nn.Module):
 
     def __init__(self, kernel: Literal["auto", "torchvision", "sparse"]) -> None:
         super().__init__()
-        self.kernel = kernel
-        self.begun_with: RoiKernel | None = None
-        """What ``auto`` is on a CPU: the kernel that the run began with. None: ``sparse``."""
+        self.choice = KernelChoice("roi_align", setting=kernel, new="sparse")
 
-    def kernel_on(self, device: torch.device) -> RoiKernel:
+    def kernel_on(self, device: torch.device) -> str:
         """The kernel that is used there.
 
         ``auto`` is torchvision's on a GPU, unless repeatable bits are asked for, which it has only
         where Triton and a compiler are.
         """
-        if self.kernel != "auto":
-            return self.kernel
-        if device.type == "cpu":
-            return self.begun_with or "sparse"
+        if self.choice.setting != "auto" or device.type == "cpu":
+            return self.choice.kernel
         return "sparse" if torch.are_deterministic_algorithms_enabled() else "torchvision"
 
     def forward(
@@ -73,22 +67,6 @@ class RoiAlign(nn.Module):
             pooled: Tensor = theirs(features, list(boxes), [canvas])
             return pooled
         return torchvision_roi_align(levels, boxes)
-
-
-def kernel_begun_with(detector: nn.Module) -> RoiKernel | None:
-    """What ``auto`` is on a CPU in this run, for its checkpoints; None: it has no RoiAlign."""
-    kernels = [pool.kernel_on(torch.device("cpu")) for pool in _pools(detector)]
-    return kernels[0] if kernels else None
-
-
-def go_on_with(detector: nn.Module, kernel: RoiKernel | None) -> None:
-    """Let ``auto`` be on a CPU what it was when the run began, so that it goes on to the bit."""
-    for pool in _pools(detector):
-        pool.begun_with = kernel
-
-
-def _pools(detector: nn.Module) -> list[RoiAlign]:
-    return [module for module in detector.modules() if isinstance(module, RoiAlign)]
 
 
 def sparse_roi_align(levels: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:

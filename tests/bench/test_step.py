@@ -24,7 +24,7 @@ WORDS = "step --size 70x96 --images 1 --turns 2 --device cpu"
 
 def test_a_small_measurement_is_printed_and_recorded(tmp_path: Path) -> None:
     file = tmp_path / "step.json"
-    words = [*WORDS.split(), "--profile=3", f"--json={file}"]
+    words = [*WORDS.split(), "--profile=3", f"--json={file}", "model.roi.align=sparse"]
     done = on_ranks("tests.programs:run_thin", 1, BENCH, words, launcher="python")
     assert done.values == [0]
     lines = done.stdout.splitlines()
@@ -37,16 +37,20 @@ def test_a_small_measurement_is_printed_and_recorded(tmp_path: Path) -> None:
     assert costliest == ["ours", "torchvision"]
     record = json.loads(file.read_text())
     assert record["settings"]["size"] == [70, 96] and record["settings"]["norm"] == "bn"
+    assert record["settings"]["overrides"] == ["model.roi.align=sparse"]
     assert [len(side["clock_s"]) for side in record["sides"]] == [2, 2]
 
 
 @pytest.mark.parametrize("norm", ["bn", "frozen", "cgbn"])
 def test_both_sides_train_the_same(norm: str) -> None:
     options: Any = make_parser("x", "x", settings=False).parse_args([])
-    vars(options).update(norm=norm, images=2, precision="float32", roi_align="auto")
+    words = ["model.roi.align=torchvision"] if norm == "bn" else []
+    vars(options).update(norm=norm, images=2, precision="float32", overrides=words)
     config, batch = step_config(options), pictures_of((70, 96), 2)
     with thin_backbones():
         detector = build_ours(config, CPU)
+        pool = detector.roi_heads.box_roi_pool
+        assert pool.kernel_on(CPU) == ("torchvision" if words else "sparse")
         frozen = norm == "frozen"
         peer = build_peer(detector.state_dict(), CLASSES, (70, 96), frozen=frozen, device=CPU)
     trained = [

@@ -189,14 +189,14 @@ def test_which_kernel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     pool = RoiAlign("auto")
     assert (pool.kernel_on(cpu), pool.kernel_on(gpu)) == ("sparse", "torchvision")
-    pool.begun_with = "torchvision"
+    pool.choice.begun_with = "torchvision"
     assert (pool.kernel_on(cpu), pool.kernel_on(gpu)) == ("torchvision", "torchvision")
     monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
     assert (pool.kernel_on(cpu), pool.kernel_on(gpu)) == ("torchvision", "sparse")
-    pool.kernel = "sparse"
+    pool.choice.setting = "sparse"
     assert (pool.kernel_on(cpu), pool.kernel_on(gpu)) == ("sparse", "sparse")
     levels, boxes = pyramid(1, torch.float32), boxes_of(1)
     features = {str(number): level for number, level in enumerate(levels)}
     for kernel, right in (("sparse", sparse_roi_align), ("torchvision", theirs_of)):
-        pool.kernel = "sparse" if kernel == "sparse" else "torchvision"
+        pool.choice.setting = "sparse" if kernel == "sparse" else "torchvision"
         assert torch.equal(pool(features, boxes, CANVAS), right(levels, boxes))

@@ -20,6 +20,10 @@ class RpnConfig(Section):
 
     conv_depth: Positive = 1
     """Number of 3×3 convolutions before its two outputs."""
+    gradient: Literal["auto", "dense", "sampled"] = "auto"
+    """Through the head at all anchors, or at the sampled ones alone: equal up to rounding, less
+    time and memory. ``auto``: ``sampled``, or what a resumed run began with. With ``conv_depth``
+    above 1 always ``dense``."""
     anchors_per_image: Positive = 256
     """Anchors sampled for the loss of one picture."""
     positive_fraction: Fraction = 0.5

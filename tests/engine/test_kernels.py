@@ -1,4 +1,4 @@
-"""A run goes on with the ROIAlign that it began with; one from before there were two, too."""
+"""A run goes on with the kernels that it began with; one from before there were two, too."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from tests.engine.tale import ALONE
 from tests.model.samples import build, slim
 
 CPU = torch.device("cpu")
+KERNELS = {
+    "sparse": {"roi_align": "sparse", "rpn_gradient": "sampled"},
+    "torchvision": {"roi_align": "torchvision", "rpn_gradient": "dense"},
+}
 
 
 class Pictures(list[int]):
@@ -26,7 +30,8 @@ class Pictures(list[int]):
 
 
 def run_of(kernel: str) -> tuple[Detector, Any, Config]:
-    model = slim(norm="frozen", roi={"align": kernel})
+    gradient = {"auto": "auto", "sparse": "sampled", "torchvision": "dense"}[kernel]
+    model = slim(norm="frozen", roi={"align": kernel}, rpn={"gradient": gradient})
     config = Config(model=model)
     detector = build(model)
     return detector, make_optimizer(detector, config), config
@@ -59,15 +64,16 @@ def state_of(detector: Detector, optimizer: Any, config: Config) -> dict[str, An
 )
 def test_what_a_resumed_run_computes_with(said: str | None, setting: str, then: str) -> None:
     state = state_of(*run_of("auto" if said is None else said))
-    assert state["roi_align"] == ("sparse" if said is None else said)
+    assert state["kernels"] == KERNELS["sparse" if said is None else said]
     if said is None:
-        del state["roi_align"]
+        del state["kernels"]
     detector, optimizer, config = run_of(setting)
     pictures: Any = Pictures(range(4))
     assert restore_state(state, detector, optimizer, None, config, pictures, ALONE) == 3
     assert detector.roi_heads.box_roi_pool.kernel_on(CPU) == then
+    assert detector.rpn.choice.kernel == KERNELS[then]["rpn_gradient"]
     # Its own checkpoints say so, and those who evaluate them compute alike.
     again = state_of(detector, optimizer, config)
-    assert again["roi_align"] == then
+    assert again["kernels"] == KERNELS[then]
     built: Any = _ours(again, Path("x.pt")).build()
     assert built.roi_heads.box_roi_pool.kernel_on(CPU) == then
