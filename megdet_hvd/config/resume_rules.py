@@ -136,6 +136,7 @@ RULES: Mapping[str, Rule] = {
     ),
     "model.fpn_channels": _OTHER_WEIGHTS,
     "model.fpn_norm": _OTHER_WEIGHTS,
+    "model.memory_format": _applies("from the next step on; the other order rounds otherwise"),
     "model.anchor_sizes": _OTHER_FUNCTION,
     "model.anchor_ratios": _OTHER_FUNCTION,
     "model.rpn.conv_depth": _OTHER_WEIGHTS,

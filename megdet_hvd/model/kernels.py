@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-FORMER = {"roi_align": "torchvision", "rpn_gradient": "dense"}
+FORMER = {"memory_format": "contiguous", "roi_align": "torchvision", "rpn_gradient": "dense"}
 """Of every run whose checkpoints don't say."""
 
 

@@ -17,8 +17,16 @@ from tests.model.samples import build, slim
 
 CPU = torch.device("cpu")
 KERNELS = {
-    "sparse": {"roi_align": "sparse", "rpn_gradient": "sampled"},
-    "torchvision": {"roi_align": "torchvision", "rpn_gradient": "dense"},
+    "sparse": {
+        "memory_format": "channels_last",
+        "roi_align": "sparse",
+        "rpn_gradient": "sampled",
+    },
+    "torchvision": {
+        "memory_format": "contiguous",
+        "roi_align": "torchvision",
+        "rpn_gradient": "dense",
+    },
 }
 
 
@@ -30,8 +38,13 @@ class Pictures(list[int]):
 
 
 def run_of(kernel: str) -> tuple[Detector, Any, Config]:
-    gradient = {"auto": "auto", "sparse": "sampled", "torchvision": "dense"}[kernel]
-    model = slim(norm="frozen", roi={"align": kernel}, rpn={"gradient": gradient})
+    own = KERNELS.get(kernel, dict.fromkeys(KERNELS["sparse"], "auto"))
+    model = slim(
+        norm="frozen",
+        memory_format=own["memory_format"],
+        roi={"align": own["roi_align"]},
+        rpn={"gradient": own["rpn_gradient"]},
+    )
     config = Config(model=model)
     detector = build(model)
     return detector, make_optimizer(detector, config), config
@@ -72,6 +85,7 @@ def test_what_a_resumed_run_computes_with(said: str | None, setting: str, then: 
     assert restore_state(state, detector, optimizer, None, config, pictures, ALONE) == 3
     assert detector.roi_heads.box_roi_pool.kernel_on(CPU) == then
     assert detector.rpn.choice.kernel == KERNELS[then]["rpn_gradient"]
+    assert detector.choice.kernel == KERNELS[then]["memory_format"]
     # Its own checkpoints say so, and those who evaluate them compute alike.
     again = state_of(detector, optimizer, config)
     assert again["kernels"] == KERNELS[then]

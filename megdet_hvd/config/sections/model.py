@@ -96,6 +96,9 @@ class ModelConfig(Section):
     """Channels of P2…P6."""
     fpn_norm: Literal["none", "same"] = "none"
     """``same``: the backbone's normalisation after each convolution of the pyramid."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Order of the activations' values, equal up to rounding. ``auto``: on a CPU ``channels_last``,
+    or what a resumed run began with; on a GPU ``contiguous``."""
     anchor_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=5, max_length=5)] = (
         32,
         64,
