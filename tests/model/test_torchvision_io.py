@@ -22,7 +22,7 @@ from megdet_hvd.evaluation.trained import Trained
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.norm import freeze_norms
 from megdet_hvd.model.torchvision_io import config_of, to_torchvision
-from tests.model.samples import build, make_lively, on_canvas, real_pictures, slim
+from tests.model.samples import as_torchvision, build, make_lively, on_canvas, real_pictures, slim
 
 SIZES = ((96, 128), (128, 96), (96, 96))
 """Shorter side 96 everywhere: torchvision's resize to 96 leaves them as they are."""
@@ -62,6 +62,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_ours_in_torchvision(config: ModelConfig, pictures: list[Tensor]) -> None:
+    config = as_torchvision(config)
     trained = {"norm": "none" if config.norm == "none" else "bn", "norm_eps": 1e-5}
     lively = build(config.model_copy(update=trained), seed=3)
     batch = on_canvas(pictures)
@@ -82,7 +83,7 @@ def test_ours_in_torchvision(config: ModelConfig, pictures: list[Tensor]) -> Non
 
 FEWER = {"rpn_post_nms_top_n_test": 200, "box_batch_size_per_image": 64}
 """Settings that don't show in weights: fewer boxes, to be quick."""
-FEWER_HERE = ModelConfig(rpn=RpnConfig(post_nms_test=200))
+FEWER_HERE = as_torchvision(ModelConfig(rpn=RpnConfig(post_nms_test=200)))
 
 
 def small(norm: Callable[..., nn.Module]) -> FasterRCNN:
@@ -139,13 +140,11 @@ def test_torchvisions_in_ours(norm: str, eps: float, pictures: list[Tensor]) -> 
 def test_torchvisions_published_models(
     model: Callable[..., FasterRCNN], pictures: list[Tensor]
 ) -> None:
-    """Full size, 91 classes, with nothing told but ε. Under such weights rounding grows tenfold."""
+    """Full size, 91 classes, with nothing told but ε."""
     torch.manual_seed(4)
     theirs = model(weights=None, weights_backbone=None, min_size=96, **FEWER)
     lively_torchvision(theirs, pictures)
-    alike = FEWER_HERE.roi.model_copy(update={"align": "torchvision"})
-    base = FEWER_HERE.model_copy(update={"roi": alike})
-    config = config_of(theirs.state_dict(), norm_eps=1e-5, base=base)
+    config = config_of(theirs.state_dict(), norm_eps=1e-5, base=FEWER_HERE)
     assert (config.backbone, config.fpn_channels, config.roi.width) == ("resnet50", 256, 1024)
     ours = with_weights_of(theirs, config)
     assert ours.num_classes == 90
