@@ -18,7 +18,7 @@ def test_activations_lie_as_asked_for_and_losses_are_the_same(setting: str) -> N
         seen.append(own and not output.is_contiguous())
 
     batch = part(random_batch(), [0, 1, 5])
-    results = []
+    results: list[dict[str, Tensor]] = []
     for one in (setting, "contiguous"):
         detector = build(slim(memory_format=one, norm="frozen")).double()
         if not results:
