@@ -154,6 +154,7 @@ RULES: Mapping[str, Rule] = {
     "model.roi.width": _OTHER_WEIGHTS,
     "model.roi.norm": _OTHER_WEIGHTS,
     "model.roi.align": _applies("from the next step on; the other kernel rounds otherwise"),
+    "model.roi.linear": _applies("from the next step on; the other kernel rounds otherwise"),
     "model.roi.boxes_per_image": _applies(),
     "model.roi.positive_fraction": _applies(),
     "model.roi.foreground_iou": _applies(),

@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-FORMER = {"memory_format": "contiguous", "roi_align": "torchvision", "rpn_gradient": "dense"}
+FORMER = {
+    "linear": "torch",
+    "memory_format": "contiguous",
+    "roi_align": "torchvision",
+    "rpn_gradient": "dense",
+}
 """Of every run whose checkpoints don't say."""
 
 

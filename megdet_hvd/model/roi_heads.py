@@ -20,6 +20,7 @@ from megdet_hvd.model.backbone import LEVELS
 from megdet_hvd.model.balance import Drawn, balance_of
 from megdet_hvd.model.box_coding import BoxCoder
 from megdet_hvd.model.draw_versions import Draw
+from megdet_hvd.model.linear import replace_linears
 from megdet_hvd.model.losses import box_losses, class_losses
 from megdet_hvd.model.matching import BACKGROUND, match_boxes
 from megdet_hvd.model.norm import NormFactory
@@ -73,6 +74,7 @@ class RoiHeads(nn.Module):
         self.config = config.roi
         self.box_roi_pool = RoiAlign(config.roi.align)
         self.box_head = build_box_head(config, norm)
+        replace_linears(self.box_head, config.roi.linear)
         self.box_predictor = FastRCNNPredictor(config.roi.width, num_classes + 1)
         self.box_coder = CODER
 

@@ -18,11 +18,13 @@ from tests.model.samples import build, slim
 CPU = torch.device("cpu")
 KERNELS = {
     "sparse": {
+        "linear": "onednn",
         "memory_format": "channels_last",
         "roi_align": "sparse",
         "rpn_gradient": "sampled",
     },
     "torchvision": {
+        "linear": "torch",
         "memory_format": "contiguous",
         "roi_align": "torchvision",
         "rpn_gradient": "dense",
@@ -42,7 +44,7 @@ def run_of(kernel: str) -> tuple[Detector, Any, Config]:
     model = slim(
         norm="frozen",
         memory_format=own["memory_format"],
-        roi={"align": own["roi_align"]},
+        roi={"align": own["roi_align"], "linear": own["linear"]},
         rpn={"gradient": own["rpn_gradient"]},
     )
     config = Config(model=model)

@@ -31,7 +31,7 @@ def slim(**changes: Any) -> ModelConfig:
 
 def as_torchvision(config: ModelConfig) -> ModelConfig:
     """The order of torchvision's sums, for equality with it beyond rounding."""
-    roi = config.roi.model_copy(update={"align": "torchvision"})
+    roi = config.roi.model_copy(update={"align": "torchvision", "linear": "torch"})
     return config.model_copy(update={"memory_format": "contiguous", "roi": roi})
 
 

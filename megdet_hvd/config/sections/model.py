@@ -57,6 +57,9 @@ class RoiConfig(Section):
     """ROIAlign's kernel: torchvision's, or a sparse matrix, equal up to rounding. ``auto``: on a
     CPU ``sparse``, or what a resumed run began with; on a GPU torchvision's, or with
     ``deterministic`` ``sparse``."""
+    linear: Literal["auto", "torch", "onednn"] = "auto"
+    """Who multiplies in the fully connected layers, on a CPU in float32: torch's choice (MKL), or
+    oneDNN, equal up to rounding. ``auto``: ``onednn``, or what a resumed run began with."""
     boxes_per_image: Positive = 512
     """Boxes (RoIs) sampled for the loss of one picture."""
     positive_fraction: Fraction = 0.25
