@@ -16,6 +16,7 @@ MEASUREMENTS = {
     "startup": "from the launch to the first step's forward, beside a bare script",
     "index": "opening an annotation file as large as COCO's, beside pycocotools",
     "loader": "pictures a second on one core, beside torchvision's own loading",
+    "step": "a training step, beside torchvision's model and loop",
     "eval": "COCO's numbers from detections in memory, beside pycocotools",
 }
 """Each is a module of this package with a ``main(arguments) -> exit code`` of its own."""

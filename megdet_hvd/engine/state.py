@@ -19,6 +19,7 @@ from megdet_hvd.job.world import World
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.draw_versions import FIRST_DRAW, draw_of
 from megdet_hvd.model.initialise import load_exactly
+from megdet_hvd.model.kernels import begun_with, go_on_with
 
 
 def capture_state(
@@ -53,6 +54,7 @@ def capture_state(
         "categories": list(data.categories),
         "category_ids": list(data.category_ids),
         "model": model,
+        "kernels": begun_with(detector),
         "optimizer": optimizer.state_dict(),
         "optimizer_built": built_settings(optimizer),
         "scaler": None if scaler is None else scaler.state_dict(),
@@ -106,6 +108,7 @@ def restore_state(
         detector.draw_version = state.get("draw_version", FIRST_DRAW)
         draw_of(detector.draw_version)
     load_exactly(detector, state["model"], "the checkpoint to carry on from")
+    go_on_with(detector, state.get("kernels"))
     load_optimizer(optimizer, state["optimizer"], state.get("optimizer_built"))
     if scaler is not None and state["scaler"] is not None:
         scaler.load_state_dict(state["scaler"])

@@ -1,5 +1,6 @@
 """A trained detector from a file: a checkpoint of ours, or torchvision's weights."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from megdet_hvd.config.schema import Config, ModelConfig
 from megdet_hvd.data.ids import Id
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.initialise import load_exactly
+from megdet_hvd.model.kernels import FORMER, go_on_with
 from megdet_hvd.model.own import DetectorFactory, build_own_detector
 from megdet_hvd.model.torchvision_io import config_of
 from megdet_hvd.model.weights_file import find_weights
@@ -45,6 +47,8 @@ class Trained:
     """Optimizer steps; None where the file doesn't say."""
     coco: bool = False
     """Whether the names are those that torchvision gives for COCO, ``N/A`` for unused ids."""
+    kernels: Mapping[str, str] | None = None
+    """What the run began with; None: there was no run of ours."""
 
     def used(self) -> dict[Id, str]:
         """Category id to name, without COCO's unused ids."""
@@ -86,6 +90,8 @@ class Trained:
                 lambda _: f'--detector {named}; in Python, detector="{named}"',
             )
         load_exactly(detector, self.state, str(self.path))
+        if self.kernels is not None:
+            go_on_with(detector, self.kernels)
         return detector.to(device or torch.device("cpu")).eval()
 
 
@@ -135,6 +141,7 @@ def _ours(content: dict[str, Any], path: Path) -> Trained:
         named=True,
         state=content["model"],
         iteration=content["iteration"],
+        kernels=content.get("kernels", FORMER),
     )
 
 

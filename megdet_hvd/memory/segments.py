@@ -40,7 +40,8 @@ def segments(detector: nn.Module, mode: Mode) -> list[Segment]:
     """The pieces that train, from the picture on; none with mode ``none``.
 
     Stem · each residual block, or each residual stage · the pyramid as a whole · the RPN head on
-    each level · ROIAlign with the second stage. Of a detector of the user's own: what its
+    each level (which keeps nothing with ``model.rpn.gradient=sampled``) · ROIAlign with the second
+    stage. Of a detector of the user's own: what its
     ``recompute_parts`` gives, else the residual blocks, or stages, of torchvision that it has.
     """
     if mode == "none":

@@ -10,6 +10,7 @@ from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.draws import draw_key
 from megdet_hvd.model.balance import SampleBalance
 from megdet_hvd.model.draw_versions import NEWEST_DRAW, draw_of
+from megdet_hvd.model.kernels import KernelChoice
 from megdet_hvd.model.normalise import normalise
 from megdet_hvd.model.proposals import Proposals
 from megdet_hvd.model.roi_heads import RoiHeads
@@ -55,6 +56,9 @@ class Detector(nn.Module):
         """Of the draws of anchors and boxes; may be set at any time."""
         self.draw_version = NEWEST_DRAW
         """How they are drawn, see :mod:`megdet_hvd.model.draw_versions`; may be set at any time."""
+        self.choice = KernelChoice(
+            "memory_format", setting=config.memory_format, new="channels_last"
+        )
         self.sample_balance = SampleBalance()
         """Of the newest forward in training; its pictures in the order of the batch."""
 
@@ -91,9 +95,21 @@ class Detector(nn.Module):
         sizes = [info.size for info in batch.infos]
         canvas = (batch.images.shape[-2], batch.images.shape[-1])
         dtype = self.roi_heads.box_predictor.cls_score.weight.dtype
-        features = self.backbone(normalise(batch.images, sizes, dtype))
+        pixels = normalise(batch.images, sizes, dtype).contiguous(
+            memory_format=self._memory_format(batch.images.device)
+        )
+        features = self.backbone(pixels)
         outputs = self.rpn(features, canvas)
         return features, outputs, self.rpn.propose(outputs, sizes), canvas
+
+    def _memory_format(self, device: torch.device) -> torch.memory_format:
+        """In which every activation then lies; weights stay as they are.
+
+        ``auto`` is contiguous on a GPU, where nobody has measured it.
+        """
+        automatic = self.choice.setting == "auto" and device.type != "cpu"
+        last = self.choice.kernel == "channels_last" and not automatic
+        return torch.channels_last if last else torch.contiguous_format
 
     def _seeds(self, batch: Batch, purpose: str) -> list[int]:
         return [

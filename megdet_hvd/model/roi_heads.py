@@ -11,13 +11,7 @@ from torchvision.models.detection.faster_rcnn import (
     FastRCNNPredictor,
     TwoMLPHead,
 )
-from torchvision.ops import (
-    MultiScaleRoIAlign,
-    batched_nms,
-    box_iou,
-    clip_boxes_to_image,
-    remove_small_boxes,
-)
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, remove_small_boxes
 
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.data.batch import Detections, Target
@@ -26,16 +20,16 @@ from megdet_hvd.model.backbone import LEVELS
 from megdet_hvd.model.balance import Drawn, balance_of
 from megdet_hvd.model.box_coding import BoxCoder
 from megdet_hvd.model.draw_versions import Draw
+from megdet_hvd.model.linear import replace_linears
 from megdet_hvd.model.losses import box_losses, class_losses
 from megdet_hvd.model.matching import BACKGROUND, match_boxes
 from megdet_hvd.model.norm import NormFactory
 from megdet_hvd.model.precision import at_least_float32
 from megdet_hvd.model.proposals import Proposals
+from megdet_hvd.model.roi_align import POOLED_SIDE, RoiAlign
 from megdet_hvd.model.rpn import encode_positives
 from megdet_hvd.model.sampling import OUT_OF_PLAY, Sample, Samples
 
-POOLED_SIDE = 7
-"""ROIAlign gives 7×7 cells a box."""
 HEAD_CONVOLUTIONS = 4
 """3×3 convolutions of the ``conv`` head, each ``fpn_channels`` wide."""
 CODER = BoxCoder(centre=10.0, sides=5.0)
@@ -78,10 +72,9 @@ class RoiHeads(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: int, norm: NormFactory | None) -> None:
         super().__init__()
         self.config = config.roi
-        self.box_roi_pool = MultiScaleRoIAlign(
-            featmap_names=list(LEVELS[:4]), output_size=POOLED_SIDE, sampling_ratio=2
-        )
+        self.box_roi_pool = RoiAlign(config.roi.align)
         self.box_head = build_box_head(config, norm)
+        replace_linears(self.box_head, config.roi.linear)
         self.box_predictor = FastRCNNPredictor(config.roi.width, num_classes + 1)
         self.box_coder = CODER
 
@@ -97,7 +90,7 @@ class RoiHeads(nn.Module):
                 that from the batch's largest picture, which is another one on another process.
         """
         boxes = list(rois) or [features[LEVELS[0]].new_zeros(0, 4)]
-        pooled = self.box_roi_pool(dict(features), boxes, [canvas])
+        pooled = self.box_roi_pool(dict(features), boxes, canvas)
         with rows_per_image([len(own) for own in rois]):
             hidden = self.box_head(pooled)
         logits, deltas = self.box_predictor(hidden)

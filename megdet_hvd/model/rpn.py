@@ -13,10 +13,12 @@ from megdet_hvd.data.batch import Target
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.balance import Drawn, balance_of
 from megdet_hvd.model.box_coding import BoxCoder
+from megdet_hvd.model.kernels import KernelChoice
 from megdet_hvd.model.losses import box_losses, objectness_losses
 from megdet_hvd.model.matching import IGNORED, match_boxes
 from megdet_hvd.model.precision import at_least_float32
 from megdet_hvd.model.proposals import Proposals, select_proposals
+from megdet_hvd.model.rpn_sampled import outputs_of_anchors
 from megdet_hvd.model.sampling import OUT_OF_PLAY, Sample, Sampler, Samples
 
 
@@ -32,6 +34,8 @@ class RpnOutputs:
     """(B, A) objectness."""
     deltas: Tensor
     """(B, A, 4) boxes encoded against the anchors."""
+    levels: tuple[Tensor, ...]
+    """The pyramid that they are of."""
 
 
 def build_anchors(config: ModelConfig) -> AnchorGenerator:
@@ -54,6 +58,9 @@ class RegionProposals(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config.rpn
+        deep = config.rpn.conv_depth > 1  # an anchor then sees more than 3×3 pixels
+        setting = "dense" if deep else config.rpn.gradient
+        self.choice = KernelChoice("rpn_gradient", setting=setting, new="sampled")
         self.anchor_generator = build_anchors(config)
         self.head = RPNHead(
             config.fpn_channels, len(config.anchor_ratios), conv_depth=config.rpn.conv_depth
@@ -68,8 +75,9 @@ class RegionProposals(nn.Module):
             canvas: its height and width, pixels. The anchor grid covers all of it, padding too.
         """
         levels = list(features.values())
-        # One call a level, so that a level's activations can be dropped and recomputed alone.
-        logits, deltas = zip(*(self._head(level) for level in levels), strict=True)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._sampled):
+            # One call a level, so that a level's activations can be dropped and recomputed alone.
+            logits, deltas = zip(*(self._head(level) for level in levels), strict=True)
         ratios = logits[0].shape[1]
         anchors = self._anchors([tuple(level.shape[-2:]) for level in levels], canvas, logits[0])
         return RpnOutputs(
@@ -81,7 +89,13 @@ class RegionProposals(nn.Module):
             deltas=at_least_float32(
                 torch.cat([_anchors_last(x, ratios, 4) for x in deltas], dim=1)
             ),
+            levels=tuple(levels),
         )
+
+    @property
+    def _sampled(self) -> bool:
+        """Whether gradients go through the head at the sampled anchors alone."""
+        return self.choice.kernel == "sampled"
 
     def _head(self, level: Tensor) -> tuple[Tensor, Tensor]:
         logits, deltas = self.head([level])
@@ -143,8 +157,16 @@ class RegionProposals(nn.Module):
             box_targets.append(encode_positives(self.box_coder, boxes, matched, anchors, sample))
         samples = Samples(drawn)
         empty = anchors.new_zeros(0, dtype=torch.int64)
-        logits = outputs.logits.flatten()[torch.cat([empty, *chosen])]
-        deltas = outputs.deltas.flatten(0, 1)[torch.cat([empty, *chosen_positives])]
+        every, every_positive = torch.cat([empty, *chosen]), torch.cat([empty, *chosen_positives])
+        if self._sampled:
+            logits, deltas = outputs_of_anchors(
+                self.head, outputs.levels, every // len(anchors), every % len(anchors)
+            )
+            logits, deltas = at_least_float32(logits), at_least_float32(deltas)
+            deltas = deltas[samples.positive_rows(deltas.device)]
+        else:
+            logits = outputs.logits.flatten()[every]
+            deltas = outputs.deltas.flatten(0, 1)[every_positive]
         return (
             objectness_losses(logits, torch.cat([empty, *truth]).to(logits.dtype), samples),
             box_losses(deltas, torch.cat([anchors[:0], *box_targets]), samples),

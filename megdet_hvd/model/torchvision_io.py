@@ -22,7 +22,8 @@ from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.fit import COUNTER, align_counters
 from megdet_hvd.model.initialise import modern_names
 from megdet_hvd.model.norm import frozen_copy
-from megdet_hvd.model.roi_heads import POOLED_SIDE, build_box_head
+from megdet_hvd.model.roi_align import POOLED_SIDE, SAMPLES
+from megdet_hvd.model.roi_heads import build_box_head
 from megdet_hvd.model.rpn import build_anchors
 
 
@@ -63,7 +64,7 @@ def to_torchvision(detector: Detector, *, min_size: int = 800, max_size: int = 1
             rpn_batch_size_per_image=config.rpn.anchors_per_image,
             rpn_positive_fraction=config.rpn.positive_fraction,
             box_roi_pool=MultiScaleRoIAlign(
-                featmap_names=list(LEVELS[:4]), output_size=POOLED_SIDE, sampling_ratio=2
+                featmap_names=list(LEVELS[:4]), output_size=POOLED_SIDE, sampling_ratio=SAMPLES
             ),
             box_head=build_box_head(config, same if config.roi.norm == "same" else None),
             box_predictor=FastRCNNPredictor(config.roi.width, detector.num_classes + 1),

@@ -91,9 +91,11 @@ def test_losses_gradients_and_buffers_are_those_without_recomputation(
         assert_same(step(model, batch), expected)
 
 
+@pytest.mark.parametrize("gradient", ["sampled", "dense"])
 @pytest.mark.parametrize("mode", MODES)
-def test_each_piece_is_computed_again_once_and_only_in_training(mode: Mode) -> None:
-    model = detector()
+def test_each_piece_is_computed_again_once_and_only_in_training(mode: Mode, gradient: str) -> None:
+    """The RPN's head keeps nothing, where gradients go through the sampled anchors alone."""
+    model = detector(f"model.rpn.gradient={gradient}")
     calls = Calls(model)
     recompute_segments(model, mode)
     step(model, pictures())
@@ -102,7 +104,7 @@ def test_each_piece_is_computed_again_once_and_only_in_training(mode: Mode) -> N
     assert calls.counts["backbone.body.layer3.1.conv2"] == twice
     assert calls.counts["backbone.fpn.inner_blocks.0.0"] == twice
     assert calls.counts["backbone.fpn.layer_blocks.1.0"] == twice
-    assert calls.counts["rpn.head.conv.0.0"] == 5 * twice
+    assert calls.counts["rpn.head.conv.0.0"] == 5 * (twice if gradient == "dense" else 1)
     assert calls.counts["roi_heads.box_head.fc6"] == twice
     calls.counts.clear()
     model.eval()(pictures())

@@ -29,6 +29,12 @@ def slim(**changes: Any) -> ModelConfig:
     return ModelConfig(anchor_sizes=(16, 32, 48, 64, 96), rpn=rpn, roi=roi, **settings)
 
 
+def as_torchvision(config: ModelConfig) -> ModelConfig:
+    """The order of torchvision's sums, for equality with it beyond rounding."""
+    roi = config.roi.model_copy(update={"align": "torchvision", "linear": "torch"})
+    return config.model_copy(update={"memory_format": "contiguous", "roi": roi})
+
+
 def build(config: ModelConfig, seed: int = 0, classes: int = CLASSES) -> Detector:
     return build_detector(config, classes, local_norm(config), seed=seed)
 

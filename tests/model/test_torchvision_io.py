@@ -22,7 +22,7 @@ from megdet_hvd.evaluation.trained import Trained
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.norm import freeze_norms
 from megdet_hvd.model.torchvision_io import config_of, to_torchvision
-from tests.model.samples import build, make_lively, on_canvas, real_pictures, slim
+from tests.model.samples import as_torchvision, build, make_lively, on_canvas, real_pictures, slim
 
 SIZES = ((96, 128), (128, 96), (96, 96))
 """Shorter side 96 everywhere: torchvision's resize to 96 leaves them as they are."""
@@ -62,6 +62,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 def test_ours_in_torchvision(config: ModelConfig, pictures: list[Tensor]) -> None:
+    config = as_torchvision(config)
     trained = {"norm": "none" if config.norm == "none" else "bn", "norm_eps": 1e-5}
     lively = build(config.model_copy(update=trained), seed=3)
     batch = on_canvas(pictures)
@@ -82,7 +83,7 @@ def test_ours_in_torchvision(config: ModelConfig, pictures: list[Tensor]) -> Non
 
 FEWER = {"rpn_post_nms_top_n_test": 200, "box_batch_size_per_image": 64}
 """Settings that don't show in weights: fewer boxes, to be quick."""
-FEWER_HERE = ModelConfig(rpn=RpnConfig(post_nms_test=200))
+FEWER_HERE = as_torchvision(ModelConfig(rpn=RpnConfig(post_nms_test=200)))
 
 
 def small(norm: Callable[..., nn.Module]) -> FasterRCNN:

@@ -20,6 +20,10 @@ class RpnConfig(Section):
 
     conv_depth: Positive = 1
     """Number of 3×3 convolutions before its two outputs."""
+    gradient: Literal["auto", "dense", "sampled"] = "auto"
+    """Through the head at all anchors, or at the sampled ones alone: equal up to rounding, less
+    time and memory. ``auto``: ``sampled``, or what a resumed run began with. With ``conv_depth``
+    above 1 always ``dense``."""
     anchors_per_image: Positive = 256
     """Anchors sampled for the loss of one picture."""
     positive_fraction: Fraction = 0.5
@@ -49,6 +53,13 @@ class RoiConfig(Section):
     """Units of the fully connected layers."""
     norm: Literal["none", "same"] = "none"
     """``same``: the backbone's normalisation after each convolution of the ``conv`` head."""
+    align: Literal["auto", "torchvision", "sparse"] = "auto"
+    """ROIAlign's kernel: torchvision's, or a sparse matrix, equal up to rounding. ``auto``: on a
+    CPU ``sparse``, or what a resumed run began with; on a GPU torchvision's, or with
+    ``deterministic`` ``sparse``."""
+    linear: Literal["auto", "torch", "onednn"] = "auto"
+    """Who multiplies in the fully connected layers, on a CPU in float32: torch's choice (MKL), or
+    oneDNN, equal up to rounding. ``auto``: ``onednn``, or what a resumed run began with."""
     boxes_per_image: Positive = 512
     """Boxes (RoIs) sampled for the loss of one picture."""
     positive_fraction: Fraction = 0.25
@@ -88,6 +99,9 @@ class ModelConfig(Section):
     """Channels of P2…P6."""
     fpn_norm: Literal["none", "same"] = "none"
     """``same``: the backbone's normalisation after each convolution of the pyramid."""
+    memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
+    """Order of the activations' values, equal up to rounding. ``auto``: on a CPU ``channels_last``,
+    or what a resumed run began with; on a GPU ``contiguous``."""
     anchor_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=5, max_length=5)] = (
         32,
         64,
