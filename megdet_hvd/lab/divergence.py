@@ -1,7 +1,8 @@
 """Whether a training has diverged, by a rule that was fixed before the runs.
 
 Diverged is a loss that is not finite, or one that stands above its first value once the warm-up is
-over. Single losses scatter, so both are means: of the first few updates, and of the newest few.
+over. Single losses scatter, so it is the mean of the newest few; the first value is that of the
+first update, before any weight has changed: the next may already be what diverges.
 """
 
 import math
@@ -9,10 +10,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-FIRST = 3
-"""Updates whose mean loss is the initial one."""
 NEWEST = 10
-"""Updates whose mean loss is held against it."""
+"""Updates whose mean loss is held against the first."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,14 @@ def find_divergence(
         if loss is None or not math.isfinite(loss):
             return Divergence(iteration, "the loss is not finite")
     known = [loss for loss in losses if loss is not None]
-    initial = initial_loss(known)
-    if initial is None:
-        return None
+    initial = known[0] if known else 0.0
     warm = next((i for i, rate in enumerate(rates) if rate >= 0.999 * peak_rate), None)
     if warm is None:
         return None
-    for end in range(max(warm, FIRST) + NEWEST, len(known) + 1):
+    for end in range(max(warm, 1) + NEWEST, len(known) + 1):
         if statistics.fmean(known[end - NEWEST : end]) > initial:
             return Divergence(
                 iterations[end - 1],
                 f"the mean loss of {NEWEST} updates is above the initial {initial:.3g}",
             )
     return None
-
-
-def initial_loss(losses: Sequence[float]) -> float | None:
-    """Mean loss of the first updates; None: there are too few yet."""
-    return statistics.fmean(losses[:FIRST]) if len(losses) >= FIRST else None

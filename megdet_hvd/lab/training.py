@@ -19,7 +19,7 @@ from typing import Any
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.errors import FINISHED, RUN_ERROR, STOPPED, RunError
-from megdet_hvd.lab.divergence import Divergence, find_divergence, initial_loss
+from megdet_hvd.lab.divergence import Divergence, find_divergence
 from megdet_hvd.lab.records import LabRecord, thinned
 from megdet_hvd.lab.runs import LabRun
 from megdet_hvd.report.metrics_file import MetricsRecord, read_metrics
@@ -170,7 +170,7 @@ class Training:
             "peak_rate": self.peak_rate,
             "updates": iterations[-1] if iterations else 0,
             "diverged": None if end is None else {"at": end.iteration, "why": end.reason},
-            "initial_loss": initial_loss([loss for loss in losses if loss is not None]),
+            "initial_loss": losses[0] if losses else None,
             "loss": thinned(iterations, losses),
             "scores": scores if whole and end is None else [],
             "balance": {
