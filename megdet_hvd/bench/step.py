@@ -135,7 +135,7 @@ def pictures_of(size: tuple[int, int], images: int) -> "Batch":
 
     from megdet_hvd.bench.step_ours import CLASSES
     from megdet_hvd.data.batch import Batch
-    from megdet_hvd.data.collate import STRIDE
+    from megdet_hvd.data.canvas import STRIDE
     from megdet_hvd.memory.probe import made_up
 
     height, width = size

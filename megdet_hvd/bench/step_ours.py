@@ -79,7 +79,7 @@ def our_counts(detector: "Detector", config: Config, batch: Batch) -> StepCounts
     balance = detector.sample_balance
     return StepCounts(
         canvas=(len(batch), *canvas),
-        proposals=sum(map(len, proposals)),
+        proposals=sum(len(own.all_valid()) for own in proposals),
         anchors=sum(drawn.all for drawn in balance.rpn),
         boxes=sum(drawn.all for drawn in balance.box),
     )

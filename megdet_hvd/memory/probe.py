@@ -7,7 +7,8 @@ and as many times fewer proposals and sampled boxes. Its peak is then
 
 with u what a picture's pixel holds, v what a pixel of only one picture at a time does (losses go
 picture by picture), and c what depends on neither (weights cast to bfloat16). Three probes, at
-(a, 1), (a, 2) and (2a, 1), give the three. The model itself is not touched, nothing is sent.
+(a, 1), (a, 2) and (2a, 1), with twice the boxes where there are twice the pixels, give the three.
+The model itself is not touched, nothing is sent.
 """
 
 from collections.abc import Callable
@@ -50,11 +51,12 @@ def estimate_peaks(
     """Peak bytes of each mode above weights, gradients and momentum."""
     height, width = probe_canvas(work.canvas)
     probed, wanted = height * width, work.canvas[0] * work.canvas[1]
-    small = shrink(config, probed / wanted)
+    small, doubled = (shrink(config, pixels / wanted) for pixels in (probed, 2 * probed))
     detector = build_detector(small, num_classes, local_norm(config), seed=0, pretrained=False)
     detector.to(device).train()
 
-    def peak(images: int, canvas: tuple[int, int]) -> int:
+    def peak(images: int, canvas: tuple[int, int], boxes: ModelConfig = small) -> int:
+        detector.rpn.config, detector.roi_heads.config = boxes.rpn, boxes.roi
         batch = made_up(images, canvas, work.boxes, num_classes).to(device)
 
         def step() -> None:
@@ -68,7 +70,7 @@ def estimate_peaks(
     for mode in MODES:
         recompute_segments(detector, mode)
         one, two = peak(1, (height, width)), peak(2, (height, width))
-        larger = peak(1, (height, 2 * width))
+        larger = peak(1, (height, 2 * width), doubled)
         per_image = max(two - one, 0)
         alone = max(larger - one - per_image, 0)
         constant = max(2 * one - larger, 0)

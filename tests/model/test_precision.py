@@ -19,14 +19,15 @@ def test_normalised_as_torchvision_and_zero_outside() -> None:
 
 
 def test_mixed_precision_keeps_losses_and_boxes_in_float32() -> None:
-    detector = build(slim(norm="frozen"))
+    """All boxes are drawn: rounding moves proposals, and with them which of fewer would be."""
+    detector = build(slim(norm="frozen", roi={"boxes_per_image": 4096}))
     batch = random_batch([(96, 96), (128, 128)])
     exact = detector(batch)
     with torch.autocast("cpu", torch.bfloat16):
         losses = detector(batch)
     for name, values in losses.items():
         assert values.dtype == torch.float32
-        torch.testing.assert_close(values, exact[name], rtol=0.2, atol=0.05)
+        torch.testing.assert_close(values, exact[name], rtol=0.02, atol=0.005)
     backward(losses)
     for parameter in detector.parameters():
         assert parameter.grad is not None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from megdet_hvd.model.detector import LOSSES, Detector
 from megdet_hvd.model.device import autocast
+from megdet_hvd.model.draw_versions import NEWEST_DRAW, draw_of
 from megdet_hvd.model.rpn_sampled import outputs_of_anchors
 from tests.model.samples import backward, build, part, random_batch, slim
 
@@ -80,7 +81,7 @@ def test_nothing_of_the_pass_for_the_proposals_is_kept() -> None:
         batch = part(random_batch([(256, 256)]), [0])
         with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
             outputs = detector.rpn(features, (256, 256))
-            detector.rpn.losses(outputs, batch.targets, [1])
+            detector.rpn.losses(outputs, batch.targets, [1], draw_of(NEWEST_DRAW).sampler)
     assert kept["sampled"] < kept["dense"] / 2, kept
 
 

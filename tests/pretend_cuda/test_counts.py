@@ -21,7 +21,8 @@ from tests.pretend_cuda.training import SameCarrier, cgbn_detector, plain_detect
 PICTURES = 2
 NMS, STATUS = "model/proposals.py", "engine/step/status.py"
 WAITS = {NMS: PICTURES, STATUS: 1}
-"""By file: how many proposals each picture has; and what a step found, read once. At 1137c55 there were 45 in all."""
+"""By file: how many proposals each picture has; and what a step found, read once. At 1137c55 there
+were 45 in all."""
 
 
 @cache
