@@ -128,6 +128,7 @@ def test_every_command_leaves_that_way() -> None:
     own = {
         "slurm_job/__main__.py",
         "bench/bn_ranks.py",
+        "bench/index_side.py",
         "bench/profile_ranks.py",
     }  # started by programs, not by people
     assert {name for name, line in found.items() if line != "leave(main)"} == own

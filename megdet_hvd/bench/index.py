@@ -132,7 +132,13 @@ def open_at_once(side: str, processes: int, folder: Path) -> list[Opening]:
         command = [sys.executable, "-m", "megdet_hvd.bench.index_side", kind, str(folder), cache]
         running = [
             stack.enter_context(
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    encoding="utf-8",
+                )
             )
             for _ in range(processes)
         ]

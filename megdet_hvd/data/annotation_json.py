@@ -14,7 +14,7 @@ _HEAVY = ("segmentation", "keypoints", "caption")
 _PACKED = ((b"\x1f\x8b", "gzip", "gunzip"), (b"PK\x03\x04", "zip", "unzip"))
 
 
-def read_text(path: Path) -> bytes:
+def annotation_bytes(path: Path) -> bytes:
     """The bytes of an annotation file.
 
     Raises:
@@ -87,7 +87,7 @@ def is_annotations(path: Path) -> bool:
     A file that can't be read or parsed counts, so that its reader can say what is wrong with it.
     """
     try:
-        content = _parse(path, read_text(path))
+        content = _parse(path, annotation_bytes(path))
     except UserError:
         return True
     return isinstance(content, dict) and "images" in content and not _other_kind(content)

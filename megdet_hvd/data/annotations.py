@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from megdet_hvd.data.annotation_json import content_of, read_text
+from megdet_hvd.data.annotation_json import annotation_bytes, content_of
 from megdet_hvd.data.ids import Id, as_id, in_order, loosely, numbers, whole_number
 from megdet_hvd.data.plain_annotations import OddError, PlainAnnotations, positions_of, read_plain
 from megdet_hvd.data.problems import Problem, printable
@@ -108,7 +108,7 @@ def read_annotation_file(path: Path) -> AnnotationFile:
         UserError: it is missing, not JSON, or not COCO format.
         StorageError: it can't be read at the moment.
     """
-    text = read_text(path)
+    text = annotation_bytes(path)
     digest = hashlib.sha256(text).hexdigest()
     plain = read_plain(text)
     file = None if plain is None else _as_it_stands(plain, path)

@@ -40,7 +40,8 @@ class BoxLinear(nn.Linear):
 
     def __init__(self, layer: nn.Linear, kernel: Literal["auto", "torch", "onednn"]) -> None:
         """Takes over the weights of ``layer``; no random number is drawn."""
-        super().__init__(layer.in_features, layer.out_features, device="meta")
+        nn.Module.__init__(self)  # nn.Linear's would draw weights
+        self.in_features, self.out_features = layer.in_features, layer.out_features
         self.weight, self.bias = layer.weight, layer.bias
         self.choice = KernelChoice("linear", setting=kernel, new="onednn")
 

@@ -43,9 +43,9 @@ def outputs_of_anchors(
     # those that were made, without gradients, for the proposals.
     hidden = F.relu(F.linear(pixels, _pixels_last(convolution.weight), convolution.bias.view(-1)))
     ratio = anchors % ratios  # every level has a multiple of them
-    logits = _pointwise(head.cls_logits, hidden).gather(1, ratio[:, None])
+    logits = torch.gather(_pointwise(head.cls_logits, hidden), 1, ratio[:, None])
     deltas = _pointwise(head.bbox_pred, hidden).view(len(anchors), ratios, 4)
-    return logits[:, 0], deltas.gather(1, ratio[:, None, None].expand(-1, 1, 4))[:, 0]
+    return logits[:, 0], torch.gather(deltas, 1, ratio[:, None, None].expand(-1, 1, 4))[:, 0]
 
 
 def _seen(

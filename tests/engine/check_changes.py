@@ -49,6 +49,7 @@ from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
 from megdet_hvd.memory.recompute import Recomputed
 from megdet_hvd.model.detector import Detector
+from megdet_hvd.model.kernels import begun_with
 from tests.engine.small import nothing_drawn, small_config
 
 STOPPED_AT = 2
@@ -126,6 +127,10 @@ def ours(seen: Seen) -> Any:
 
 def rpn(name: str) -> Effect:
     return lambda seen: getattr(ours(seen).rpn.config, name)
+
+
+def kernel(name: str) -> Effect:
+    return lambda seen: begun_with(seen.run.detector)[name]
 
 
 def roi(name: str) -> Effect:
@@ -299,6 +304,10 @@ def detectors(folder: Path) -> Iterator[Round]:
         "model.rpn.post_nms_train": ("30", rpn("post_nms_train"), 30),
         "model.rpn.post_nms_test": ("20", rpn("post_nms_test"), 20),
         "model.rpn.nms_iou": ("0.65", rpn("nms_iou"), 0.65),
+        "model.memory_format": ("contiguous", kernel("memory_format"), "contiguous"),
+        "model.rpn.gradient": ("dense", kernel("rpn_gradient"), "dense"),
+        "model.roi.align": ("torchvision", kernel("roi_align"), "torchvision"),
+        "model.roi.linear": ("torch", kernel("linear"), "torch"),
         "model.roi.boxes_per_image": ("8", roi("boxes_per_image"), 8),
         "model.roi.positive_fraction": ("0.3", roi("positive_fraction"), 0.3),
         "model.roi.foreground_iou": ("0.4", roi("foreground_iou"), 0.4),
