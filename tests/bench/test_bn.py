@@ -12,6 +12,7 @@ from megdet_hvd.bench.textbook import TextbookBatchNorm2d
 
 
 @pytest.mark.launch
+@pytest.mark.tail  # how many messages ours sends: tests/bn/test_timeline.py
 def test_ours_sends_one_message_each_way_where_a_textbook_sends_two() -> None:
     found = {
         one["variant"]: one

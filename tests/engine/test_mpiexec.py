@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.pool import on_ranks
 
 
+@pytest.mark.tail  # that the gradient depends on neither: test_gradients.py, over both
 def test_mpi_and_gloo_carry_the_same_training(tmp_path: Path) -> None:
     told: list[list[float]] = []
     for name, env in (("mpi", {}), ("gloo", {"HOROVOD_CPU_OPERATIONS": "gloo"})):

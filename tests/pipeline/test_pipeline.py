@@ -105,7 +105,7 @@ def test_evaluated_concurrently_as_in_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("case", "said"),
     [
-        ("prepare", "Fault: in preparing"),
+        pytest.param("prepare", "Fault: in preparing", marks=pytest.mark.tail),
         ("train", "Fault: in training"),
     ],
 )
@@ -164,6 +164,7 @@ def test_evaluators_that_fail_and_die_leave_the_trainers_going(tmp_path: Path) -
     assert "evaluator, rank 3: its process has ended (signal 9); training goes on" in said
 
 
+@pytest.mark.tail  # that evaluators fail and die, and training goes on: above
 def test_an_evaluator_that_leaves_the_others_waiting_gives_up_for_all(tmp_path: Path) -> None:
     said, found, told, best = lost_evaluators("lonely", tmp_path)
     assert said.count("concurrent evaluation has ended: rank 3: Fault: in evaluating") == 1, said
