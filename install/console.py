@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -65,20 +66,19 @@ def run_logged(
     """
     words = [str(word) for word in command]
     log.parent.mkdir(parents=True, exist_ok=True)
+    process: subprocess.Popen[bytes] | None = None
     with log.open("wb") as output:
-        try:
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=None if environ is None else dict(environ),
-                cwd=cwd,
-            )
-        except OSError as error:
-            raise SetupProblem(f"{what} failed: cannot run {words[0]} ({error})") from error
         start = time.monotonic()
         try:
+            with _signals_held():
+                process = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=None if environ is None else dict(environ),
+                    cwd=cwd,
+                )
             while True:
                 try:
                     code = process.wait(SIGN_OF_LIFE_S)
@@ -86,13 +86,40 @@ def run_logged(
                 except subprocess.TimeoutExpired:
                     passed = duration(time.monotonic() - start)
                     say(f"  still at it after {passed}: {progress(log)}")
-        except BaseException:
-            _end(process)
+        except BaseException as error:
+            if process is not None:
+                _end(process)
+            elif isinstance(error, OSError):
+                raise SetupProblem(f"{what} failed: cannot run {words[0]} ({error})") from error
             raise
     text = log.read_text(encoding="utf-8", errors="replace")
     if code != 0:
         raise SetupProblem(failure_text(what, code, text, log, words))
     return text
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Inside, Ctrl-C and SIGTERM wait: of a command that is just being started nobody knows yet."""
+    came: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays so, for the command, too.
+    held = {n: handler for n, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+    if threading.current_thread() is not threading.main_thread():
+        held = {}  # it gets no signals
+    for one in held:
+        signal.signal(one, note)
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+    for number in came[:1]:
+        signal.raise_signal(number)
 
 
 def descendants(pid: int) -> list[int]:

@@ -1,11 +1,13 @@
 """What becomes of an environment that is already there; locks, moves and stamps."""
 
 import multiprocessing
+import signal
 import subprocess
 import sys
 import time
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +162,35 @@ def test_open_mpis_place_is_told_only_where_it_is(tmp_path: Path) -> None:
     assert prefix(full, OPAL_PREFIX="/set") == "/set"
     assert prefix(full) == str(full)
     assert prefix(empty) == "None"
+
+
+def test_a_signal_waits_for_a_command_that_is_being_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Any] = []
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def slow(*words: Any, **settings: Any) -> Any:
+        process = popen(*words, **settings)
+        started.append(process)
+        signal.raise_signal(signal.SIGTERM)  # before anybody has it
+        return process
+
+    popen: Any = subprocess.Popen
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        monkeypatch.setattr(subprocess, "Popen", slow)
+        with pytest.raises(KeyboardInterrupt):
+            run_logged("waiting", ["sleep", "300"], tmp_path / "log", cwd=tmp_path)
+        assert signal.getsignal(signal.SIGTERM) is stop
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for process in started:
+            ended = process.poll()
+            process.kill()
+    assert ended == -signal.SIGTERM
 
 
 def test_an_interrupted_command_takes_its_children_along(tmp_path: Path) -> None:

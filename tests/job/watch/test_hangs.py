@@ -103,6 +103,7 @@ def test_a_stopped_rank(marker: str) -> None:
     assert "Fatal Python error" not in text, "the report is the last word"
 
 
+@pytest.mark.tail  # a rank stopped in training: above; whose verdict counts: test_judge.py
 def test_a_stopped_rank_0(marker: str) -> None:
     text = run_to_its_end(2, "mpirun", marker, "stop0")
     assert text.count("error: the job hangs and is ended by its watchdog") == 1
