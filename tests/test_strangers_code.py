@@ -69,8 +69,11 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("megdet_hvd/data/ahead.py", "import multiprocessing.connection"): "the type of that pipe",
     ("megdet_hvd/data/ahead.py", "self._wanted.send"): "that pipe",
     ("megdet_hvd/data/ahead.py", "wanted.recv"): "that pipe",
-    ("megdet_hvd/data/handover.py", "import pickle"): "that pipe",
-    ("megdet_hvd/data/handover.py", "import multiprocessing.connection"): "the type of that pipe",
+    ("megdet_hvd/data/shared_memory.py", "import pickle"): "that pipe",
+    (
+        "megdet_hvd/data/shared_memory.py",
+        "import multiprocessing.connection",
+    ): "the type of that pipe",
 }
 """What may stand where, and why."""
 

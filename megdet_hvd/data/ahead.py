@@ -27,8 +27,8 @@ import torch
 import torch.multiprocessing  # teaches pickle to hand tensors over in shared memory
 
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
-from megdet_hvd.data.handover import Receiver, Sender
 from megdet_hvd.data.room import Room, rooms_from
+from megdet_hvd.data.shared_memory import Receiver, Sender
 from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.wording import first_of

@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from megdet_hvd.data import ahead, handover, workers
+from megdet_hvd.data import ahead, shared_memory, workers
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.ahead import load_ahead
-from megdet_hvd.data.handover import Sender
+from megdet_hvd.data.shared_memory import Sender
 from megdet_hvd.errors import RunError, StorageError, UserError
 
 from .slow_steps import FAILS_AT, Steps
@@ -119,7 +119,7 @@ def test_without_shared_memory_pictures_go_through_the_pipe(
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=ahead._listen, args=(here, done), daemon=True).start()
     with monkeypatch.context() as patched:
-        patched.setattr(handover, "_shared", full)
+        patched.setattr(shared_memory, "_shared", full)
         for number in range(3):
             ahead._hand_over(laid(sender := Sender(2), number), sender, there)
     found = [done.get(timeout=10) for _ in range(3)]

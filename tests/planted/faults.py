@@ -176,10 +176,10 @@ FAULTS = (
     Fault(
         "pictures",
         "a worker lays its next step over one that training has not taken yet",
-        "data/handover.py",
+        "data/shared_memory.py",
         "(self._turn + 1) % self._turns",
         "(self._turn + 1) % 1",
-        "data/test_handover.py",
+        "data/test_shared_memory.py",
     ),
     Fault(
         "pictures",

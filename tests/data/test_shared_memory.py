@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.data.ahead import load_ahead
-from megdet_hvd.data.handover import Receiver, Sender
 from megdet_hvd.data.room import room_for, rooms_from
+from megdet_hvd.data.shared_memory import Receiver, Sender
 
 Pipe = tuple[Connection, Connection]
 
