@@ -12,6 +12,47 @@ from typing import Any
 
 from megdet_hvd.errors import RunError
 
+SCRIPTS = Path(sys.executable).parent
+"""Where this environment's horovodrun and mpirun are."""
+
+
+def launched(module_words: Sequence[str], processes: int, *options: str) -> list[str]:
+    """The command that runs ``python -m MODULE WORDS`` in so many processes of this machine."""
+    python = [sys.executable, "-m", *module_words]
+    if processes == 1:
+        return python
+    return [str(SCRIPTS / "horovodrun"), *options, "-np", str(processes), *python]
+
+
+def launch_environ(processes: int) -> dict[str, str]:
+    """Its environment: more processes than cores are let in, and give way while they wait."""
+    environ = {
+        "OMPI_MCA_rmaps_base_oversubscribe": "1",
+        "OMPI_MCA_hwloc_base_binding_policy": "none",
+        **os.environ,
+    }
+    if processes >= len(os.sched_getaffinity(0)):
+        environ.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
+    environ["PATH"] = f"{SCRIPTS}{os.pathsep}{environ.get('PATH', '')}"
+    return environ
+
+
+def run_into_file(module_words: Sequence[str], processes: int, output: Path) -> int:
+    """Run it with all that it prints in ``output``; returns its exit code."""
+    with output.open("ab") as sink:
+        return subprocess.run(
+            launched(module_words, processes),
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=launch_environ(processes),
+        ).returncode
+
+
+def last_words(output: Path) -> str:
+    """The end of what was printed there, for an error."""
+    return output.read_text(encoding="utf-8", errors="replace")[-2000:]
+
 
 def run_in_ranks(module: str, processes: int, words: Sequence[str]) -> Any:
     """Run ``python -m MODULE WORDS --out FILE`` in ``processes`` ranks; the JSON that rank 0 wrote.
@@ -21,23 +62,13 @@ def run_in_ranks(module: str, processes: int, words: Sequence[str]) -> Any:
     Raises:
         RunError: the ranks failed; their output stands above.
     """
-    folder = Path(sys.executable).parent
-    kind = "--mpi" if (folder / "mpirun").exists() else "--gloo"
-    launcher = [str(folder / "horovodrun"), kind, "-np", str(processes)]
-    if processes == 1:
-        launcher = []
-    surroundings = {
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "OMPI_MCA_hwloc_base_binding_policy": "none",
-        **os.environ,
-    }
-    if processes >= len(os.sched_getaffinity(0)):
-        surroundings.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
-    surroundings["PATH"] = f"{folder}{os.pathsep}{surroundings.get('PATH', '')}"
+    kind = "--mpi" if (SCRIPTS / "mpirun").exists() else "--gloo"
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "found.json"
-        command = [*launcher, sys.executable, "-m", module, *words, "--out", str(file)]
-        code = subprocess.run(command, env=surroundings, stdin=subprocess.DEVNULL).returncode
+        command = launched([module, *words, "--out", str(file)], processes, kind)
+        code = subprocess.run(
+            command, env=launch_environ(processes), stdin=subprocess.DEVNULL
+        ).returncode
         if code or not file.exists():
             raise RunError(f"the measurement in {processes} processes failed (exit code {code})")
         return json.loads(file.read_text(encoding="utf-8"))

@@ -7,14 +7,12 @@ left to wait for, waiting for the slowest rank, waiting for pictures.
 """
 
 import argparse
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from megdet_hvd.bench.launch import last_words, run_into_file
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -88,24 +86,12 @@ def steps_of(folder: Path, processes: int, options: argparse.Namespace) -> list[
         "evaluation.max_images=1",
         *options.overrides,
     ]
-    scripts = Path(sys.executable).parent
-    launcher = [str(scripts / "horovodrun"), "-np", str(processes)] if processes > 1 else []
-    train = [sys.executable, "-m", "megdet_hvd.train", "--run", str(folder), *words]
     output = folder.with_suffix(".txt")
-    surroundings = {"OMPI_MCA_rmaps_base_oversubscribe": "1", **os.environ}
-    surroundings["PATH"] = f"{scripts}{os.pathsep}{surroundings.get('PATH', '')}"
-    with output.open("wb") as sink:
-        code = subprocess.run(
-            [*launcher, *train],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            env=surroundings,
-        ).returncode
+    code = run_into_file(["megdet_hvd.train", "--run", str(folder), *words], processes, output)
     if code:
-        tail = output.read_text(encoding="utf-8", errors="replace")[-2000:]
         raise RunError(
-            f"training with {processes} processes failed (exit code {code}); its last words: {tail}"
+            f"training with {processes} processes failed (exit code {code}); its last words: "
+            f"{last_words(output)}"
         )
     lines = read_metrics(folder / "metrics.jsonl").train[WARM_UP:]
     return [{key: line[f"split_{key}"] for key in ("step_s", *SPLIT)} for line in lines]

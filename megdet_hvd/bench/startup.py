@@ -7,14 +7,12 @@ Scenes are there beforehand, and files have been read once.
 """
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from megdet_hvd.bench.launch import last_words, run_into_file
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -66,31 +64,18 @@ def start_once(side: str, processes: int, overrides: Sequence[str]) -> tuple[flo
     Raises:
         RunError: the launch failed.
     """
-    scripts = Path(sys.executable).parent
     with tempfile.TemporaryDirectory() as place:
-        words = ["--marks", place, side.split()[0], *overrides]
-        python = [sys.executable, "-m", RANKS, *words]
-        launcher = [str(scripts / "horovodrun"), "-np", str(processes)] if processes > 1 else []
-        surroundings = {"OMPI_MCA_rmaps_base_oversubscribe": "1", **os.environ}
-        surroundings["PATH"] = f"{scripts}{os.pathsep}{surroundings.get('PATH', '')}"
         output = Path(place) / "output"
+        words = ["--marks", place, side.split()[0], *overrides]
         began = time.time()
-        with output.open("wb") as sink:
-            code = subprocess.run(
-                [*launcher, *python],
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                env=surroundings,
-            ).returncode
+        code = run_into_file([RANKS, *words], processes, output)
         marks = [
             [float(word) for word in file.read_text(encoding="utf-8").split()]
             for file in Path(place).glob("rank-*")
         ]
         if len(marks) != processes:
-            tail = output.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise RunError(
                 f"{side}: {len(marks)} of {processes} ranks came (code {code}); "
-                f"the last words: {tail}"
+                f"the last words: {last_words(output)}"
             )
     return max(at for at, _ in marks) - began, sum(processor for _, processor in marks)

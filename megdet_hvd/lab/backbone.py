@@ -8,7 +8,6 @@ rows start from it.
 import hashlib
 import json
 import math
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,9 +163,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def backbone_command(file: Path, facts: Path, scale: LabScale, seed: int) -> list[str]:
-    """The words that teach the backbone of a seed."""
+    """The module and its words that teach the backbone of a seed."""
     return [
-        *(sys.executable, "-m", "megdet_hvd.lab.backbone"),
+        "megdet_hvd.lab.backbone",
         *("--out", str(file), "--facts", str(facts), "--seed", str(seed)),
         *("--side", str(scale.side), "--scenes", str(scale.crop_scenes)),
         *("--epochs", str(scale.crop_epochs)),

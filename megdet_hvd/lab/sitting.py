@@ -7,8 +7,6 @@ alone, what was broken off is carried on.
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.bench.launch import run_into_file
 from megdet_hvd.checkpoint.atomic import write_bytes
-from megdet_hvd.config.paths import expand_path
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.lab.backbone import backbone_command
 from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
@@ -105,15 +103,12 @@ class Sitting:
             )
         return file, found["digest"]
 
-    def _run(self, command: Sequence[str], output: Path) -> None:
+    def _run(self, module_words: Sequence[str], output: Path, processes: int = 1) -> None:
         """Raises RunError where it fails."""
         output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("ab") as sink:
-            code = subprocess.run(
-                command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT
-            ).returncode
+        code = run_into_file(module_words, processes, output)
         if code:
-            raise RunError(f"{' '.join(command[:4])} … failed with code {code}; see {output}")
+            raise RunError(f"{module_words[0]} … failed with code {code}; see {output}")
 
     def words(self, run: LabRun, seed: int) -> list[str]:
         """The settings of a training, those of its base and its backbone aside."""
@@ -189,7 +184,7 @@ class Sitting:
                         f"{records.file(run.name)} away, and it is trained again"
                     )
                 command = [
-                    *(sys.executable, "-m", "megdet_hvd.lab.gradients"),
+                    "megdet_hvd.lab.gradients",
                     *self.words(run, seed),
                     "data.aspect_grouping=0",
                     *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
@@ -217,12 +212,11 @@ class Sitting:
         tell(f"seed {seed}: overhead, on 2 processes (load now {load:.1f})")
         out = self._work(seed) / "overhead.json"
         command = [
-            *(str(Path(sys.executable).with_name("horovodrun")), "-np", "2"),
-            *(sys.executable, "-m", "megdet_hvd.lab.overhead", "--out", str(out)),
+            *("megdet_hvd.lab.overhead", "--out", str(out)),
             *("--config", str(self.base_file()), "--turns", str(self.scale.overhead_turns)),
             *("--bn-sizes", *map(str, BN_SIZES)),
         ]
-        self._run(command, self._work(seed) / "overhead.txt")
+        self._run(command, self._work(seed) / "overhead.txt", processes=2)
         found = json.loads(out.read_text(encoding="utf-8"))
         known = {"seed": seed, "settings": settings, "backbone": "", "load": load}
         records.write(OVERHEAD, {**known, **surroundings(), **found})
@@ -263,11 +257,6 @@ def surroundings() -> dict[str, Any]:
         "machine": f"{len(os.sched_getaffinity(0))} cores, {processor()}, {platform.system()}",
         "at": time.strftime("%Y-%m-%d"),
     }
-
-
-def results_folder(text: str, what: str) -> Path:
-    """A folder that is written to; ``~`` and variables in it are filled in."""
-    return expand_path(text, what)
 
 
 def tell(text: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.bench.launch import launch_environ, launched
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.errors import FINISHED, RUN_ERROR, STOPPED, RunError
@@ -80,11 +81,8 @@ class Training:
         self._next()
 
     def _train_command(self) -> list[str]:
-        python = [sys.executable, "-m", "megdet_hvd.train", "--run", str(self.folder), *self.words]
-        if self.run.processes == 1:
-            return python
-        launcher = str(Path(sys.executable).with_name("horovodrun"))
-        return [launcher, "-np", str(self.run.processes), *python]
+        words = ["megdet_hvd.train", "--run", str(self.folder), *self.words]
+        return launched(words, self.run.processes)
 
     def _next(self) -> None:
         before = os.sched_getaffinity(0)
@@ -96,6 +94,7 @@ class Training:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
+                    env=launch_environ(self.run.processes),
                 )
         finally:
             os.sched_setaffinity(0, before)
