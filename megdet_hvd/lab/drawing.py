@@ -64,6 +64,7 @@ def _label(run: LabRun) -> str:
     words = [f"batch {run.batch}"]
     words += [run.norm] if run.updates is not None else []
     words += ["half rate"] if run.rate_factor == 0.5 else []
+    words += [] if run.rate is None else [f"rate {run.rate:g}"]
     words += [] if run.warmup else ["no warm-up"]
     words += [f"{run.processes} processes"] if run.processes > 1 else []
     return ", ".join(words)

@@ -65,6 +65,8 @@ def _trainings(
 ) -> tuple[Lines, object]:
     scale = sitting.scale
     runs = experiment.runs(scale)
+    if experiment.once:
+        seeds = sitting.seeds_with(runs)[:1] or seeds
     found = sitting.found(seeds, (run.name for run in runs))
     lines = experiment.table(scale, found, seeds)
     draw = getattr(drawing, f"draw_{experiment.name}", None)

@@ -14,6 +14,7 @@ from megdet_hvd.lab.scale import (
     BN_SIZE,
     BN_SIZES,
     JUDGED_BATCHES,
+    TUNED_RATES,
     LabScale,
 )
 
@@ -35,6 +36,8 @@ class LabRun:
     """Images a statistic; None with frozen BN."""
     rate_factor: float = 1.0
     """Of the linearly scaled rate, k·r."""
+    rate: float | None = None
+    """The peak rate itself, which then has nothing to do with r; None: k·r times the factor."""
     warmup: bool = True
     """Over one epoch, from the smaller of r and a third of the peak."""
     policy: str = "normal"
@@ -52,6 +55,8 @@ class LabRun:
         words = [self.norm, f"b{self.batch}"]
         if self.bn_size is not None:
             words.append(f"s{self.bn_size}")
+        if self.rate is not None:
+            words.append(f"r{self.rate:g}")
         if self.rate_factor != 1:
             words.append(f"x{self.rate_factor:g}")
         if not self.warmup:
@@ -68,6 +73,8 @@ class LabRun:
 
     def peak_rate(self, scale: LabScale) -> float:
         """The highest learning rate of the schedule: k·r times the factor, §3.2."""
+        if self.rate is not None:
+            return self.rate
         return scale.base_rate * self.k * self.rate_factor
 
 
@@ -93,7 +100,7 @@ TABLE3_TWICE = cgbn(BASE_BATCH, processes=2, every_epoch=True)
 """The first row of table 3 on two processes: the same BN size over both, messages and all."""
 FIGURE4 = tuple(cgbn(batch, policy="long", every_epoch=True) for batch in (8, 64))
 BN_SIZE_RUNS = tuple(cgbn(max(BN_SIZES), bn_size=size, recalibrated=True) for size in BN_SIZES)
-TUNING = tuple(LabRun(BASE_BATCH, "frozen", rate_factor=factor) for factor in (0.5, 1.0, 2.0, 4.0))
+TUNING = tuple(LabRun(BASE_BATCH, "frozen", rate=rate) for rate in TUNED_RATES)
 """The baseline at several rates, from which r is taken: with a seed that nothing else uses."""
 BASELINES = (TABLE2[0], TABLE3[0])
 """Whose final weights the gradient's variance is measured at."""
@@ -124,8 +131,8 @@ def run_settings(run: LabRun, scale: LabScale, seed: int) -> dict[str, Any]:
         "global_batch": run.batch,
         "seed": seed,
         "model.norm": run.norm,
-        "learning.base_rate": scale.base_rate,
-        "learning.base_batch": BASE_BATCH,
+        "learning.base_rate": scale.base_rate if run.rate is None else run.rate,
+        "learning.base_batch": BASE_BATCH if run.rate is None else run.batch,
         "learning.rate_factor": run.rate_factor,
         "learning.large_batch": "ignore",
         "data.workers": 0,

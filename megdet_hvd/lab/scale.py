@@ -17,6 +17,8 @@ BATCHES = (8, 16, 32, 64)
 """k = 1, 2, 4, 8, beside the paper's 16, 32, 64, 128."""
 JUDGED_BATCHES = (128, 256)
 """Judged by whether they diverge only: at equal epochs they would take too few updates."""
+TUNED_RATES = (0.005, 0.01, 0.02, 0.04)
+"""Peak rates of the baseline, from which r is chosen."""
 BN_SIZES = (2, 4, 8, 16, 32, 64)
 """Images a statistic at a batch of 64."""
 

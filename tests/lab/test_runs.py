@@ -6,7 +6,16 @@ from megdet_hvd.config.derive import derive
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.lab.experiments import EXPERIMENTS
-from megdet_hvd.lab.runs import BASELINES, TABLE2, TABLE3, LabRun, as_words, cgbn, run_settings
+from megdet_hvd.lab.runs import (
+    BASELINES,
+    TABLE2,
+    TABLE3,
+    TUNING,
+    LabRun,
+    as_words,
+    cgbn,
+    run_settings,
+)
 from megdet_hvd.lab.scale import FULL, QUICK, LabScale, scene_settings
 
 
@@ -46,6 +55,16 @@ def test_the_rows_are_those_of_the_paper_s_tables() -> None:
     assert [run.peak_rate(FULL) / FULL.base_rate for run in TABLE3] == [1, 2, 4, 8]
     assert TABLE2[5].peak_rate(FULL) == FULL.base_rate * 2  # batch 32, half of 4 r
     assert (TABLE2[0], TABLE3[0]) == BASELINES
+
+
+def test_r_is_tuned_at_rates_that_do_not_follow_from_it() -> None:
+    other = dataclasses.replace(FULL, base_rate=7 * FULL.base_rate)
+    for run, rate in zip(TUNING, (0.005, 0.01, 0.02, 0.04), strict=True):
+        assert run.name == f"frozen-b8-r{rate:g}-normal"
+        assert run_settings(run, FULL, 0) == run_settings(run, other, 0)
+        schedule = derive(config_of(run, FULL), FULL.train_images, 1, [1]).schedule
+        assert schedule.rate_at(2 * FULL.train_images) == run.peak_rate(FULL) == rate
+        assert schedule.warmup_start_rate == rate / 3
 
 
 def test_updates_and_drops_are_the_policy_s() -> None:

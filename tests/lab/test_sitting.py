@@ -1,13 +1,14 @@
 """Trainings of the lab, end to end, on few small pictures."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.lab import __main__ as lab
-from megdet_hvd.lab.runs import LabRun, cgbn
+from megdet_hvd.lab.runs import LabRun, cgbn, judged_runs
 from megdet_hvd.lab.scale import QUICK
 from megdet_hvd.lab.sitting import Sitting
 
@@ -67,6 +68,30 @@ def test_a_word_that_is_no_experiment_is_refused_with_those_there_are(
     assert lab.main(words) == 2
     told = capsys.readouterr().err
     assert message in told and "table2, table3, figure4" in told
+
+
+def test_what_one_seed_runs_is_not_run_for_a_second(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, set[str]]] = []
+
+    def train(self: Sitting, runs: Iterable[LabRun], seed: int) -> None:
+        asked.append((seed, {run.name for run in runs}))
+
+    monkeypatch.setattr(Sitting, "train", train)
+    judged = {run.name for run in judged_runs(QUICK)}
+    words = ["large", "--quick", "--out", str(tmp_path), "--seeds"]
+    assert lab.main([*words, "3", "4"]) == 0
+    assert asked == [(3, judged)]  # the first that is named
+    asked.clear()
+    common = {"machine": "a machine", "loss": [], "initial_loss": 3.0}
+    record = {**common, "updates": 8, "diverged": None, "scores": []}
+    Sitting(QUICK, tmp_path, tmp_path).of_seed(3).write(min(judged), record)
+    assert lab.main([*words, "4"]) == 0
+    assert asked == [] and "seed 4: large is for one seed, and 3 has it" in capsys.readouterr().out
+    assert "| 8 | no |" in (tmp_path / "quick-large.md").read_text(encoding="utf-8")
+    assert lab.main([*words, "3"]) == 0
+    assert asked == [(3, judged)]  # broken off there, carried on there
 
 
 def test_tables_and_pictures_are_written_from_records(
