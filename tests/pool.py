@@ -12,6 +12,7 @@ A program's start and end are not for a pool: :func:`tests.ranks.run_ranks` laun
 
 import atexit
 import json
+import math
 import selectors
 import shutil
 import socket
@@ -99,15 +100,31 @@ def on_ranks(
 
 
 def close_pools() -> None:
-    """End them all, in order."""
+    """End them all, at once."""
     while _pools:
-        _pools.popitem()[1].close()
+        _dismiss(_pools.popitem()[1])
+    _see_off(wait=True)
 
 
 _Key = tuple[Launcher, int, tuple[tuple[str, str], ...]]
 
 _pools: dict[_Key, "_Pool"] = {}
 """The one used last stands last."""
+_dismissed: list["_Pool"] = []
+"""On their way out, which takes seconds: nothing waits for them but the session's end."""
+
+
+def _dismiss(pool: "_Pool") -> None:
+    pool.dismiss()
+    _dismissed.append(pool)
+
+
+def _see_off(*, wait: bool) -> None:
+    """Let those go that have ended; with ``wait`` all of them. Raises where one ended badly."""
+    for pool in [*_dismissed]:
+        if wait or pool.running.poll() is not None or time.monotonic() > pool.leave_by:
+            _dismissed.remove(pool)
+            pool.see_off()
 
 
 def _pool(key: _Key) -> "_Pool":
@@ -115,7 +132,8 @@ def _pool(key: _Key) -> "_Pool":
     found = _pools.pop(key, None)
     if found is None:
         while _pools and sum(pool.np for pool in _pools.values()) + np > MAX_PROCESSES:
-            _pools.pop(next(iter(_pools))).close()
+            _dismiss(_pools.pop(next(iter(_pools))))
+        _see_off(wait=False)
         found = _Pool(launcher, np, dict(settings))
     _pools[key] = found
     return found
@@ -154,6 +172,8 @@ class _Pool:
     settings: dict[str, str]
     asked: int = 0
     ranks: list[_Rank] = field(default_factory=list)
+    leave_by: float = math.inf
+    """When it must have ended, on the monotonic clock, once it is dismissed."""
 
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ranks-"))
@@ -272,12 +292,16 @@ class _Pool:
         said = (self.folder / "launcher.txt").read_text(errors="replace")
         return f"--- {self.launcher}\n{said[-5000:]}" if said.strip() else ""
 
-    def close(self) -> None:
+    def dismiss(self) -> None:
         """No more checks: each rank's program ends by itself."""
         for rank in self.ranks:
             rank.link.close()
+        self.leave_by = time.monotonic() + LEAVE_S
+
+    def see_off(self) -> None:
+        """Wait until a dismissed pool has ended. Raises where it doesn't, or ends badly."""
         try:
-            code = self.running.wait(LEAVE_S)
+            code = self.running.wait(max(0.0, self.leave_by - time.monotonic()))
         except subprocess.TimeoutExpired:
             stacks = stacks_of(self.family)
             self.kill()
@@ -306,6 +330,8 @@ def _kill_what_is_left() -> None:
     """Where the session could not close them, an interrupted one say."""
     while _pools:
         _pools.popitem()[1].kill()
+    while _dismissed:
+        _dismissed.pop().kill()
 
 
 atexit.register(_kill_what_is_left)
