@@ -2,6 +2,8 @@ import dataclasses
 from collections import defaultdict
 from pathlib import Path
 
+import pytest
+
 from megdet_hvd.config.derive import derive
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
@@ -14,6 +16,8 @@ from megdet_hvd.lab.runs import (
     LabRun,
     as_words,
     cgbn,
+    judged_runs,
+    rate_runs,
     run_settings,
 )
 from megdet_hvd.lab.scale import FULL, QUICK, LabScale, scene_settings
@@ -95,3 +99,15 @@ def test_settings_reach_the_configuration(tmp_path: Path) -> None:
     assert config.learning.max_iterations == 7
     frozen = config_of(TABLE2[2], FULL)
     assert (frozen.model.norm, frozen.bn.size, frozen.learning.rate_factor) == ("frozen", None, 0.5)
+
+
+@pytest.mark.parametrize("scale", [FULL, QUICK], ids=["full", "quick"])
+def test_what_is_tried_for_some_updates_takes_them_all_without_a_drop(scale: LabScale) -> None:
+    # 1,000 pictures are 11 epochs of four updates at a batch of 256: the policy would end it.
+    for run in (*rate_runs(scale), *judged_runs(scale)):
+        derived = derive(config_of(run, scale), scale.train_images, 1, [1])
+        rates = [derived.schedule.rate_at(i * run.batch) for i in range(derived.end_iteration)]
+        warm = max(1, scale.rate_updates // 5)
+        assert len(rates) == scale.rate_updates, run.name
+        assert rates[warm:] == [run.peak_rate(scale)] * (scale.rate_updates - warm), run.name
+        assert max(rates[:warm]) < run.peak_rate(scale)
