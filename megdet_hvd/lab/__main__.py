@@ -14,6 +14,7 @@ if __name__ == "__main__":
 from megdet_hvd.cli import add_config_option, make_parser, parse
 from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.lab.experiments import EXPERIMENTS
+from megdet_hvd.lab.own_words import settled
 from megdet_hvd.lab.report import OTHERS, write_report
 from megdet_hvd.lab.scale import FULL, QUICK
 from megdet_hvd.lab.sitting import OVERHEAD, Sitting, tell
@@ -60,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: must be at least 1")
-    scale = QUICK if options.quick else FULL
+    names, words = experiments_and_overrides(options.overrides)
+    scale, overrides = settled(QUICK if options.quick else FULL, words)
     seeds = options.seeds or list(scale.seeds)
-    names, overrides = experiments_and_overrides(options.overrides)
     sitting = Sitting(
         scale=scale,
         records=options.out,

@@ -45,7 +45,8 @@ def draw_batches(runs: Sequence[LabRun], scale: LabScale, found: Found, title: s
         label, style = _label(run), _style(run)
         if records:
             record = records[min(records)]
-            xs = [i * run.batch / scale.train_images for i, _ in record["loss"]]
+            epochs = record.get("epochs") or record["updates"] * run.batch / scale.train_images
+            xs = [i * epochs / max(1, record["updates"]) for i, _ in record["loss"]]
             ys = [value for _, value in record["loss"]]
             losses.plot(xs, ys, style, color=colours[run.batch], label=label, linewidth=1.2)
         _dots(scores, run, records, colours[run.batch])

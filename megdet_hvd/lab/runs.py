@@ -125,6 +125,23 @@ def judged_runs(scale: LabScale) -> tuple[LabRun, ...]:
     )
 
 
+PLAIN: Mapping[str, Any] = {
+    "learning.scaling": "linear",
+    "learning.rate": "auto",
+    "learning.warmup_iterations": "auto",
+    "learning.warmup_images": None,
+    "learning.warmup_start_rate": "auto",
+    "learning.policy": "normal",
+    "learning.milestones": [],
+    "learning.epochs": "auto",
+    "learning.max_iterations": None,
+    "learning.accumulation": 1,
+    "bn.size": None,
+}
+"""What a configuration file of the user's own may say of the schedule and of BN: the rows say it
+anew."""
+
+
 def run_settings(run: LabRun, scale: LabScale, seed: int) -> dict[str, Any]:
     """The settings of one training, by dotted name; the data's and the detector's are not here."""
     settings: dict[str, Any] = {

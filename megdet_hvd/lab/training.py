@@ -177,6 +177,7 @@ class Training:
             **self.known,
             "peak_rate": self.peak_rate,
             "updates": iterations[-1] if iterations else 0,
+            "epochs": lines[-1].get("epoch", 0.0) if lines else 0.0,
             "diverged": None if end is None else {"at": end.iteration, "why": end.reason},
             "initial_loss": losses[0] if losses else None,
             "loss": thinned(iterations, losses),
