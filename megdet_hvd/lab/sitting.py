@@ -198,6 +198,7 @@ class Sitting:
         file, digest = self.backbone(seed)
         records = self.of_seed(seed)
         digests = self.variance_digests(seed)
+        pictures = self._variance_pictures
         for name, (run, size) in VARIANCE_KINDS.items():
             for at in VARIANCE_AT:
                 record = f"{name}-{at}"
@@ -218,7 +219,7 @@ class Sitting:
                     "data.aspect_grouping=0",
                     *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
                     *("--config", str(self.base_file()), "--out", str(out)),
-                    *("--pictures", str(self.scale.variance_pictures)),
+                    *("--pictures", str(pictures)),
                     *("--sizes", *map(str, self._sizes(size))),
                     *(("--weights", str(folder)) if at == "end" else ()),
                     *(("--bn-size", str(size)) if size is not None else ()),
@@ -235,7 +236,7 @@ class Sitting:
             f"{name}-{at}": settings_digest(
                 [
                     *(*self.words(run, seed), text),
-                    json.dumps([name, at, self.scale.variance_pictures, self._sizes(size)]),
+                    json.dumps([name, at, self._variance_pictures, self._sizes(size)]),
                 ]
             )
             for name, (run, size) in VARIANCE_KINDS.items()
@@ -248,8 +249,26 @@ class Sitting:
         measured = json.dumps([BN_SIZES, self.scale.overhead_turns])
         return settings_digest([text, *self.overrides, measured])
 
+    @property
+    def _variance_pictures(self) -> int:
+        """None of them is to come twice."""
+        return min(self.scale.variance_pictures, self._row_scale.train_images)
+
     def _sizes(self, least: int | None) -> list[int]:
-        return [size for size in self.scale.variance_sizes if size >= (least or 1)]
+        """N, of which there are two batches at least.
+
+        Raises:
+            UserError: there are too few pictures for a slope.
+        """
+        pictures = self._variance_pictures
+        wanted = [size for size in self.scale.variance_sizes if size >= (least or 1)]
+        found = [size for size in wanted if 2 * size <= pictures]
+        if len(found) < 2:
+            raise UserError(
+                f"variance: {pictures} training pictures are too few for two batches of each of "
+                f"two sizes; {2 * wanted[1]} or more are needed"
+            )
+        return found
 
     def overhead(self, seed: int) -> None:
         """Measure what CGBN and recomputation cost; alone on the machine, or it says nothing."""

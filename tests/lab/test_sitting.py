@@ -27,6 +27,7 @@ from megdet_hvd.lab.runs import (
 )
 from megdet_hvd.lab.scale import FULL, QUICK, LabScale
 from megdet_hvd.lab.sitting import Sitting
+from megdet_hvd.run_lock.lock import take
 
 SMALL = (
     "data.scenes.train_images=16",
@@ -134,12 +135,38 @@ def test_measurements_of_another_configuration_are_not_taken_for_these(tmp_path:
     assert len(set(first.values())) == 7 and digests() == first
     changed = [
         digests(QUICK, "model.fpn_channels=32"),
-        digests(dataclasses.replace(QUICK, variance_pictures=32, overhead_turns=3)),
-        digests(dataclasses.replace(QUICK, variance_sizes=(1, 2, 8), overhead_turns=4)),
+        digests(dataclasses.replace(QUICK, variance_pictures=48, overhead_turns=3)),
+        digests(dataclasses.replace(QUICK, variance_sizes=(2, 8, 32), overhead_turns=4)),
     ]
     own.write_text("data: {max_size: 96}\n")
     for other in (*changed, digests()):
         assert not set(other.values()) & set(first.values())
+
+
+def test_no_picture_is_measured_twice_and_every_size_has_two_batches(tmp_path: Path) -> None:
+    def sitting(pictures: int) -> Sitting:
+        words = (f"data.scenes.train_images={pictures}",)
+        return Sitting(FULL, tmp_path / "out", tmp_path / "work", overrides=words)
+
+    assert (sitting(600)._variance_pictures, sitting(600)._sizes(8)) == (512, [8, 16, 32, 64])
+    assert (sitting(70)._variance_pictures, sitting(70)._sizes(None)) == (70, [1, 2, 4, 8, 16, 32])
+    with pytest.raises(UserError, match=r"31 training pictures are too few .* 32 or more"):
+        sitting(31)._sizes(8)
+
+
+def test_two_sittings_do_not_work_in_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["table2", "--quick", "--out", str(tmp_path)]
+    (tmp_path / "work").mkdir()
+    lock = take(tmp_path / "work", say=print)
+    try:
+        assert lab.main(words) == 2
+        assert f"{tmp_path / 'work'}: " in (told := capsys.readouterr().err)
+        assert "two would spoil it" in told
+        assert lab.main([*words, "--report"]) == 0
+    finally:
+        lock.release()
 
 
 def test_a_backbone_is_what_its_facts_say_or_is_refused(tmp_path: Path) -> None:
