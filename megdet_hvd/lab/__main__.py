@@ -3,7 +3,8 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.command import leave, need_environment
@@ -14,9 +15,11 @@ if __name__ == "__main__":
 from megdet_hvd.cli import add_config_option, make_parser, parse
 from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.lab.experiments import EXPERIMENTS
+from megdet_hvd.lab.own_words import settled
 from megdet_hvd.lab.report import OTHERS, write_report
 from megdet_hvd.lab.scale import FULL, QUICK
 from megdet_hvd.lab.sitting import OVERHEAD, Sitting, tell
+from megdet_hvd.run_lock.lock import take
 
 MODULE = "megdet_hvd.lab"
 BEFOREHAND = [experiment.name for experiment in EXPERIMENTS if experiment.beforehand]
@@ -60,9 +63,9 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: must be at least 1")
-    scale = QUICK if options.quick else FULL
+    names, words = experiments_and_overrides(options.overrides)
+    scale, overrides = settled(QUICK if options.quick else FULL, words)
     seeds = options.seeds or list(scale.seeds)
-    names, overrides = experiments_and_overrides(options.overrides)
     sitting = Sitting(
         scale=scale,
         records=options.out,
@@ -72,11 +75,33 @@ def _run(options: argparse.Namespace) -> None:
         overrides=overrides,
         keep=options.keep,
     )
-    for seed in () if options.report else seeds:
-        _run_seed(sitting, names, seed, first=seed == seeds[0])
+    if not options.report:
+        with _alone_in(sitting.work):
+            for seed in seeds:
+                _run_seed(sitting, names, seed, first=seed == seeds[0])
     for name in names:
         for file in write_report(sitting, name, seeds):
             tell(f"written: {file}")
+
+
+@contextmanager
+def _alone_in(work: Path) -> Iterator[None]:
+    """Hold the folder of trainings under way: two sittings would do the same ones twice.
+
+    Raises:
+        UserError: another sitting works there, or it can't be written.
+    """
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        lock = take(work, say=tell)
+    except OSError as error:
+        raise UserError(
+            f"{work}: trainings can't be kept there ({error.strerror}); try another --work"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def experiments_and_overrides(words: Sequence[str]) -> tuple[Sequence[str], tuple[str, ...]]:

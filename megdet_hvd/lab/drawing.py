@@ -8,7 +8,15 @@ from typing import Any
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.lab.experiments import Found, final_ap
 from megdet_hvd.lab.records import LabRecord
-from megdet_hvd.lab.runs import BN_SIZE_RUNS, FIGURE4, TABLE2, TABLE3, LabRun
+from megdet_hvd.lab.runs import (
+    BN_SIZE_RUNS,
+    FIGURE4,
+    TABLE2,
+    TABLE3,
+    LabRun,
+    judged_runs,
+    rate_runs,
+)
 from megdet_hvd.lab.scale import LabScale
 
 SIZE_INCHES, DPI = (12.0, 4.4), 110
@@ -45,7 +53,8 @@ def draw_batches(runs: Sequence[LabRun], scale: LabScale, found: Found, title: s
         label, style = _label(run), _style(run)
         if records:
             record = records[min(records)]
-            xs = [i * run.batch / scale.train_images for i, _ in record["loss"]]
+            epochs = record.get("epochs") or record["updates"] * run.batch / scale.train_images
+            xs = [i * epochs / max(1, record["updates"]) for i, _ in record["loss"]]
             ys = [value for _, value in record["loss"]]
             losses.plot(xs, ys, style, color=colours[run.batch], label=label, linewidth=1.2)
         _dots(scores, run, records, colours[run.batch])
@@ -56,13 +65,12 @@ def draw_batches(runs: Sequence[LabRun], scale: LabScale, found: Found, title: s
     scores.set_xscale("log", base=2)
     scores.set_xticks(sorted(colours), [str(batch) for batch in sorted(colours)])
     scores.set_xlabel("batch; circle: full rate, square: half, triangle: no warm-up")
-    scores.set_ylim(bottom=0)
+    scores.set_ylim(0, 1.08 * max(1.0, scores.get_ylim()[1]))
     return figure
 
 
 def _label(run: LabRun) -> str:
     words = [f"batch {run.batch}"]
-    words += [run.norm] if run.updates is not None else []
     words += ["half rate"] if run.rate_factor == 0.5 else []
     words += [] if run.rate is None else [f"rate {run.rate:g}"]
     words += [] if run.warmup else ["no warm-up"]
@@ -71,7 +79,7 @@ def _label(run: LabRun) -> str:
 
 
 def _style(run: LabRun) -> str:
-    if not run.warmup or (run.norm == "frozen" and run.updates is not None):
+    if not run.warmup:
         return ":"
     return "--" if run.rate_factor == 0.5 or run.processes > 1 else "-"
 
@@ -106,6 +114,39 @@ def draw_table2(scale: LabScale, found: Found) -> Any:
 def draw_table3(scale: LabScale, found: Found) -> Any:
     """Loss and mmAP with CGBN."""
     return draw_batches(TABLE3, scale, found, "CGBN, 8 images a statistic")
+
+
+def draw_rates(scale: LabScale, found: Found) -> Any:
+    """What trains and what diverges, by batch and peak rate."""
+    return draw_outcomes(rate_runs(scale), scale, found)
+
+
+def draw_large(scale: LabScale, found: Found) -> Any:
+    """The same for the batches that are only judged."""
+    return draw_outcomes(judged_runs(scale), scale, found)
+
+
+def draw_outcomes(runs: Sequence[LabRun], scale: LabScale, found: Found) -> Any:
+    """A mark for each training that ends unmeasured: batch, peak rate, trained or diverged."""
+    norms = sorted({run.norm for run in runs}, reverse=True)
+    figure, drawings = new_axes([f"{norm}: which rates train" for norm in norms])
+    batches = sorted({run.batch for run in runs})
+    for norm, axes in zip(norms, drawings, strict=True):
+        scaled = [LabRun(batch, norm).peak_rate(scale) for batch in batches]
+        axes.plot(batches, scaled, "k:", label="k·r")
+        for run in (run for run in runs if run.norm == norm):
+            for record in (r for (name, _), r in found.items() if name == run.name):
+                fine = record["diverged"] is None
+                label, style = ("trains", "o") if fine else ("diverges", "x")
+                colour = "tab:blue" if fine else "tab:red"
+                axes.plot(run.batch, run.peak_rate(scale), style, color=colour, label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(batches, [str(batch) for batch in batches])
+        axes.set_yscale("log")
+        axes.set_xlabel("batch")
+        axes.set_ylabel("peak rate")
+        _legend_once(axes)
+    return figure
 
 
 def draw_figure4(scale: LabScale, found: Found) -> Any:

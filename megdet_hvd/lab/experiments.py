@@ -38,21 +38,27 @@ class Experiment:
     """No part of ``all``: what it finds is settled before the others run."""
 
 
-def percent(values: Sequence[float]) -> str:
-    """``52.1 (51.0 52.4 52.9)``: mean and each, in hundredths."""
-    if not values:
-        return "–"
-    mean = f"{100 * statistics.fmean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({' '.join(f'{100 * v:.1f}' for v in values)})"
+def percent(values: Sequence[float | None]) -> str:
+    """``52.1 (51.0 – 53.2)``: mean and each, in hundredths; None, a seed without it, is a dash."""
+    return _mean_and_each(values, ".1f", error=False)
 
 
-def points(differences: Sequence[float]) -> str:
-    """``+1.2 (+0.8 +1.6)``: mean and each, in hundredths."""
-    if not differences:
+def points(differences: Sequence[float | None]) -> str:
+    """``+1.2 ± 0.4 (+0.8 +1.6)``: mean, its standard error s/√n, and each, in hundredths."""
+    return _mean_and_each(differences, "+.1f", error=True)
+
+
+def _mean_and_each(values: Sequence[float | None], form: str, *, error: bool) -> str:
+    known = [100 * value for value in values if value is not None]
+    if not known:
         return "–"
-    mean = f"{100 * statistics.fmean(differences):+.1f}"
-    each = " ".join(f"{100 * v:+.1f}" for v in differences)
-    return mean if len(differences) == 1 else f"{mean} ({each})"
+    text = f"{statistics.fmean(known):{form}}"
+    if error and len(known) > 1:
+        text += f" ± {statistics.stdev(known) / len(known) ** 0.5:.1f}"
+    if len(values) == 1:
+        return text
+    each = ("–" if value is None else f"{100 * value:{form}}" for value in values)
+    return f"{text} ({' '.join(each)})"
 
 
 def final_ap(record: LabRecord | None) -> float | None:
@@ -77,12 +83,12 @@ def run_row(
     records = [found[run.name, seed] for seed in seeds if (run.name, seed) in found]
     if not records:
         return ["–", "not run", "–", "–"]
-    values = [ap for record in records if (ap := final_ap(record)) is not None]
+    values = [final_ap(found.get((run.name, seed))) for seed in seeds]
     pairs = [
         (final_ap(found.get((run.name, seed))), final_ap(found.get((baseline.name, seed))))
         for seed in seeds
     ]
-    apart = [one - other for one, other in pairs if one is not None and other is not None]
+    apart = [None if one is None or other is None else one - other for one, other in pairs]
     planned = max(record["updates"] for record in records)
     return [
         str(planned),
@@ -139,9 +145,12 @@ def _figure4(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
     curves = {run: _curves(run, found, seeds) for run in FIGURE4}
     for epoch in sorted({epoch for curve in curves.values() for epoch in curve}):
         values = [curves[run].get(epoch, {}) for run in (small, large)]
-        both = [seed for seed in seeds if all(seed in one for one in values)]
-        apart = [values[1][seed] - values[0][seed] for seed in both]
-        rows.append([f"{epoch:g}", *(percent(list(one.values())) for one in values), points(apart)])
+        each = [[one.get(seed) for seed in seeds] for one in values]
+        apart = [
+            None if one is None or other is None else other - one
+            for one, other in zip(*each, strict=True)
+        ]
+        rows.append([f"{epoch:g}", *map(percent, each), points(apart)])
     head = ("epoch", f"batch {small.batch}", f"batch {large.batch}", "difference, points")
     return markdown(head, rows)
 
@@ -161,11 +170,8 @@ def _bn_size(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
     best = next(run for run in BN_SIZE_RUNS if run.bn_size == 32)
     rows = []
     for run in BN_SIZE_RUNS:
-        again = [
-            record["recalibrated"]["AP"]
-            for seed in seeds
-            if (record := found.get((run.name, seed))) is not None and "recalibrated" in record
-        ]
+        records = [found.get((run.name, seed), {}) for seed in seeds]
+        again = [record.get("recalibrated", {}).get("AP") for record in records]
         row = run_row(run, scale, found, seeds, best)
         rows.append([str(run.bn_size), *row, percent(again)])
     head = ("images a statistic", *_OUTCOME[:3], "to 32, points", "mmAP, statistics anew, %")

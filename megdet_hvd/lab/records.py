@@ -41,14 +41,14 @@ class SeedRecords:
         """
         file = self.file(name)
         try:
-            text = file.read_text(encoding="utf-8")
+            content = file.read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise UserError(f"{file}: can't be read ({error.strerror})") from error
         try:
-            record = json.loads(text)
-        except ValueError as error:
+            record = json.loads(content.decode())
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file} is no JSON ({error}); remove it to do it again") from error
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise UserError(

@@ -11,6 +11,7 @@ from megdet_hvd.lab.experiments import EXPERIMENTS, Experiment, markdown
 from megdet_hvd.lab.gradients import log_slope
 from megdet_hvd.lab.records import LabRecord
 from megdet_hvd.lab.sitting import OVERHEAD, VARIANCE_AT, VARIANCE_KINDS, Sitting
+from megdet_hvd.wording import counted
 
 OTHERS: Mapping[str, tuple[str, str]] = {
     "variance": (
@@ -135,4 +136,4 @@ def _made_on(found: Mapping[tuple[str, int], LabRecord]) -> Lines:
     if not machines:
         return []
     took = f"; {hours:.1f} hours of single trainings" if hours else ""
-    return [f"{len(found)} records, on {'; '.join(machines)}{took}."]
+    return [f"{counted(len(found), 'record')}, on {'; '.join(machines)}{took}."]

@@ -42,7 +42,7 @@ class LabRun:
     """Over one epoch, from the smaller of r and a third of the peak."""
     policy: str = "normal"
     updates: int | None = None
-    """Ends after so many updates, unevaluated; None: where the policy ends."""
+    """Ends after so many updates, no drop before, unevaluated; None: the policy's drops and end."""
     processes: int = 1
     every_epoch: bool = False
     """Evaluated after each epoch, not at the end alone."""
@@ -125,6 +125,23 @@ def judged_runs(scale: LabScale) -> tuple[LabRun, ...]:
     )
 
 
+PLAIN: Mapping[str, Any] = {
+    "learning.scaling": "linear",
+    "learning.rate": "auto",
+    "learning.warmup_iterations": "auto",
+    "learning.warmup_images": None,
+    "learning.warmup_start_rate": "auto",
+    "learning.policy": "normal",
+    "learning.milestones": [],
+    "learning.epochs": "auto",
+    "learning.max_iterations": None,
+    "learning.accumulation": 1,
+    "bn.size": None,
+}
+"""What a configuration file of the user's own may say of the schedule and of BN: the rows say it
+anew."""
+
+
 def run_settings(run: LabRun, scale: LabScale, seed: int) -> dict[str, Any]:
     """The settings of one training, by dotted name; the data's and the detector's are not here."""
     settings: dict[str, Any] = {
@@ -147,8 +164,7 @@ def run_settings(run: LabRun, scale: LabScale, seed: int) -> dict[str, Any]:
         settings["bn.size"] = run.bn_size
     if run.updates is not None:
         settings |= {"learning.max_iterations": run.updates, "evaluation.max_images": 1}
-    settings |= _warmup(run, scale) | _policy(run.policy, scale.shrink)
-    return settings
+    return settings | _warmup(run, scale) | _policy(run, scale.shrink)
 
 
 def _warmup(run: LabRun, scale: LabScale) -> dict[str, Any]:
@@ -159,10 +175,17 @@ def _warmup(run: LabRun, scale: LabScale) -> dict[str, Any]:
     return {"learning.warmup_images": scale.train_images}
 
 
-def _policy(name: str, shrink: float) -> dict[str, Any]:
+def _policy(run: LabRun, shrink: float) -> dict[str, Any]:
+    if run.updates is not None:
+        # No drop, and no end before the last update: an update takes a picture at least.
+        return {
+            "learning.policy": "custom",
+            "learning.milestones": [],
+            "learning.epochs": float(run.updates * run.batch),
+        }
     if shrink == 1:
-        return {"learning.policy": name}
-    drops, end = POLICIES[name]
+        return {"learning.policy": run.policy}
+    drops, end = POLICIES[run.policy]
     return {
         "learning.policy": "custom",
         "learning.milestones": [{"epoch": e * shrink, "factor": f} for e, f in drops],

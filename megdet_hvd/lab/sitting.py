@@ -9,17 +9,19 @@ import os
 import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from megdet_hvd.bench.launch import run_into_file
 from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.config.load import load_config
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.lab.backbone import backbone_command
 from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
-from megdet_hvd.lab.runs import BASELINES, LabRun, as_words, run_settings
+from megdet_hvd.lab.runs import BASELINES, PLAIN, LabRun, as_words, run_settings
 from megdet_hvd.lab.scale import BN_SIZE, BN_SIZES, LabScale, scene_settings
 from megdet_hvd.lab.side_by_side import own_cores, run_side_by_side
 from megdet_hvd.lab.training import Training
@@ -104,7 +106,7 @@ class Sitting:
             tell(f"seed {seed}: teaching the backbone")
             command = backbone_command(file, facts, self.scale, seed)
             self._run(command, work / "backbone.txt")
-        found = json.loads(facts.read_text(encoding="utf-8"))
+        found = _facts_of(facts, file)
         known = records.read(BACKBONE)
         if known is None:
             records.write(BACKBONE, {**found, **surroundings()})
@@ -112,7 +114,7 @@ class Sitting:
             raise UserError(
                 f"{records.folder} holds records of backbone {known['digest']}, and {file} is "
                 f"{found['digest']}: a seed runs on one machine with one version. Put that "
-                "machine's file there, or run another seed"
+                f"machine's {file.name} and {facts.name} there, or run another seed"
             )
         return file, found["digest"]
 
@@ -125,7 +127,20 @@ class Sitting:
 
     def words(self, run: LabRun, seed: int) -> list[str]:
         """The settings of a training, those of its base and its backbone aside."""
-        return [*as_words(run_settings(run, self.scale, seed)), *self.overrides]
+        plain = PLAIN if self.config is not None else {}
+        settings = run_settings(run, self._row_scale, seed)
+        return [*as_words({**plain, **settings}), *self.overrides]
+
+    @cached_property
+    def _row_scale(self) -> LabScale:
+        """The scale with as many training pictures as there are: a warm-up is one epoch of them."""
+        config = load_config(self.base_file(), self.overrides)
+        if self.config is None and config.data.kind == "scenes":
+            return replace(self.scale, train_images=config.data.scenes.train_images)
+        from megdet_hvd.data.factory import open_datasets
+
+        data = open_datasets(config.data, is_main=True, wait=lambda: None)
+        return replace(self.scale, train_images=len(data.train))
 
     def train(self, runs: Iterable[LabRun], seed: int) -> None:
         """Make the records that are missing.
@@ -182,10 +197,12 @@ class Sitting:
         self.train(BASELINES, seed)
         file, digest = self.backbone(seed)
         records = self.of_seed(seed)
+        digests = self.variance_digests(seed)
+        pictures = self._variance_pictures
         for name, (run, size) in VARIANCE_KINDS.items():
             for at in VARIANCE_AT:
                 record = f"{name}-{at}"
-                settings = settings_digest([*self.words(run, seed), record])
+                settings = digests[record]
                 if records.finished(record, settings, digest) is not None:
                     continue
                 tell(f"seed {seed}: {record}")
@@ -202,7 +219,7 @@ class Sitting:
                     "data.aspect_grouping=0",
                     *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
                     *("--config", str(self.base_file()), "--out", str(out)),
-                    *("--pictures", str(self.scale.variance_pictures)),
+                    *("--pictures", str(pictures)),
                     *("--sizes", *map(str, self._sizes(size))),
                     *(("--weights", str(folder)) if at == "end" else ()),
                     *(("--bn-size", str(size)) if size is not None else ()),
@@ -212,20 +229,58 @@ class Sitting:
                 known = {"seed": seed, "settings": settings, "backbone": digest}
                 records.write(record, {**known, **surroundings(), **found})
 
+    def variance_digests(self, seed: int) -> dict[str, str]:
+        """Record of the gradient's variance → digest of all that it is measured with."""
+        text = self.base_file().read_text(encoding="utf-8")
+        return {
+            f"{name}-{at}": settings_digest(
+                [
+                    *(*self.words(run, seed), text),
+                    json.dumps([name, at, self._variance_pictures, self._sizes(size)]),
+                ]
+            )
+            for name, (run, size) in VARIANCE_KINDS.items()
+            for at in VARIANCE_AT
+        }
+
+    def overhead_digest(self) -> str:
+        """Digest of all that the overhead is measured with."""
+        text = self.base_file().read_text(encoding="utf-8")
+        measured = json.dumps([BN_SIZES, self.scale.overhead_turns])
+        return settings_digest([text, *self.overrides, measured])
+
+    @property
+    def _variance_pictures(self) -> int:
+        """None of them is to come twice."""
+        return min(self.scale.variance_pictures, self._row_scale.train_images)
+
     def _sizes(self, least: int | None) -> list[int]:
-        return [size for size in self.scale.variance_sizes if size >= (least or 1)]
+        """N, of which there are two batches at least.
+
+        Raises:
+            UserError: there are too few pictures for a slope.
+        """
+        pictures = self._variance_pictures
+        wanted = [size for size in self.scale.variance_sizes if size >= (least or 1)]
+        found = [size for size in wanted if 2 * size <= pictures]
+        if len(found) < 2:
+            raise UserError(
+                f"variance: {pictures} training pictures are too few for two batches of each of "
+                f"two sizes; {2 * wanted[1]} or more are needed"
+            )
+        return found
 
     def overhead(self, seed: int) -> None:
         """Measure what CGBN and recomputation cost; alone on the machine, or it says nothing."""
         records = self.of_seed(seed)
-        settings = settings_digest([self.base_file().read_text(encoding="utf-8")])
+        settings = self.overhead_digest()
         if records.finished(OVERHEAD, settings, "") is not None:
             return
         load = os.getloadavg()[0]
         tell(f"seed {seed}: overhead, on 2 processes (load now {load:.1f})")
         out = self._work(seed) / "overhead.json"
         command = [
-            *("megdet_hvd.lab.overhead", "--out", str(out)),
+            *("megdet_hvd.lab.overhead", *self.overrides, "--out", str(out)),
             *("--config", str(self.base_file()), "--turns", str(self.scale.overhead_turns)),
             *("--bn-sizes", *map(str, BN_SIZES)),
         ]
@@ -243,6 +298,29 @@ class Sitting:
             for name in names
             if (record := self.of_seed(seed).read(name)) is not None
         }
+
+
+def _facts_of(facts: Path, file: Path) -> dict[str, Any]:
+    """What was noted of a backbone, whose file is looked at again.
+
+    Raises:
+        UserError: the file is damaged, or another one.
+    """
+    from megdet_hvd.lab.backbone import weights_digest
+    from megdet_hvd.model.weights_file import read_weights
+
+    remedy = f"remove {facts} and {file.name} beside it, and the backbone is taught again"
+    try:
+        found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+        noted = found["digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{facts} says nothing of a backbone ({error!r}); {remedy}") from error
+    digest = weights_digest(dict(read_weights(file, _BACKBONE_SETTING)))
+    if digest != noted:
+        raise UserError(
+            f"{file} is not the backbone that {facts} tells of ({digest}, not {noted}); {remedy}"
+        )
+    return found
 
 
 def in_a_word(record: LabRecord) -> str:

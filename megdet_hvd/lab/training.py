@@ -19,7 +19,7 @@ from typing import Any
 from megdet_hvd.bench.launch import launch_environ, launched
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.engine.run_folder.folder import RunFolder
-from megdet_hvd.errors import FINISHED, RUN_ERROR, STOPPED, RunError
+from megdet_hvd.errors import FINISHED, RUN_ERROR, RunError
 from megdet_hvd.lab.divergence import Divergence, find_divergence
 from megdet_hvd.lab.records import LabRecord, thinned
 from megdet_hvd.lab.runs import LabRun
@@ -55,6 +55,8 @@ class Training:
     _began: float = 0.0
     _looked: float = 0.0
     _cores: Collection[int] = ()
+    _printed_before: int = 0
+    """Bytes in the output as the newest command began."""
     _commands: list[list[str]] = field(default_factory=list)
 
     @property
@@ -68,7 +70,7 @@ class Training:
         return self.folder / "recalibrated.json"
 
     def start(self, cores: Collection[int]) -> None:
-        """Begin, or carry on, on these cores alone."""
+        """Begin, or carry on, on these cores alone; what has diverged already is left as it is."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.resumed = bool(list_checkpoints(RunFolder(self.folder).checkpoints))
         self._commands = [self._train_command()]
@@ -78,7 +80,9 @@ class Training:
             self._commands.append([sys.executable, "-m", module, *files])
         self._began = time.monotonic()
         self._cores = cores
-        self._next()
+        self.divergence = self._diverged()
+        if self.divergence is None:
+            self._next()
 
     def _train_command(self) -> list[str]:
         words = ["megdet_hvd.train", "--run", str(self.folder), *self.words]
@@ -89,6 +93,7 @@ class Training:
         os.sched_setaffinity(0, self._cores)  # children inherit it
         try:
             with self.output.open("ab") as output:
+                self._printed_before = output.tell()
                 self._process = subprocess.Popen(
                     self._commands.pop(0),
                     stdin=subprocess.DEVNULL,
@@ -105,7 +110,9 @@ class Training:
         Raises:
             RunError: a command of it failed.
         """
-        assert self._process is not None, "start() comes first"
+        if self._process is None:
+            assert self.divergence is not None, "start() comes first"
+            return True
         pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
         if pid == 0:
             if time.monotonic() - self._looked > LOOK_EVERY_S and self.divergence is None:
@@ -120,7 +127,7 @@ class Training:
             self.divergence = self.divergence or self._diverged()
         elif code == RUN_ERROR and NOT_FINITE in self._last_words():
             self.divergence = Divergence(self._last_iteration() + 1, "the loss is not finite")
-        elif not (code == STOPPED and self.divergence is not None):
+        elif self.divergence is None:  # what has diverged was told to stop, whatever code that has
             last = self._last_words().strip().splitlines()[-1:]
             told = f" ({last[0][:300]})" if last else ""
             raise RunError(f"{self.run.name} ended with exit code {code}{told}; see {self.output}")
@@ -152,7 +159,9 @@ class Training:
         return lines[-1]["iteration"] if lines else 0
 
     def _last_words(self) -> str:
-        return self.output.read_text(encoding="utf-8", errors="replace")[-4000:]
+        with self.output.open("rb") as output:
+            output.seek(self._printed_before)  # an earlier sitting's errors are none of this one's
+            return output.read().decode(errors="replace")[-4000:]
 
     def record(self) -> LabRecord:
         """What is kept of it; the run folder goes, unless it is to be kept."""
@@ -168,6 +177,7 @@ class Training:
             **self.known,
             "peak_rate": self.peak_rate,
             "updates": iterations[-1] if iterations else 0,
+            "epochs": lines[-1].get("epoch", 0.0) if lines else 0.0,
             "diverged": None if end is None else {"at": end.iteration, "why": end.reason},
             "initial_loss": losses[0] if losses else None,
             "loss": thinned(iterations, losses),

@@ -24,13 +24,13 @@ def test_records_of_something_else_are_never_mixed_in(
         records.finished("a", settings, backbone)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"format": 0}', "{"])
-def test_a_file_that_is_no_record_is_refused_and_left(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": 0}', b"{", b"\xff{}", b"[" * 99999])
+def test_a_file_that_is_no_record_is_refused_and_left(tmp_path: Path, content: bytes) -> None:
     records = SeedRecords(tmp_path)
-    records.file("a").write_text(text)
+    records.file("a").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json"):
         records.read("a")
-    assert records.file("a").read_text() == text
+    assert records.file("a").read_bytes() == content
 
 
 def test_the_digest_is_of_what_is_set_in_whatever_order() -> None:

@@ -1,16 +1,33 @@
 """Trainings of the lab, end to end, on few small pictures."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import torch
 
+from megdet_hvd.config.derive import Derived, derive
+from megdet_hvd.config.load import load_config
+from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.lab import __main__ as lab
-from megdet_hvd.lab.runs import LabRun, cgbn, judged_runs
-from megdet_hvd.lab.scale import QUICK
+from megdet_hvd.lab.backbone import weights_digest
+from megdet_hvd.lab.own_words import settled
+from megdet_hvd.lab.runs import (
+    BN_SIZE_RUNS,
+    FIGURE4,
+    TABLE2,
+    TABLE3,
+    LabRun,
+    cgbn,
+    judged_runs,
+    rate_runs,
+)
+from megdet_hvd.lab.scale import FULL, QUICK, LabScale
 from megdet_hvd.lab.sitting import Sitting
+from megdet_hvd.run_lock.lock import take
 
 SMALL = (
     "data.scenes.train_images=16",
@@ -18,7 +35,6 @@ SMALL = (
     "data.scenes.size=64",
     "data.min_sizes=[64]",
     "data.max_size=64",
-    "learning.warmup_images=16",
     "model.backbone_weights=null",
     "device=cpu",
 )
@@ -47,9 +63,127 @@ def test_missing_records_are_made_once_and_what_diverges_is_stopped(
     sitting.train((trains, wild), seed=0)  # nothing is left to do
     assert capsys.readouterr().out == ""
     assert records.file(trains.name).stat().st_mtime_ns == before
-    other = Sitting(QUICK, sitting.records, sitting.work, overrides=(*overrides, "seed=9"))
+    other = Sitting(
+        QUICK, sitting.records, sitting.work, overrides=(*overrides, "learning.momentum=0.5")
+    )
     with pytest.raises(UserError, match="must not be mixed"):
         other.train((trains,), seed=0)
+
+
+def rows_of(sitting: Sitting, run: LabRun, pictures: int) -> tuple[Config, Derived]:
+    """The configuration of a row, and what follows from it."""
+    config = load_config(sitting.base_file(), sitting.words(run, seed=0))
+    return config, derive(config, pictures, run.processes, [run.processes])
+
+
+def test_a_file_of_the_user_s_own_leaves_the_rows_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its schedule is that of one run of its own; and a warm-up of 1,000 pictures were 62 epochs.
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "data:\n  kind: scenes\n  keep_empty: true\n"
+        f"  scenes: {{train_images: 16, val_images: 4, size: 64, cache: '{tmp_path}'}}\n"
+        "bn: {size: 2}\n"
+        "learning:\n  warmup_iterations: 3\n  warmup_start_rate: 0.4\n  rate: 0.5\n"
+        "  scaling: sqrt\n  policy: custom\n  epochs: 2\n  max_iterations: 3\n"
+        "  milestones: [{epoch: 1, factor: 0.5}]\n  accumulation: 2\n"
+    )
+    scale, _ = settled(FULL, ["learning.base_rate=0.003"])
+    sitting = Sitting(scale, tmp_path / "out", tmp_path / "work", config=own)
+    for run in (*TABLE2, *TABLE3, *FIGURE4, *BN_SIZE_RUNS, *rate_runs(scale)):
+        config, derived = rows_of(sitting, run, 16)
+        assert derived.peak_rate == pytest.approx(run.peak_rate(scale)), run.name
+        assert (config.learning.accumulation, config.bn.size) == (1, run.bn_size)
+        if run.updates is None:
+            one_epoch = -(-16 // run.batch)
+            assert derived.warmup_iterations == (one_epoch if run.warmup else 0)
+            assert derived.end_epoch == {"normal": 11, "long": 18}[run.policy]
+        else:
+            assert derived.end_iteration == run.updates
+    assert TABLE2[1].peak_rate(scale) == pytest.approx(0.006)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("global_batch=16", "seed=1", "bn.size=4", "bn={}", "learning={}", "learning.rate=0.1"),
+        *("learning.milestones.0.epoch=3", " learning.warmup_images =5", "log.every_iterations=9"),
+    ],
+)
+def test_a_word_that_would_make_rows_other_than_their_names_say_is_refused(word: str) -> None:
+    with pytest.raises(UserError, match="belongs to the experiments' rows"):
+        settled(FULL, ["data.max_size=64", word])
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "much"])
+def test_r_is_a_positive_number(value: str) -> None:
+    with pytest.raises(UserError, match="r must be a positive number"):
+        settled(FULL, [f"learning.base_rate={value}"])
+    assert settled(FULL, ["a.b=1"]) == (FULL, ("a.b=1",))
+
+
+def test_measurements_of_another_configuration_are_not_taken_for_these(tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("data: {max_size: 64}\n")
+
+    def digests(scale: LabScale = QUICK, *words: str) -> dict[str, str]:
+        sitting = Sitting(scale, tmp_path / "out", tmp_path / "work", config=own, overrides=words)
+        return {**sitting.variance_digests(0), "overhead": sitting.overhead_digest()}
+
+    first = digests()
+    assert len(set(first.values())) == 7 and digests() == first
+    changed = [
+        digests(QUICK, "model.fpn_channels=32"),
+        digests(dataclasses.replace(QUICK, variance_pictures=48, overhead_turns=3)),
+        digests(dataclasses.replace(QUICK, variance_sizes=(2, 8, 32), overhead_turns=4)),
+    ]
+    own.write_text("data: {max_size: 96}\n")
+    for other in (*changed, digests()):
+        assert not set(other.values()) & set(first.values())
+
+
+def test_no_picture_is_measured_twice_and_every_size_has_two_batches(tmp_path: Path) -> None:
+    def sitting(pictures: int) -> Sitting:
+        words = (f"data.scenes.train_images={pictures}",)
+        return Sitting(FULL, tmp_path / "out", tmp_path / "work", overrides=words)
+
+    assert (sitting(600)._variance_pictures, sitting(600)._sizes(8)) == (512, [8, 16, 32, 64])
+    assert (sitting(70)._variance_pictures, sitting(70)._sizes(None)) == (70, [1, 2, 4, 8, 16, 32])
+    with pytest.raises(UserError, match=r"31 training pictures are too few .* 32 or more"):
+        sitting(31)._sizes(8)
+
+
+def test_two_sittings_do_not_work_in_one_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["table2", "--quick", "--out", str(tmp_path)]
+    (tmp_path / "work").mkdir()
+    lock = take(tmp_path / "work", say=print)
+    try:
+        assert lab.main(words) == 2
+        assert f"{tmp_path / 'work'}: " in (told := capsys.readouterr().err)
+        assert "two would spoil it" in told
+        assert lab.main([*words, "--report"]) == 0
+    finally:
+        lock.release()
+
+
+def test_a_backbone_is_what_its_facts_say_or_is_refused(tmp_path: Path) -> None:
+    sitting = Sitting(QUICK, tmp_path / "out", tmp_path / "work")
+    place = tmp_path / "work" / "quick-seed0"
+    place.mkdir(parents=True)
+    weights = {"conv1.weight": torch.ones(2)}
+    torch.save(weights, place / "backbone.pt")
+    facts = place / "backbone.json"
+    facts.write_text(json.dumps({"digest": weights_digest(weights)}))
+    assert sitting.backbone(0) == (place / "backbone.pt", weights_digest(weights))
+    torch.save({"conv1.weight": torch.zeros(2)}, place / "backbone.pt")
+    with pytest.raises(UserError, match="is not the backbone that"):
+        sitting.backbone(0)
+    facts.write_text("{")
+    with pytest.raises(UserError, match="says nothing of a backbone"):
+        sitting.backbone(0)
 
 
 def test_the_command_line_names_experiments_and_settings() -> None:

@@ -1,0 +1,56 @@
+from typing import Any
+
+from megdet_hvd.lab.experiments import EXPERIMENTS, percent, points, run_row
+from megdet_hvd.lab.runs import FIGURE4, TABLE2, judged_runs, rate_runs
+from megdet_hvd.lab.scale import FULL
+
+
+def test_a_mean_stands_with_its_seeds_and_a_difference_with_its_error() -> None:
+    assert percent([0.51, None, 0.53]) == "52.0 (51.0 – 53.0)"
+    assert percent([0.51]) == "51.0" and percent([None, None]) == percent([]) == "–"
+    # 1, 2 and 6 points: mean 3, s = √7, s/√3 = 1.53.
+    assert points([0.01, 0.02, 0.06]) == "+3.0 ± 1.5 (+1.0 +2.0 +6.0)"
+    assert points([-0.02, None]) == "-2.0 (-2.0 –)" and points([0.004]) == "+0.4"
+
+
+def record(ap: float | None, **given: Any) -> dict[str, Any]:
+    end = None if ap is not None else {"at": 40, "why": "the loss is not finite"}
+    scores = [] if ap is None else [{"epoch": 11.0, "AP": ap}]
+    return {"updates": 331, "diverged": end, "scores": scores, **given}
+
+
+def test_differences_are_taken_within_a_seed() -> None:
+    run, base = TABLE2[4], TABLE2[0]
+    found = {(base.name, seed): record(ap) for seed, ap in enumerate((0.50, 0.40, 0.45))}
+    found |= {(run.name, seed): record(ap) for seed, ap in enumerate((0.52, None, 0.44))}
+    cells = run_row(run, FULL, found, (0, 1, 2), base)
+    assert cells == [
+        *("331", "**1 of 3**, at update 40", "48.0 (52.0 – 44.0)", "+0.5 ± 1.5 (+2.0 – -1.0)")
+    ]
+
+
+def test_curves_are_held_against_each_other_by_epoch_and_seed() -> None:
+    table = next(one for one in EXPERIMENTS if one.name == "figure4").table
+    small, large = FIGURE4
+    found = {
+        (small.name, 0): record(0.4, scores=[{"epoch": 1.004, "AP": 0.1}, {"epoch": 2, "AP": 0.3}]),
+        (small.name, 1): record(0.4, scores=[{"epoch": 1.004, "AP": 0.2}]),
+        (large.name, 0): record(0.4, scores=[{"epoch": 1.06, "AP": 0.05}]),
+    }
+    assert table(FULL, found, (0, 1))[2:] == [
+        "| 1 | 15.0 (10.0 20.0) | 5.0 (5.0 –) | -5.0 (-5.0 –) |",
+        "| 2 | 30.0 (30.0 –) | – | – |",
+    ]
+
+
+def test_rates_are_drawn_by_batch_with_what_became_of_them() -> None:
+    from megdet_hvd.lab import drawing
+
+    runs = (*rate_runs(FULL), *judged_runs(FULL))
+    found = {(run.name, 0): record(None if run.norm == "frozen" else 0.0) for run in runs}
+    for draw, batches in ((drawing.draw_rates, 4), (drawing.draw_large, 2)):
+        frozen, cgbn = draw(FULL, found).axes
+        for axes, label in ((frozen, "diverges"), (cgbn, "trains")):
+            texts = [text.get_text() for text in axes.get_legend().get_texts()]
+            assert texts == sorted(["k·r", label])
+            assert len({line.get_xdata()[0] for line in axes.lines[1:]}) == batches

@@ -1,0 +1,90 @@
+"""How the lab watches a training, with a program of a few lines in the training's place."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from megdet_hvd.errors import RUN_ERROR, RunError
+from megdet_hvd.lab.runs import LabRun
+from megdet_hvd.lab.training import Training
+
+RISING = [2.0, 2.0, *[9.0] * 10]
+"""Losses that the rule calls diverged."""
+
+
+class Watched(Training):
+    """Runs ``program`` instead of the training command; the folder is its first word."""
+
+    program = ""
+
+    def _train_command(self) -> list[str]:
+        return [sys.executable, "-c", self.program, str(self.folder)]
+
+
+def lines(losses: Sequence[float]) -> str:
+    records = [
+        {"kind": "train", "iteration": i, "loss": loss, "rate": 0.01}
+        for i, loss in enumerate(losses, start=1)
+    ]
+    return "".join(f"{json.dumps(record)}\n" for record in records)
+
+
+def watch(folder: Path, program: str, losses: Sequence[float] = ()) -> Training:
+    """Watch ``program`` to its end, in a run folder with these losses already."""
+    folder.mkdir()
+    (folder / "metrics.jsonl").write_text(lines(losses))
+    training = Watched(LabRun(8, "frozen"), [], 0.01, folder, {})
+    training.program = program
+    training.start([0])
+    deadline = time.monotonic() + 60
+    while not training.look():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return training
+
+
+def test_what_had_diverged_before_the_record_was_made_is_not_carried_on(tmp_path: Path) -> None:
+    training = watch(tmp_path / "run", "raise SystemExit('started again')", RISING)
+    assert not training.output.exists()
+    record = training.record()
+    assert record["diverged"]["at"] == 11 and record["scores"] == []
+    assert (record["updates"], record["processor_s"]) == (12, 0.0)
+    training.stop()  # there is nothing to stop
+
+
+def writing(losses: Sequence[float], then: str) -> str:
+    """A program that writes these losses into its run folder."""
+    return (
+        "import sys, time\nfrom pathlib import Path\n"
+        f"Path(sys.argv[1], 'metrics.jsonl').write_text({lines(losses)!r})\n{then}"
+    )
+
+
+def test_what_diverges_is_stopped_whatever_it_then_ends_with(tmp_path: Path) -> None:
+    training = watch(tmp_path / "run", writing(RISING, "time.sleep(60)"))  # ended by the signal
+    assert training.divergence is not None and training.divergence.iteration == 11
+
+
+def test_what_diverges_in_its_last_updates_has_diverged(tmp_path: Path) -> None:
+    training = watch(tmp_path / "run", writing(RISING, ""))
+    assert training.divergence is not None and training.divergence.iteration == 11
+
+
+def test_a_loss_that_is_not_finite_is_told_from_other_ends(tmp_path: Path) -> None:
+    ends = f"print('error: the loss is not finite'); raise SystemExit({RUN_ERROR})"
+    training = watch(tmp_path / "run", writing([2.0, 1.0], ends))
+    assert training.divergence is not None and training.divergence.iteration == 3
+    other = f"print('error: no space'); raise SystemExit({RUN_ERROR})"
+    with pytest.raises(RunError, match=r"exit code 3 \(error: no space\)"):
+        watch(tmp_path / "other", writing([2.0, 1.0], other))
+
+
+def test_an_earlier_sitting_s_error_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    (tmp_path / "run.txt").write_text("error: the loss is not finite\n")
+    ends = f"print('error: no space'); raise SystemExit({RUN_ERROR})"
+    with pytest.raises(RunError, match="no space"):
+        watch(tmp_path / "run", writing([2.0, 1.0], ends))
