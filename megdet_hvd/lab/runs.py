@@ -119,7 +119,7 @@ def rate_runs(scale: LabScale) -> tuple[LabRun, ...]:
 def judged_runs(scale: LabScale) -> tuple[LabRun, ...]:
     """The batches of k = 16 and 32, judged by whether they diverge at the scaled rate."""
     return tuple(
-        LabRun(batch, norm, size, updates=scale.rate_updates)
+        LabRun(batch, norm, size, updates=scale.judged_updates)
         for norm, size in (("frozen", None), ("cgbn", BN_SIZE))
         for batch in JUDGED_BATCHES
     )

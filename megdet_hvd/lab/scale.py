@@ -17,7 +17,7 @@ BATCHES = (8, 16, 32, 64)
 """k = 1, 2, 4, 8, beside the paper's 16, 32, 64, 128."""
 JUDGED_BATCHES = (128, 256)
 """Judged by whether they diverge only: at equal epochs they would take too few updates."""
-TUNED_RATES = (0.005, 0.01, 0.02, 0.04)
+TUNED_RATES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
 """Peak rates of the baseline, from which r is chosen."""
 BN_SIZES = (2, 4, 8, 16, 32, 64)
 """Images a statistic at a batch of 64."""
@@ -44,7 +44,9 @@ class LabScale:
     rate_factors: tuple[float, ...]
     """Peak rates tried, in multiples of k·r."""
     rate_updates: int
-    """Updates that a rate is tried for, and that the judged batches take."""
+    """Updates that a rate is tried for, a fifth of them warm-up."""
+    judged_updates: int
+    """Those of the judged batches, likewise: 100 of 125 are at the peak rate."""
     variance_sizes: tuple[int, ...]
     """N of the gradient's variance; at least two of them a whole statistic or more."""
     variance_pictures: int
@@ -64,6 +66,7 @@ FULL = LabScale(
     crop_epochs=10.0,
     rate_factors=(0.5, 1.0, 2.0, 4.0, 8.0),
     rate_updates=100,
+    judged_updates=125,
     variance_sizes=(1, 2, 4, 8, 16, 32, 64),
     variance_pictures=512,
     overhead_turns=7,
@@ -80,6 +83,7 @@ QUICK = LabScale(
     crop_epochs=2.0,
     rate_factors=(1.0, 8.0),
     rate_updates=8,
+    judged_updates=10,
     variance_sizes=(1, 4, 8, 16),
     variance_pictures=64,
     overhead_turns=2,

@@ -66,7 +66,7 @@ def test_the_rows_are_those_of_the_paper_s_tables() -> None:
 
 def test_r_is_tuned_at_rates_that_do_not_follow_from_it() -> None:
     other = dataclasses.replace(FULL, base_rate=7 * FULL.base_rate)
-    for run, rate in zip(TUNING, (0.005, 0.01, 0.02, 0.04), strict=True):
+    for run, rate in zip(TUNING, (0.005, 0.01, 0.02, 0.04, 0.08, 0.16), strict=True):
         assert run.name == f"frozen-b8-r{rate:g}-normal"
         assert run_settings(run, FULL, 0) == run_settings(run, other, 0)
         schedule = derive(config_of(run, FULL), FULL.train_images, 1, [1]).schedule
@@ -110,7 +110,8 @@ def test_what_is_tried_for_some_updates_takes_them_all_without_a_drop(scale: Lab
     for run in (*rate_runs(scale), *judged_runs(scale)):
         derived = derive(config_of(run, scale), scale.train_images, 1, [1])
         rates = [derived.schedule.rate_at(i * run.batch) for i in range(derived.end_iteration)]
-        warm = max(1, scale.rate_updates // 5)
-        assert len(rates) == scale.rate_updates, run.name
-        assert rates[warm:] == [run.peak_rate(scale)] * (scale.rate_updates - warm), run.name
+        assert run.updates is not None
+        warm = max(1, run.updates // 5)
+        assert len(rates) == run.updates, run.name
+        assert rates[warm:] == [run.peak_rate(scale)] * (run.updates - warm), run.name
         assert max(rates[:warm]) < run.peak_rate(scale)
