@@ -37,7 +37,8 @@ CHECK = (
 # Python keeps the byte code of what it has imported once: what a run imports starts in a third of
 # the time afterwards, in every process.
 WARM = (
-    "import megdet_hvd.engine.run, faster_coco_eval, msgspec, torch.utils.tensorboard;"
+    "import megdet_hvd.engine.run, faster_coco_eval, msgspec, simplejpeg;"
+    "import torch.utils.tensorboard;"
     "import matplotlib.figure, matplotlib.backends.backend_agg;"
 )
 _DOING = {"adopt": "adopting", "update": "updating", "repair": "repairing"}

@@ -34,6 +34,7 @@ VERSIONS = {
     "tensorboard": "2.21.0",
     "faster-coco-eval": "1.8.0",
     "msgspec": "0.22.0",
+    "simplejpeg": "1.9.0",
     "tqdm": "4.70.1",
     "psutil": "7.2.2",
 }

@@ -105,7 +105,8 @@ def _measure(options: argparse.Namespace) -> None:
 
         def to_floats() -> None:
             for batch in ours():
-                normalise(batch.images, [info.size for info in batch.infos], torch.float32)
+                sizes = [info.size for info in batch.infos]
+                normalise(batch.images, sizes, torch.float32, torch.channels_last)
 
         def to_bytes() -> None:
             for _ in ours():

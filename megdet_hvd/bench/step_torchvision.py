@@ -85,7 +85,7 @@ def peer_step(
 def as_lists(batch: Batch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """What torchvision's users have in a batch: floats in 0…1 of each picture, and its boxes."""
     pictures = [
-        image[:, : info.size[0], : info.size[1]].float() / 255
+        image[:, : info.size[0], : info.size[1]].contiguous().float() / 255
         for image, info in zip(batch.images, batch.infos, strict=True)
     ]
     return pictures, [{"boxes": t.boxes, "labels": t.labels} for t in batch.targets]

@@ -68,7 +68,8 @@ class Batch:
     """The pictures one process handles in one pass. B may be 0 (a rank without images)."""
 
     images: Tensor
-    """(B, 3, H, W) uint8 RGB, top left on a canvas whose sides are multiples of 32."""
+    """(B, 3, H, W) uint8 RGB, top left on a canvas whose sides are multiples of 32; the loader's
+    lie in channels_last order, as they were decoded."""
     infos: tuple[ImageInfo, ...]
     """One per picture; ``size`` says which part of the canvas is picture."""
     targets: tuple[Target, ...]

@@ -12,36 +12,37 @@ STRIDE = 32
 
 
 class BatchCanvas:
-    """(B, 3, H, W) uint8, each picture top left, zeros elsewhere.
+    """(B, 3, H, W) uint8 in channels_last order, each picture top left, zeros elsewhere.
 
     H and W are the largest sides, rounded up to multiples of 32; 32 where there is no picture.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]]) -> None:
         """``sizes``: width and height of the pictures that are to come, pixels."""
-        self._pixels = room_for(_shape(sizes))
+        self._pixels = room_for(_shape(sizes))  # (B, H, W, 3)
         self._sizes: list[tuple[int, int]] = []
 
     def lay(self, picture: Tensor, *, flip: bool = False) -> None:
         """The next picture, (3, h, w) uint8; mirrored left to right where ``flip``."""
-        height, width = picture.shape[1:]
+        rows = picture.permute(1, 2, 0)
+        height, width = rows.shape[:2]
         place = self._pixels[len(self._sizes)]
-        place[:, :height, :width] = picture.flip(2) if flip else picture
-        place[:, :height, width:] = 0
-        place[:, height:] = 0
+        place[:height, :width] = rows.flip(1) if flip else rows
+        place[:height, width:] = 0
+        place[height:] = 0
         self._sizes.append((width, height))
 
     def finished(self) -> Tensor:
         """What was laid: where pictures stayed away, on a canvas as small as the others need."""
-        shape = _shape(self._sizes)
-        if shape == tuple(self._pixels.shape):
-            return self._pixels
-        count, _, height, width = shape
-        return self._pixels[:count, :, :height, :width].clone(memory_format=torch.contiguous_format)
+        found = self._pixels
+        if (shape := _shape(self._sizes)) != tuple(found.shape):
+            count, height, width, _ = shape
+            found = found[:count, :height, :width].clone(memory_format=torch.contiguous_format)
+        return found.permute(0, 3, 1, 2)
 
 
 def _shape(sizes: Sequence[tuple[int, int]]) -> tuple[int, int, int, int]:
     width, height = (
         -(-max((size[side] for size in sizes), default=1) // STRIDE) * STRIDE for side in (0, 1)
     )
-    return len(sizes), 3, height, width
+    return len(sizes), height, width, 3

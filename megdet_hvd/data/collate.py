@@ -7,10 +7,9 @@ import torch
 
 from megdet_hvd.data.batch import Batch, ImageInfo, Target, Unreadable
 from megdet_hvd.data.canvas import BatchCanvas
-from megdet_hvd.data.depth import all_but_black
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.opening import decode_at
-from megdet_hvd.data.resizing import Resizer, as_pixels, resized
+from megdet_hvd.data.opening import pixels_at
+from megdet_hvd.data.resizing import Resizer, resized
 from megdet_hvd.data.transforms import (
     Augmentation,
     UnreadablePicture,
@@ -93,16 +92,17 @@ def load_batch(
     dark: list[str] = []
     for epoch, record, draw, size in work:
         try:
-            picture = decode_at(index, record.index)
+            rows, black = pixels_at(index, record.index)
         except UnreadablePicture as error:
             unreadable.append(Unreadable(str(record.file), str(error)))
             continue
         except StorageError as error:
             failed.append(str(error))
             continue
-        if (black := all_but_black(picture)) is not None:
+        if black is not None:
             dark.append(f"{record.file}{black}")
-        canvas.lay(resized(as_pixels(picture), size, transform.resizer), flip=draw.flip)
+        picture = torch.from_numpy(rows).permute(2, 0, 1)
+        canvas.lay(resized(picture, size, transform.resizer), flip=draw.flip)
         infos.append(
             ImageInfo(
                 index=record.index,

@@ -103,14 +103,20 @@ class _Packer(ForkingPickler):
             return value.numpy()
         known = key in self._known or key in self.told
         self.told.add(key)
-        return key, None if known else self._pieces[key], tuple(value.shape)
+        return key, None if known else self._pieces[key], tuple(value.shape), value.stride()
 
     def _key_of(self, value: Tensor) -> PieceKey | None:
-        """The piece that a tensor lies in, from its start on."""
-        if value.dtype != torch.uint8 or not value.numel() or not value.is_contiguous():
+        """The piece that a tensor lies in, from its start on, without gaps."""
+        if value.dtype != torch.uint8 or not value.numel() or not _is_dense(value):
             return None
         start = value.data_ptr()
         return next((k for k, piece in self._pieces.items() if piece.data_ptr() == start), None)
+
+
+def _is_dense(value: Tensor) -> bool:
+    """Whether a tensor's values fill its memory, in whatever order of its dimensions."""
+    order = sorted(range(value.dim()), key=value.stride, reverse=True)
+    return value.permute(order).is_contiguous()
 
 
 class Receiver:
@@ -130,13 +136,15 @@ class Receiver:
         found: tuple[Any, str | None] = _Unpacker(self, pipe.recv_bytes()).load()
         return found
 
-    def copied(self, key: PieceKey, piece: Tensor | None, shape: tuple[int, ...]) -> Tensor:
+    def copied(
+        self, key: PieceKey, piece: Tensor | None, shape: tuple[int, ...], stride: tuple[int, ...]
+    ) -> Tensor:
         """A picture's bytes out of shared memory."""
         if piece is not None:
             self._pieces[key] = piece
         size = math.prod(shape)
         own = torch.empty(size, dtype=torch.uint8) if self._room is None else self._room(size)
-        return own.copy_(self._pieces[key][:size]).view(shape)
+        return own.copy_(self._pieces[key][:size]).as_strided(shape, stride)
 
 
 class _Unpacker(pickle.Unpickler):

@@ -3,7 +3,8 @@
 Pictures stay uint8 until they are on the device, where they are normalised.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,8 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from megdet_hvd.config.sections.data import ValueRange
-from megdet_hvd.data.depth import UnknownRange, has_deep_colour, is_deep, mark_deep, to_eight_bits
+from megdet_hvd.data.depth import (
+    UnknownRange,
+    all_but_black,
+    has_deep_colour,
+    is_deep,
+    mark_deep,
+    to_eight_bits,
+)
 from megdet_hvd.data.formats import open_picture
+from megdet_hvd.data.jpeg import Pixels, jpeg_pixels
 from megdet_hvd.data.large import TooLarge, any_size, check_size, refuse_pipe
 from megdet_hvd.data.orientation import turned_back, turned_by_pillow, upright
 from megdet_hvd.draws import draw_key
@@ -47,23 +56,41 @@ def decode(
             that size.
         StorageError: the file can't be read at the moment, which says nothing of the picture.
     """
+    with _opened(_content(file)) as opened:
+        return _loaded(opened, annotated_size, value_range)
+
+
+@any_size()
+def decode_pixels(
+    file: Path,
+    annotated_size: tuple[int, int] | None = None,
+    value_range: ValueRange = "auto",
+) -> tuple[Pixels, str | None]:
+    """What :func:`decode` gives as (height, width, 3) uint8, and :func:`all_but_black` says of it.
+
+    In less time where the file is a usual JPEG: see :mod:`megdet_hvd.data.jpeg`.
+    """
     content = _content(file)
+    with _opened(content) as opened:
+        if annotated_size in (None, opened.size):
+            pixels = jpeg_pixels(content, opened)
+            if pixels is not None:
+                return pixels, None
+        return pixels_of(_loaded(opened, annotated_size, value_range))
+
+
+def pixels_of(picture: Image.Image) -> tuple[Pixels, str | None]:
+    """An RGB picture as (height, width, 3) uint8, and what :func:`all_but_black` says of it."""
+    return np.array(picture), all_but_black(picture)
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image]:
+    """A file as Pillow opens it, and whatever is wrong with it inside as UnreadablePicture."""
     try:
         with open_picture(BytesIO(content)) as opened:
             check_size(opened.size)
-            deep_colour = has_deep_colour(opened)
-            turned = turned_by_pillow(opened)
-            opened.load()
-            picture = upright(opened)
-            if annotated_size is not None and picture.size != annotated_size:
-                stored = turned_back(opened, turned)
-                if stored.size != annotated_size:
-                    raise UnreadablePicture(
-                        f"it is {picture.width}×{picture.height} pixels, but annotated as "
-                        f"{annotated_size[0]}×{annotated_size[1]}"
-                    )
-                picture = stored
-            return to_rgb(picture, value_range, deep_colour=deep_colour)
+            yield opened
     except UnreadablePicture:
         raise
     except (UnknownRange, TooLarge) as error:
@@ -74,6 +101,25 @@ def decode(
         raise UnreadablePicture(str(error)) from None
     except Exception as error:  # decoders raise whatever they like on damaged files
         raise UnreadablePicture(f"{type(error).__name__}: {error}") from error
+
+
+def _loaded(
+    opened: Image.Image, annotated_size: tuple[int, int] | None, value_range: ValueRange
+) -> Image.Image:
+    """What Pillow has opened, as :func:`decode` gives it."""
+    deep_colour = has_deep_colour(opened)
+    turned = turned_by_pillow(opened)
+    opened.load()
+    picture = upright(opened)
+    if annotated_size is not None and picture.size != annotated_size:
+        stored = turned_back(opened, turned)
+        if stored.size != annotated_size:
+            raise UnreadablePicture(
+                f"it is {picture.width}×{picture.height} pixels, but annotated as "
+                f"{annotated_size[0]}×{annotated_size[1]}"
+            )
+        picture = stored
+    return to_rgb(picture, value_range, deep_colour=deep_colour)
 
 
 def _content(file: Path) -> bytes:

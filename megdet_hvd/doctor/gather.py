@@ -20,7 +20,7 @@ from megdet_hvd.errors import UserError
 PACKAGES = (
     "torch", "torchvision", "horovod", "mpi4py", "numpy", "pycocotools", "pydantic", "pyyaml",
     "pillow", "matplotlib", "tensorboard", "tqdm", "psutil", "faster-coco-eval",
-    "msgspec",
+    "msgspec", "simplejpeg",
 )  # fmt: skip
 
 

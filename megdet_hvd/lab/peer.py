@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _floats(batch: "Batch") -> "Iterator[Any]":
     for image, info in zip(batch.images, batch.infos, strict=True):
         height, width = info.size
-        yield image[:, :height, :width].float() / 255
+        yield image[:, :height, :width].contiguous().float() / 255
 
 
 def peer_module(model: "nn.Module") -> "nn.Module":

@@ -109,7 +109,7 @@ def shrink(config: ModelConfig, factor: float) -> ModelConfig:
 
 
 def made_up(images: int, canvas: tuple[int, int], boxes: int, num_classes: int) -> Batch:
-    """Noise with boxes anywhere."""
+    """Noise with boxes anywhere, in the order in which the loader's pictures lie."""
     generator = torch.Generator().manual_seed(0)
     height, width = canvas
     pixels = torch.randint(0, 256, (images, 3, height, width), generator=generator)
@@ -121,4 +121,5 @@ def made_up(images: int, canvas: tuple[int, int], boxes: int, num_classes: int) 
         labels = torch.randint(1, num_classes + 1, (boxes,), generator=generator)
         targets.append(Target(torch.cat([corner, corner + size], 1), labels))
         infos.append(ImageInfo(i, 0, i, 0, canvas, canvas))
-    return Batch(pixels.to(torch.uint8), tuple(infos), tuple(targets))
+    pictures = pixels.to(torch.uint8).contiguous(memory_format=torch.channels_last)
+    return Batch(pictures, tuple(infos), tuple(targets))

@@ -95,9 +95,8 @@ class Detector(nn.Module):
         sizes = [info.size for info in batch.infos]
         canvas = (batch.images.shape[-2], batch.images.shape[-1])
         dtype = self.roi_heads.box_predictor.cls_score.weight.dtype
-        pixels = normalise(batch.images, sizes, dtype).contiguous(
-            memory_format=self._memory_format(batch.images.device)
-        )
+        memory_format = self._memory_format(batch.images.device)
+        pixels = normalise(batch.images, sizes, dtype, memory_format)
         features = self.backbone(pixels)
         outputs = self.rpn(features, canvas)
         return features, outputs, self.rpn.propose(outputs, sizes), canvas

@@ -8,6 +8,7 @@ resuming and evaluation work with it as with ours.
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -43,7 +44,9 @@ class OwnDetector(Protocol):
     """
 
     def __call__(self, batch: Batch, /) -> dict[str, Tensor] | list[Detections]:
-        """``batch.images`` are (B, 3, H, W) uint8, each top left on a canvas; B may be 0.
+        """``batch.images`` are (B, 3, H, W) uint8, contiguous, each top left on a canvas.
+
+        B may be 0.
 
         Returns:
             In training a loss of each picture, (B,) with gradients, by name; the same names each
@@ -105,7 +108,21 @@ def build_own_detector(
             "layer); give their sizes, or run it once on noise before you return it"
         )
     replace_norms(made, config.model, norm_layer)
+    made.register_forward_pre_hook(_plane_by_plane)
     return made.train()
+
+
+def _plane_by_plane(detector: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What it is called with, its pictures contiguous.
+
+    The loader's are in channels_last order: views of a user's code may not fit them, and its layers
+    would take that order over, with other roundings.
+    """
+    del detector
+    return tuple(
+        replace(one, images=one.images.contiguous()) if isinstance(one, Batch) else one
+        for one in given
+    )
 
 
 def replace_norms(module: nn.Module, model: ModelConfig, norm_layer: NormFactory) -> None:

@@ -24,7 +24,8 @@ def test_pictures_lie_top_left_and_all_else_is_zero_whatever_the_memory_held() -
     expected = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
     expected[0, :, :33, :40] = one
     expected[1, :, :20, :65] = torch.flip(other, (2,))
-    assert torch.equal(found, expected) and found.is_contiguous()
+    assert torch.equal(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_pictures_that_stay_away_leave_no_room() -> None:
@@ -33,7 +34,8 @@ def test_pictures_that_stay_away_leave_no_room() -> None:
     canvas.lay(picture(40, 33, 0))
     canvas.lay(picture(20, 20, 5))
     found = canvas.finished()
-    assert found.shape == (2, 3, 64, 64) and found.is_contiguous()
+    assert found.shape == (2, 3, 64, 64)
+    assert found.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(found[1, :, :20, :20], picture(20, 20, 5))
     assert int((found > 0).sum()) == 3 * (40 * 33 + 20 * 20)
     none = BatchCanvas([(300, 20)])

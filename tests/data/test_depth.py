@@ -171,7 +171,10 @@ def test_no_picture_is_read_without_the_setting() -> None:
     asked = 0
     for file in package.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "decode":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in (
+                "decode",
+                "decode_pixels",
+            ):
                 asked += 1
                 said = any(keyword.arg == "value_range" for keyword in node.keywords)
                 assert said or len(node.args) == 3, f"{file}:{node.lineno}"

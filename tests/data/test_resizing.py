@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from megdet_hvd.data.resizing import Resizer, as_image, as_pixels, resized, resizer_of
 from tests.data.made import real_data
@@ -50,6 +51,19 @@ def test_real_pictures_at_the_papers_size_differ_in_few_values_by_one_level() ->
         assert apart.max() <= 1 and (apart > 0).float().mean() < 0.002
 
 
+def test_pixels_stay_together_and_their_values_are_those_of_planes() -> None:
+    pixels = noise(50, 40)
+    for size in ((133, 90), (21, 17), (1, 60), (60, 1), (50, 60)):
+        planes = functional.interpolate(
+            pixels[None], size=size[::-1], mode="bilinear", align_corners=False, antialias=True
+        )
+        assert planes.is_contiguous(), "what this project's pictures were made by, at first"
+        found = resized(pixels, size, "torch")
+        assert torch.equal(found, planes[0])
+        if torch.backends.cpu.get_cpu_capability() != "DEFAULT":
+            assert found.permute(1, 2, 0).is_contiguous()
+
+
 @pytest.mark.parametrize("resizer", BOTH)
 def test_shrinking_takes_means_and_the_same_size_takes_nothing(resizer: Resizer) -> None:
     checks = torch.zeros(3, 64, 64, dtype=torch.uint8)
@@ -83,7 +97,7 @@ import hashlib, torch
 from megdet_hvd.data.resizing import resized
 values = torch.arange(3 * 90 * 120, dtype=torch.int64).mul_(2654435761) // 65536 % 256
 pixels = values.to(torch.uint8).view(3, 90, 120)
-found = [resized(pixels, size, "torch").contiguous() for size in ((301, 199), (60, 45))]
+found = [resized(pixels, size, "torch").contiguous() for size in ((301, 199), (60, 45), (1, 99))]
 digest = hashlib.sha256(b"".join(one.numpy().tobytes() for one in found)).hexdigest()
 """
 

@@ -103,6 +103,22 @@ def test_a_batch_that_is_not_in_its_room_goes_by_value(pipe: Pipe) -> None:
     assert scalar.shape == () and int(scalar) == 3
 
 
+def test_pictures_keep_their_order_in_memory_and_gaps_go_by_value(pipe: Pipe) -> None:
+    here, there = pipe
+    sender = Sender(2)
+    sender.begin()
+    with rooms_from(sender.room):
+        rows = room_for((2, 30, 40, 3))
+    rows.copy_(torch.arange(7200).view(rows.shape) % 251)
+    step = [rows.permute(0, 3, 1, 2), rows[:, :20]]
+    there.send_bytes(message := sender.packed(step))
+    assert 4800 < len(message) < 7200, "the part with gaps, and no more"
+    whole, part = Receiver().take(here)[0]
+    assert whole.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(whole, step[0]) and torch.equal(part, step[1])
+    assert whole.untyped_storage().data_ptr() != rows.untyped_storage().data_ptr()
+
+
 def test_pictures_are_copied_into_the_room_that_is_given(pipe: Pipe) -> None:
     here, there = pipe
     sender, given = Sender(2), []

@@ -142,7 +142,7 @@ def named_in_a_file(path: str) -> None:
 def without_pictures(config: Config, folder: Path) -> None:
     """Rank 1 can read none of its pictures, and keeps step."""
     words = ["global_batch=2", "learning.max_iterations=2", "data.unreadable_images=skip"]
-    broken = mock.patch.object(collate, "decode_at", side_effect=UnreadablePicture("cut off"))
+    broken = mock.patch.object(collate, "pixels_at", side_effect=UnreadablePicture("cut off"))
     with broken if os.environ["HOROVOD_RANK"] == "1" else nullcontext():
         result = train(override(config, words), run_folder=folder / "runs" / "without")
     assert [line["skipped"] for line in lines(result.run_folder, "train")] == [1, 2]

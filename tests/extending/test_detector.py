@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
-from megdet_hvd.data.batch import Batch, Detections
+from megdet_hvd.data.batch import Batch, Detections, ImageInfo
 from megdet_hvd.engine.memory import _of_own
 from megdet_hvd.errors import UserError
 from megdet_hvd.memory.segments import segments
@@ -36,6 +36,10 @@ def built(config: Config, factory: Any = tiny, classes: int = 3) -> nn.Module:
     return build_own_detector(factory, config, classes, norm, pretrained=True)
 
 
+def _infos(count: int) -> tuple[ImageInfo, ...]:
+    return tuple(ImageInfo(k, 0, k, 0, (32, 64), (32, 64)) for k in range(count))
+
+
 def test_it_is_tried_out_and_is_as_it_was() -> None:
     config = config_of("data.keep_empty=true")
     torch.manual_seed(5)
@@ -48,6 +52,18 @@ def test_it_is_tried_out_and_is_as_it_was() -> None:
     assert torch.equal(torch.get_rng_state(), drawn)
     again = built(config).state_dict()
     assert all(torch.equal(value, again[name]) for name, value in before.items())
+
+
+def test_its_pictures_are_contiguous_whatever_the_loader_gives() -> None:
+    class Looks(nn.Module):
+        def forward(self, batch: Batch) -> torch.Tensor:
+            return batch.images.view(len(batch), -1)  # of other orders torch makes no such view
+
+    images = torch.randint(0, 256, (2, 3, 32, 64), dtype=torch.uint8)
+    given = Batch(images.contiguous(memory_format=torch.channels_last), _infos(2), ())
+    found = built(config_of("model.norm=none"), lambda *_: Looks())(given)
+    assert torch.equal(found, images.flatten(1))
+    assert given.images.is_contiguous(memory_format=torch.channels_last), "the caller's stays"
 
 
 @pytest.mark.parametrize(

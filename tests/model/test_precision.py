@@ -1,5 +1,6 @@
 """Bytes to numbers, and mixed precision."""
 
+import pytest
 import torch
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
@@ -16,6 +17,22 @@ def test_normalised_as_torchvision_and_zero_outside() -> None:
     expected = transform(pictures)[0].tensors
     assert torch.equal(normalise(canvas, sizes, torch.float32), expected)
     assert normalise(canvas[:0], [], torch.float64).shape == (0, 3, 128, 128)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_order_in_memory_changes_no_value(dtype: torch.dtype) -> None:
+    sizes = [(96, 65), (40, 128)]
+    canvas = torch.randint(0, 256, (2, 3, 96, 128), dtype=torch.uint8)
+    together = canvas.contiguous(memory_format=torch.channels_last)
+    expected = normalise(canvas, sizes, dtype)
+    assert expected.is_contiguous()
+    for given in (canvas, together):
+        assert torch.equal(normalise(given, sizes, dtype), expected)
+        found = normalise(given, sizes, dtype, torch.channels_last)
+        assert torch.equal(found, expected)
+        assert found.stride() == (96 * 128 * 3, 1, 128 * 3, 3)
+    none = normalise(together[:0], [], dtype, torch.channels_last)
+    assert none.shape == (0, 3, 96, 128)
 
 
 def test_mixed_precision_keeps_losses_and_boxes_in_float32() -> None:

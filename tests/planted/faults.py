@@ -185,8 +185,8 @@ FAULTS = (
         "pictures",
         "beside a picture the canvas shows what its memory held before",
         "data/canvas.py",
-        "place[:, :height, width:] = 0",
-        "place[:, :height, width:] += 0",
+        "place[:height, width:] = 0",
+        "place[:height, width:] += 0",
         "data/test_canvas.py",
     ),
     Fault(
