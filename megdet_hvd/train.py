@@ -13,6 +13,7 @@ if __name__ == "__main__":
 
 from megdet_hvd.cli import TrainArguments, parse_train_arguments
 from megdet_hvd.cluster.rank_log import redirect_output
+from megdet_hvd.collector import collector_at_rest
 from megdet_hvd.config.load import load_config, override
 from megdet_hvd.config.schema import Config, DataConfig
 from megdet_hvd.errors import STOPPED, UserError
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
     """Parse, train, and return the exit code. ``machine_of_rank``: pretended machines."""
     redirect_output()
     arguments = parse_train_arguments(argv)
+    from megdet_hvd.engine.early import start_early
     from megdet_hvd.engine.needs import training_needs
     from megdet_hvd.job.life import Program, run_program
 
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None, *, machine_of_rank: Sequence[int] | 
         Program(
             lambda: make_training_plan(arguments),
             lambda plan, life: train_in_world(plan, life.world),
+            early=lambda plan: start_early(plan.config),
             needs=lambda plan: training_needs(plan.config, plan.resumption),
             machine_of_rank=machine_of_rank,
             stoppable=True,
@@ -204,16 +207,17 @@ def train_in_world(plan: TrainingPlan, world: "World", measure: "Measure | None"
 
     ``measure`` says who evaluates; None: all processes, in line.
     """
-    from megdet_hvd.config.elastic_resume import ElasticResume
-    from megdet_hvd.engine.evaluate_in_line import InLine
-    from megdet_hvd.engine.preflight import before_training
-    from megdet_hvd.engine.prepare import announce, prepare_run
-    from megdet_hvd.engine.run import execute
-    from megdet_hvd.engine.run_folder.folder import new_run_name
-    from megdet_hvd.engine.run_folder.lock import holding
-    from megdet_hvd.job.agree import together
-    from megdet_hvd.job.exchange import broadcast_object
-    from megdet_hvd.job.log import LOGGER, log_elastic_resume
+    with collector_at_rest():
+        from megdet_hvd.config.elastic_resume import ElasticResume
+        from megdet_hvd.engine.evaluate_in_line import InLine
+        from megdet_hvd.engine.preflight import before_training
+        from megdet_hvd.engine.prepare import announce, prepare_run
+        from megdet_hvd.engine.run import execute
+        from megdet_hvd.engine.run_folder.folder import new_run_name
+        from megdet_hvd.engine.run_folder.lock import holding
+        from megdet_hvd.job.agree import together
+        from megdet_hvd.job.exchange import broadcast_object
+        from megdet_hvd.job.log import LOGGER, log_elastic_resume
 
     before_training(plan.config, world)
     with together(world, "elastic resume"):

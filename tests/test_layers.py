@@ -14,7 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "megdet_hvd"
 
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("megdet_hvd", "errors", "draws", "image_rows", "command", "grouping", "moved", "wording"),
+    (
+        "megdet_hvd",
+        "errors",
+        "draws",
+        "image_rows",
+        "command",
+        "grouping",
+        "moved",
+        "wording",
+        "collector",
+    ),
     ("storage", "serialize", "torch_file", "version", "scripts", "job_folder", "scontrol"),
     ("run_lock",),
     ("schedule",),
@@ -50,6 +60,7 @@ NO_TORCH = (
     "version",
     "scripts",
     "job_folder",
+    "collector",
     "grouping",
     "moved",
     "wording",
@@ -81,6 +92,10 @@ NO_TORCH_MODULES = (
     "job",
     "job.outcome_notes",
     "engine",
+    "data",
+    "data.worker_count",
+    "data.workers",
+    "engine.early",
     "engine.resumption",
     "engine.run_folder",
     "engine.run_folder.folder",

@@ -14,6 +14,7 @@ MEASUREMENTS = {
     "fit": "the largest batch that fits, with and without recomputation",
     "scaling": "what more processes gain, and where a step's time goes",
     "startup": "from the launch to the first step's forward, beside a bare script",
+    "start_ranks": "what the start of up to 128 ranks costs each of them, without torch",
     "index": "opening an annotation file as large as COCO's, beside pycocotools",
     "loader": "pictures a second on one core, beside torchvision's own loading",
     "step": "a training step, beside torchvision's model and loop",
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     asked = bool(words) and words[0] in ("-h", "--help")
     lines = [f"usage: {name_of('megdet_hvd.bench')} NAME [options]; NAME --help lists them"]
-    lines += [f"  {name:10} {summary}" for name, summary in MEASUREMENTS.items()]
+    lines += [f"  {name:11} {summary}" for name, summary in MEASUREMENTS.items()]
     if words and not asked:
         lines.insert(0, f"error: there is no measurement {words[0]!r}")
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)

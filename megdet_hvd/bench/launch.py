@@ -6,8 +6,9 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from megdet_hvd.errors import RunError
@@ -37,15 +38,23 @@ def launch_environ(processes: int) -> dict[str, str]:
     return environ
 
 
-def run_into_file(module_words: Sequence[str], processes: int, output: Path) -> int:
-    """Run it with all that it prints in ``output``; returns its exit code."""
+def run_into_file(
+    module_words: Sequence[str],
+    processes: int,
+    output: Path,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> int:
+    """Run it with all that it prints in ``output``; returns its exit code.
+
+    ``variables`` are set besides the environment.
+    """
     with output.open("ab") as sink:
         return subprocess.run(
             launched(module_words, processes),
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=launch_environ(processes),
+            env=launch_environ(processes) | dict(variables),
         ).returncode
 
 

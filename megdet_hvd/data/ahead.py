@@ -29,7 +29,8 @@ import torch.multiprocessing  # teaches pickle to hand tensors over in shared me
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.room import Room, rooms_from
 from megdet_hvd.data.shared_memory import Receiver, Sender
-from megdet_hvd.data.workers import STEPS_AHEAD, fork_server, one_thread, starting_workers
+from megdet_hvd.data.worker_count import STEPS_AHEAD
+from megdet_hvd.data.workers import fork_server, leave_with_parent, starting_workers
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.wording import first_of
 
@@ -270,7 +271,8 @@ def _how(code: int | None) -> str:
 
 
 def _load_in_process(steps: Steps[T], wanted: Connection, done: Connection) -> None:
-    one_thread(0)
+    torch.set_num_threads(1)  # it counts as one core
+    leave_with_parent()
     sender = Sender(STEPS_AHEAD)
     with rooms_from(sender.room):
         while True:

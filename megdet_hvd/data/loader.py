@@ -1,6 +1,5 @@
 """The training loader and the evaluation batches."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.data.pinned import room_before
 from megdet_hvd.data.resizing import resizer_of
 from megdet_hvd.data.sampler import Stream, block
-from megdet_hvd.data.workers import shared_memory_bytes, worker_count
+from megdet_hvd.data.worker_count import configured_workers
 
 
 @dataclass(frozen=True)
@@ -119,8 +118,13 @@ class TrainLoader:
             device: where pictures go from here; for a GPU they are laid where it can fetch them.
         """
         images = -(-global_batch // (world_size * accumulation))
-        sides = config.max_size, max(config.min_sizes)
-        self.workers = _workers(config, local_size, cores, images * accumulation, sides)
+        self.workers = configured_workers(
+            config,
+            images=images * accumulation,
+            min_size=max(config.min_sizes),
+            local_size=local_size,
+            cores=cores,
+        )
         """Loader processes; 0: a thread of this process loads one step ahead."""
         self._start, self._end = start_iteration, end_iteration
         self._limit_s, self._room = limit_s, room_before(device)
@@ -187,20 +191,11 @@ def eval_batches(
     """
     steps = _EvalSteps(index, tuple(positions), images_per_batch, eval_transform(config))
     count = -(-len(positions) // images_per_batch)
-    sides = config.max_size, steps.transform.min_size
-    workers = _workers(config, local_size, cores, images_per_batch, sides)
-    return load_ahead(steps, range(count), workers, limit_s, room_before(device))
-
-
-def _workers(
-    config: DataConfig, local_size: int, cores: int | None, images: int, sides: tuple[int, int]
-) -> int:
-    # Where the launcher bound each rank to cores of its own, dividing those again by the ranks
-    # would leave none for loading.
-    return worker_count(
-        config.workers,
-        cores=len(os.sched_getaffinity(0)) if cores is None else cores * local_size,
+    workers = configured_workers(
+        config,
+        images=images_per_batch,
+        min_size=steps.transform.min_size,
         local_size=local_size,
-        step_bytes=images * 3 * sides[0] * sides[1],
-        shared_bytes=shared_memory_bytes(),
+        cores=cores,
     )
+    return load_ahead(steps, range(count), workers, limit_s, room_before(device))

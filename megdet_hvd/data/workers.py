@@ -12,7 +12,6 @@ don't leave by SIGKILL, and a worker watches whether the training process is sti
 
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -20,15 +19,10 @@ import threading
 import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from multiprocessing import popen_forkserver, resource_tracker, util
+from multiprocessing import forkserver, popen_forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-MAX_AUTO_WORKERS = 4
-STEPS_AHEAD = 2
-"""Steps that each worker loads ahead."""
 LONGEST_TEMPORARY_FOLDER = 70
 """Bytes: a socket's address has 107, of which multiprocessing's own names take 33."""
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
@@ -57,48 +51,8 @@ class _Workers(ForkServerContext):
     Process = _Worker
 
 
-def worker_count(
-    setting: int | Literal["auto"],
-    *,
-    cores: int,
-    local_size: int,
-    step_bytes: int = 0,
-    shared_bytes: int | None = None,
-) -> int:
-    """Loader processes for this rank.
-
-    ``auto`` leaves one core of the rank's share to training: the share less one, at most 4, and
-    0 (load in a thread of the training process) where the share is a single core.
-
-    Args:
-        setting: the configured number, or "auto".
-        cores: cores this process may run on (``len(os.sched_getaffinity(0))``).
-        local_size: ranks of this machine. A launcher that binds ranks to cores has divided them
-            already; give 1 then.
-        step_bytes: what one step's pictures take in shared memory, through which workers hand
-            them over; each keeps `STEPS_AHEAD` of them there, and one more while one grows.
-        shared_bytes: shared memory of the machine; containers often have only 64 MB, and a
-            worker that finds it full is killed. None: enough.
-    """
-    if setting != "auto":
-        return setting
-    share = max(local_size, 1)
-    count = min(MAX_AUTO_WORKERS, cores // share - 1)
-    if shared_bytes is not None and step_bytes > 0:
-        count = min(count, shared_bytes // share // (step_bytes * (STEPS_AHEAD + 1)))
-    return max(0, count)
-
-
-def shared_memory_bytes() -> int | None:
-    """Free shared memory of this machine; None where that can't be told."""
-    try:
-        return shutil.disk_usage("/dev/shm").free
-    except OSError:
-        return None
-
-
 def fork_server() -> Any:
-    """The multiprocessing context that workers start from."""
+    """The multiprocessing context that workers start from; starts nothing."""
     _keep_addresses_short()
     context = _Workers()
     context.set_forkserver_preload(["megdet_hvd.data.loader"])
@@ -144,14 +98,23 @@ def starting_workers() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def one_thread(worker_id: int) -> None:
-    """Start-up of a worker: it counts as one core, and does not outlive the training process."""
-    del worker_id
-    torch.set_num_threads(1)
-    threading.Thread(target=_leave_with_parent, name="parent", daemon=True).start()
+def start_server() -> None:
+    """Start the server now, where it does not run; it imports what workers need by itself.
+
+    Raises:
+        OSError: it can't be started.
+    """
+    fork_server()
+    with starting_workers():
+        forkserver.ensure_running()
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
+    """Called in a worker: it does not outlive the training process."""
+    threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     # torch looks whether the fork server lives; that lives as long as any worker does.
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -49,20 +49,6 @@ def _gpus() -> range:
     return range(torch.cuda.device_count())
 
 
-BUSY_BESIDE_A_GPU = 3
-"""Threads of a process that trains on a GPU which keep a core busy, about: the training thread and
-autograd's, which launch kernels by turns, and take one; Horovod's, which looks for messages and
-waits for events; and NCCL's proxies."""
-
-
-def cores_for_loading(cores: int, device: torch.device) -> int:
-    """Of a process's ``cores``, those that ``data.workers=auto`` may reckon with.
-
-    It leaves one of them to training anyway.
-    """
-    return max(1, cores - BUSY_BESIDE_A_GPU + 1) if device.type == "cuda" else cores
-
-
 def prepare_device(config: Config, world: World) -> torch.device:
     """Choose this process's device and stream; set torch's threads and, if asked, exact kernels.
 

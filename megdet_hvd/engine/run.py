@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from megdet_hvd.checkpoint.naming import checkpoint_name
+from megdet_hvd.cluster.threads import cores_for_loading
 from megdet_hvd.comm.position import go_outside
 from megdet_hvd.data.loader import TrainLoader
 from megdet_hvd.engine.dark import DarkPictures
-from megdet_hvd.engine.device import cores_for_loading
 from megdet_hvd.engine.evaluate_in_line import InLine, evaluation_due
 from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.periods import due_by_epochs
@@ -68,7 +68,7 @@ def execute(run: Run, measure: Measure = InLine) -> Run:
         start_iteration=run.iteration,
         end_iteration=end,
         local_size=world.local_size,
-        cores=cores_for_loading(world.cores, run.device),
+        cores=cores_for_loading(world.cores, on_gpu=run.device.type == "cuda"),
         limit_s=config.watchdog.seconds,
         device=run.device,
     )

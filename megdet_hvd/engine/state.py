@@ -1,5 +1,6 @@
 """What a checkpoint holds of a run, and how a run takes it up again."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from megdet_hvd.engine.fingerprints import order_of_pictures
 from megdet_hvd.engine.norms import sharing_of
 from megdet_hvd.engine.step.optimizer import built_settings, load_optimizer
 from megdet_hvd.errors import UserError
-from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.exchange import gather_on_main
 from megdet_hvd.job.world import World
 from megdet_hvd.model.detector import Detector
 from megdet_hvd.model.draw_versions import FIRST_DRAW, draw_of
@@ -39,12 +40,13 @@ def capture_state(
     """The state after ``iteration`` steps. Every process calls it together.
 
     The model's running statistics are averaged over the machines; each process's own are kept
-    beside it, so that a resumed run goes on from them. ``evaluation_due``: the evaluation after
+    beside it, so that a resumed run goes on from them. What differs between processes is rank 0's
+    to know, who writes the file; None elsewhere. ``evaluation_due``: the evaluation after
     this iteration was broken off, and is to be made up for.
     """
-    own = [buffer.detach().cpu().clone() for buffer in running_buffers(detector)]
-    statistics = None if shared_statistics else gather_objects(own, world, "running_statistics")
-    random = gather_objects(random_state(), world, "random")
+    groups = [list(group) for group in sharing_of(config)(world.machines)]
+    statistics = None if shared_statistics else _statistics_of_all(detector, groups, world)
+    random = gather_on_main(random_state(), world, "random")
     with averaged_running_statistics(detector, world.size, shared_statistics):
         model = {
             name: value.detach().cpu().clone() for name, value in detector.state_dict().items()
@@ -67,10 +69,32 @@ def capture_state(
         "evaluation_due": evaluation_due,
         "random": random,
         "running_statistics": statistics,
-        "bn_groups": [list(group) for group in sharing_of(config)(world.machines)],
+        "bn_groups": groups,
         "world": world.size,
         "draw_version": detector.draw_version if isinstance(detector, Detector) else None,
     }
+
+
+def _statistics_of_all(
+    detector: nn.Module, groups: Sequence[Sequence[int]], world: World
+) -> list[list[torch.Tensor]] | None:
+    """Running statistics of each process, on rank 0; None elsewhere.
+
+    Those of a group hold the same, but for BN layers that CGBN does not know. What is the same is
+    one tensor here, and so is written once.
+    """
+    own = [buffer.detach().cpu().clone() for buffer in running_buffers(detector)]
+    found = gather_on_main(own, world, "running_statistics")
+    if found is None:
+        return None
+    first_of = {rank: group[0] for group in groups for rank in group}
+    return [
+        [
+            first if torch.equal(first, mine) else mine
+            for first, mine in zip(found[first_of[rank]], those, strict=True)
+        ]
+        for rank, those in enumerate(found)
+    ]
 
 
 def random_state() -> dict[str, torch.Tensor]:

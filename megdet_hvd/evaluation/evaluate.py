@@ -31,12 +31,12 @@ class Evaluation:
     numbering: Numbering
     """The evaluated pictures."""
     detections: dict[int, Detections]
-    """By position in the index, on the CPU, on every rank."""
+    """By position in the index, on the CPU, on rank 0; empty elsewhere."""
     dark: str | None = None
     """What to say of pictures that came out all but black; None: they are few, or none."""
 
     def found_boxes(self) -> FoundBoxes:
-        """The detections as they were scored, for the results JSON."""
+        """The detections as they were scored, for the results JSON; rank 0's."""
         return self.numbering.found_boxes(self.detections)
 
 
@@ -107,7 +107,8 @@ def evaluate_detector(
     first = min((file for *_, file in shares if file is not None), default=None)
     detections = gather_detections(found, world)
     numbering = Numbering.of(index, range(count))
-    assert len(detections) + unreadable == count, (len(detections), unreadable, count)
+    if world.is_main:
+        assert len(detections) + unreadable == count, (len(detections), unreadable, count)
     result: CocoResult | None = None
     with together(world, "evaluation.score"), contained(survives):
         if world.is_main:

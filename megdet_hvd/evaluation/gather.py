@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from megdet_hvd.data.batch import Detections
-from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.exchange import gather_on_main
 from megdet_hvd.job.world import World
 from megdet_hvd.serialize import serializable
 
@@ -54,12 +54,12 @@ def unpack(packed: Packed) -> dict[int, Detections]:
 
 
 def gather_detections(found: Mapping[int, Detections], world: World) -> dict[int, Detections]:
-    """Detections of all ranks by position in the index, ascending, on every rank.
+    """Detections of all ranks by position in the index, ascending, on rank 0; none elsewhere.
 
     All ranks call it together. A picture that two ranks report is a fault of the share-out.
     """
     gathered: dict[int, Detections] = {}
-    for packed in gather_objects(pack(found), world, "evaluation.detections"):
+    for packed in gather_on_main(pack(found), world, "evaluation.detections") or ():
         part = unpack(packed)
         twice = gathered.keys() & part.keys()
         assert not twice, f"pictures {sorted(twice)[:5]} were evaluated twice"

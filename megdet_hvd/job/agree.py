@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from megdet_hvd.errors import StorageError, UserError, text_of
-from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.exchange import any_rank, gather_objects
 from megdet_hvd.job.world import World
 from megdet_hvd.storage import as_storage_error
 
@@ -30,10 +30,13 @@ def error_record(error: UserError | StorageError | None) -> ErrorRecord | None:
 def agree(error: UserError | StorageError | None, world: World, name: str) -> None:
     """Raise on every rank if any rank has an error. All ranks call it together.
 
+    Where none has, as always but once, a single number is sent.
+
     Raises:
         UserError, StorageError: as :func:`raise_first` chooses.
     """
-    raise_first(gather_objects(error_record(error), world, f"agree.{name}"))
+    if any_rank(error is not None, world, f"agree.{name}"):
+        raise_first(gather_objects(error_record(error), world, f"agree.{name}"))
 
 
 def raise_first(found: Sequence[Sequence[str] | None]) -> None:

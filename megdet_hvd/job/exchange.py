@@ -3,6 +3,7 @@
 As bytes of :mod:`megdet_hvd.serialize`, in tensors: Horovod's own object calls unpickle.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from megdet_hvd.comm.position import waiting
@@ -26,11 +27,63 @@ def gather_objects(value: Any, world: World, name: str) -> list[Any]:
         sizes = hvd.allgather(torch.tensor([len(content)]), name=f"{told}.size").tolist()
         everything = hvd.allgather(torch.frombuffer(content, dtype=torch.uint8), name=told)
     found = memoryview(everything.numpy())
-    starts = [sum(sizes[:rank]) for rank in range(world.size)]
     return [
-        value if rank == world.rank else loads(found[start : start + sizes[rank]])
-        for rank, start in enumerate(starts)
+        value if rank == world.rank else loads(part)
+        for rank, part in enumerate(_parts(found, sizes))
     ]
+
+
+def gather_on_main(value: Any, world: World, name: str) -> list[Any] | None:
+    """``value`` of every rank, in rank order, on rank 0; None elsewhere. All call it together.
+
+    One message to rank 0 from each, where :func:`gather_objects` has the values of all travel to
+    all. ``name`` names the operation; equal on all ranks.
+    """
+    if world.size == 1:
+        return [value]
+    import horovod.torch as hvd
+    import torch
+
+    told = f"megdet.gather_on_main.{name}"
+    content = bytearray(dumps(value))
+    splits = torch.zeros(world.size, dtype=torch.int32)
+    splits[0] = len(content)
+    if not world.is_main:
+        content += b"\0"  # to itself: nobody's message is empty
+        splits[world.rank] = 1
+    with waiting(told, range(world.size)):
+        mine = torch.frombuffer(content, dtype=torch.uint8)
+        everything, sizes = hvd.alltoall(mine, splits=splits, name=told)
+    if not world.is_main:
+        return None
+    found = memoryview(everything.numpy())
+    return [
+        loads(part) if rank else value for rank, part in enumerate(_parts(found, sizes.tolist()))
+    ]
+
+
+def any_rank(own: bool, world: World, name: str) -> bool:
+    """Whether it is so on any rank, on every rank. All ranks call it together.
+
+    One number of eight bytes, whatever the number of ranks.
+    """
+    if world.size == 1:
+        return own
+    import horovod.torch as hvd
+    import torch
+
+    told = f"megdet.any.{name}"
+    with waiting(told, range(world.size)):
+        count = hvd.allreduce(torch.tensor([int(own)]), op=hvd.Sum, name=told)
+    return bool(count)
+
+
+def _parts(content: memoryview, sizes: Sequence[int]) -> Iterator[memoryview]:
+    """What lies one behind another, by its sizes."""
+    start = 0
+    for size in sizes:
+        yield content[start : start + size]
+        start += size
 
 
 def broadcast_object(value: Any, world: World, name: str) -> Any:
@@ -58,4 +111,4 @@ def broadcast_object(value: Any, world: World, name: str) -> Any:
 
 def barrier(world: World, name: str) -> None:
     """Return once every rank has come here."""
-    gather_objects(None, world, f"barrier.{name}")
+    any_rank(False, world, f"barrier.{name}")

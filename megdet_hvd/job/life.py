@@ -28,6 +28,7 @@ from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.limits import raise_open_files
 from megdet_hvd.cluster.mpi_start import meet_once
 from megdet_hvd.cluster.network_card import use_network_card
+from megdet_hvd.collector import collector_at_rest
 from megdet_hvd.errors import (
     FAULT,
     HANG,
@@ -66,6 +67,8 @@ class Program(Generic[T]):
     """Reads what the user gave; may raise UserError or StorageError, on some ranks only."""
     work: "Callable[[T, Life[T]], int]"
     """The program, of which all processes call it together; returns the exit code."""
+    early: Callable[[T], None] | None = None
+    """Called with the value as soon as it is known: starts what may run beside the imports."""
     needs: "Callable[[T], SessionNeeds] | None" = None
     """What it asks of the session, for the value that was configured."""
     machine_of_rank: Sequence[int] | None = None
@@ -157,9 +160,27 @@ class Life(Generic[T]):
         return attempt()
 
     def _worked(self, value: T | None, problem: Refusal) -> int:
+        if self.program.early is not None and value is not None:
+            self.program.early(value)
+        with collector_at_rest():
+            value, watchdog = self._met(value, problem)
+        from megdet_hvd.job.session import stop
+
+        code = self.program.work(value, self)
+        if self.world.rank == 0:
+            outcome_notes.tell(code)
+        stop()
+        watchdog.stop()
+        return code
+
+    def _met(self, value: T | None, problem: Refusal) -> "tuple[T, Watchdog]":
+        """All processes have met, and are watched; returns what was configured, now for certain.
+
+        Raises:
+            UserError, StorageError: the ``problem`` of any process; on all ranks alike.
+        """
         from megdet_hvd.job.log import LOGGER, log_urgent, start_log
         from megdet_hvd.job.needs import SessionNeeds
-        from megdet_hvd.job.session import stop
         from megdet_hvd.job.watch import start_watchdog
 
         asked = None if value is None else self.program.needs
@@ -178,12 +199,7 @@ class Life(Generic[T]):
             at_end=_tell_of_hang,
             dispensable=needs.dispensable(world),
         )
-        code = self.program.work(value, self)
-        if world.rank == 0:
-            outcome_notes.tell(code)
-        stop()
-        self.watchdog.stop()
-        return code
+        return value, self.watchdog
 
     def _end_on(self, error: BaseException) -> int:
         """End because of it: in order where all ranks do, else all of the job at once."""

@@ -30,6 +30,9 @@ key in the environment: horovodrun writes that into command lines."""
 KEYS = ("_HOROVOD_SECRET_KEY", "HOROVOD_SECRET_KEY")
 """Else the variables that hold one, which some of Horovod's launchers hand on; the first counts."""
 _POLL_S = 0.05
+_ASKED_A_SECOND = 500
+"""The store's server answers in Python: all processes together ask no more often, while they
+wait."""
 _ANSWER_S = 10.0
 _AGAIN_S = (0.2, 1.0, 3.0)
 """Pauses before another try where the store does not answer: many ranks ask at once."""
@@ -65,17 +68,23 @@ def meet(
     limit_s = start_limit_s(size) if wait_s == "start" else wait_s
     end = math.inf if limit_s is None else time.monotonic() + limit_s
     if rank == 0:
-        found: dict[int, Any] = {0: value}  # nobody else has a say in this one
+        found = [value]  # nobody else has a say in this one
         while len(found) < size:
-            for other in range(size):
-                if other not in found and (own := _get(environ, scope, str(other))) is not None:
-                    found[other] = own[0]
-            if len(found) < size:
-                _pause(end, [r for r in range(size) if r not in found])
-        _put(environ, scope, "all", [found[other] for other in range(size)])
-        return [found[other] for other in range(size)]
+            own = _get(environ, scope, str(len(found)))
+            if own is not None:
+                found.append(own[0])
+            elif time.monotonic() > end:
+                later = range(len(found) + 1, size)
+                gone = [other for other in later if _get(environ, scope, str(other)) is None]
+                raise _too_late([len(found), *gone])
+            else:  # those after it are asked once it is there: one question a pause
+                time.sleep(_POLL_S)
+        _put(environ, scope, "all", found)
+        return found
     while (everyone := _get(environ, scope, "all")) is None:
-        _pause(end, [0])
+        if time.monotonic() > end:
+            raise _too_late([0])
+        time.sleep(max(_POLL_S, size / _ASKED_A_SECOND))
     if not isinstance(everyone[0], list) or len(everyone[0]) != size:
         raise _not_ours(environ, f"{scope}/all")
     return [value if other == rank else one for other, one in enumerate(everyone[0])]
@@ -88,13 +97,11 @@ def _scope() -> str:
     return f"megdet_hvd_{_meetings}"
 
 
-def _pause(end: float, missing: list[int]) -> None:
-    if time.monotonic() > end:
-        raise RunError(
-            f"ranks {missing} did not start in time; look for their error messages, and whether "
-            "their machines answer"
-        )
-    time.sleep(_POLL_S)
+def _too_late(missing: list[int]) -> RunError:
+    return RunError(
+        f"ranks {missing} did not start in time; look for their error messages, and whether "
+        "their machines answer"
+    )
 
 
 def _put(environ: Mapping[str, str], scope: str, key: str, value: Any) -> None:

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import megdet_hvd
+from megdet_hvd.cluster.driver import driver_version
 from megdet_hvd.cluster.driver_variables import NODES, TASKS_PER_NODE
 from megdet_hvd.cluster.launch import Launch, read_launch
 from megdet_hvd.cluster.network_card import missing_card
 from megdet_hvd.cluster.wheels import built_kernels, driver_problem, misfit
-from megdet_hvd.config.load import to_yaml
+from megdet_hvd.config.load import config_to_dict
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
 from megdet_hvd.serialize import serializable
@@ -50,14 +51,18 @@ class RankFacts:
 
 
 def gather_facts(config: Config) -> RankFacts:
-    """Look at this process. Never raises UserError: what is wrong is one of the facts."""
+    """Look at this process. Never raises UserError: what is wrong is one of the facts.
+
+    A process that was started alone has no digests: there are none to hold them against.
+    """
     launch = read_launch(os.environ)
     driver = driver_version()
     gpu, uuid, problem = _gpu(config, launch, driver)
+    alone = launch.controller == "single"
     return RankFacts(
         host=platform.node(),
-        code=code_digests(Path(megdet_hvd.__file__).parent),
-        settings=setting_digests(config),
+        code={} if alone else code_digests(Path(megdet_hvd.__file__).parent),
+        settings={} if alone else setting_digests(config),
         versions=_versions(),
         driver=driver,
         gpu=gpu,
@@ -81,20 +86,10 @@ def code_digests(package: Path) -> dict[str, str]:
 
 def setting_digests(config: Config) -> dict[str, str]:
     """A digest of each top-level key's value."""
-    import yaml
-
-    values = yaml.safe_load(to_yaml(config))
     return {
-        key: hashlib.sha256(repr(value).encode()).hexdigest()[:8] for key, value in values.items()
+        key: hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+        for key, value in config_to_dict(config).items()
     }
-
-
-def driver_version() -> str:
-    """Version of the NVIDIA driver that the kernel has loaded; empty: none."""
-    try:
-        return Path("/sys/module/nvidia/version").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.checkpoint.atomic import write_bytes
-from megdet_hvd.report.metrics_file import MetricsFile, read_metrics, series
+from megdet_hvd.report.metrics_file import MetricsFile, series
 
 _LOSSES = (
     ("loss", "sum", "black"),
@@ -31,13 +31,13 @@ SIZE_INCHES = (11.0, 7.0)
 DPI = 100
 
 
-def draw_curves(metrics: Path, out: Path, *, title: str = "") -> None:
-    """Draw ``metrics.jsonl`` to a PNG of 1100 × 700 pixels, replaced whole each time.
+def draw_curves(lines: MetricsFile, out: Path, *, title: str = "") -> None:
+    """Draw a run's metrics to a PNG of 1100 × 700 pixels, replaced whole each time.
 
     Uses no global state of matplotlib and no display, so it can be called in mid-run.
 
     Args:
-        metrics: the run's lines; a run that is going on or has been resumed is fine.
+        lines: the run's; a run that is going on or has been resumed is fine.
         out: the PNG file.
         title: a line on top.
 
@@ -47,7 +47,6 @@ def draw_curves(metrics: Path, out: Path, *, title: str = "") -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = read_metrics(metrics)
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     if title:

@@ -1,11 +1,16 @@
 """What a run wrote into its ``metrics.jsonl``, read back."""
 
 import json
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 MetricsRecord = dict[str, Any]
+
+_TORN = 2
+"""Lines at the end of which one may be cut off in mid-write."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +32,58 @@ def read_metrics(path: Path) -> MetricsFile:
     Raises:
         OSError: the file can't be read.
     """
+    return by_iteration(record for line in _lines(path) if (record := parse_line(line)) is not None)
+
+
+def read_standing(path: Path) -> MetricsFile:
+    """All evaluations, and of the training lines the last one alone: where a run stands.
+
+    Reads as :func:`read_metrics` does, one line at a time, and parses no more than these: of a
+    long run nearly all lines are training's.
+
+    Raises:
+        OSError: the file can't be read.
+    """
+    found: list[MetricsRecord] = []
+    last: deque[str] = deque(maxlen=_TORN)
+    for line in _lines(path):
+        if '"eval"' in line:
+            if (record := parse_line(line)) is not None:
+                found.append(record)
+        else:
+            last.append(line)
+    newest = [record for line in last if (record := parse_line(line)) is not None]
+    lines = by_iteration([*found, *newest])
+    return MetricsFile(lines.train[-1:], lines.eval)
+
+
+def by_iteration(records: Iterator[MetricsRecord] | list[MetricsRecord]) -> MetricsFile:
+    """Lines as they were written, by kind and iteration; of two for one iteration the later."""
     by_kind: dict[str, dict[int, MetricsRecord]] = {"train": {}, "eval": {}}
-    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(record, dict) or not isinstance(record.get("kind"), str):
-            continue
-        iteration = record.get("iteration")
-        if record["kind"] in by_kind and isinstance(iteration, int) and iteration >= 0:
-            by_kind[record["kind"]][iteration] = record
+    for record in records:
+        by_kind[record["kind"]][record["iteration"]] = record
     return MetricsFile(
         *([lines[i] for i in sorted(lines)] for lines in (by_kind["train"], by_kind["eval"]))
     )
+
+
+def parse_line(line: str) -> MetricsRecord | None:
+    """A line of a run; None: it is none, or is cut off."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("kind") not in ("train", "eval"):
+        return None
+    iteration = record.get("iteration")
+    return record if isinstance(iteration, int) and iteration >= 0 else None
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """One at a time: a file of a million iterations is never in memory as a whole."""
+    if path.exists():
+        with path.open(encoding="utf-8", errors="replace") as file:
+            yield from file
 
 
 def series(records: list[MetricsRecord], x: str, y: str) -> tuple[list[float], list[float]]:

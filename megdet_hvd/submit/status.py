@@ -8,7 +8,7 @@ from typing import Any
 
 from megdet_hvd.checkpoint.naming import BEST, list_checkpoints
 from megdet_hvd.errors import UserError
-from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.report.metrics_file import read_standing
 from megdet_hvd.slurm_job import record
 from megdet_hvd.submit.queue import (
     ask_array,
@@ -94,7 +94,7 @@ def _of_array(array: str, members: Mapping[int, Path | None]) -> list[str]:
             state = f"ended: {ask_ended(f'{array}_{number}') or 'Slurm no longer knows how'}"
         far = "no run folder yet"
         if folder is not None:
-            metrics = read_metrics(folder / "metrics.jsonl")
+            metrics = read_standing(folder / "metrics.jsonl")
             end = _end_iteration(folder, metrics.train)
             far = "; ".join([*progress(metrics.train, metrics.eval, end), str(folder)])
         lines.append(f"{array}_{number}{f' ({own})' if own else ''}: {state}; {far}")
@@ -120,7 +120,7 @@ def folder_in_log(log: Path) -> Path | None:
 
 
 def _of_folder(folder: Path, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    metrics = read_metrics(folder / "metrics.jsonl")
+    metrics = read_standing(folder / "metrics.jsonl")
     lines = [f"run {folder.absolute()}"]
     end = _end_iteration(folder, metrics.train)
     lines += progress(metrics.train, metrics.eval, end)

@@ -28,4 +28,4 @@ def test_both_sides_are_timed_to_the_same_place(
 
 def test_a_launch_that_fails_is_told_with_its_words(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"0 of 1 ranks came.*(?s:.)*no_such_setting"):
-        start_once("ours", 1, ["no_such_setting=1"])
+        start_once("ours", 1, ["no_such_setting=1"], tmp_path)

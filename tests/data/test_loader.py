@@ -13,8 +13,8 @@ from megdet_hvd.config.schema import DataConfig
 from megdet_hvd.config.sections.data import ResizeSetting
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.loader import TrainLoader, _workers, eval_batches
-from megdet_hvd.data.workers import worker_count
+from megdet_hvd.data.loader import TrainLoader, eval_batches
+from megdet_hvd.data.worker_count import configured_workers, worker_count
 from tests.data.made import read_coco
 from tests.ranks import run_ranks
 
@@ -227,10 +227,12 @@ def test_worker_counts() -> None:
 def test_cores_that_a_launcher_has_divided_are_not_divided_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("megdet_hvd.data.loader.shared_memory_bytes", lambda: None)
+    monkeypatch.setattr("megdet_hvd.data.worker_count.shared_memory_bytes", lambda: None)
 
     def workers(local_size: int, cores: int | None) -> int:
-        return _workers(DataConfig(), local_size, cores, images=2, sides=(64, 64))
+        return configured_workers(
+            DataConfig(), images=2, min_size=64, local_size=local_size, cores=cores
+        )
 
     assert workers(8, 12) == 4  # eight ranks, each bound to twelve cores of its own
     assert workers(8, 1) == 0

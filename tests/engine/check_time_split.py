@@ -72,4 +72,4 @@ def splits(computing_s: float, pictures_s: float) -> list[dict[str, Any]]:
         found = [time_split(step.times, world) for step in steps]
     finally:
         stop()
-    return [{**asdict(split), "line": split.line(world)} for split in found]
+    return [{**asdict(split), "line": split.line(world)} for split in found if split is not None]

@@ -1,6 +1,7 @@
 """What lands in the run folder: each file by itself."""
 
 import json
+import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,7 @@ from megdet_hvd.engine.run_folder.pictures import RunPictures
 from megdet_hvd.engine.run_folder.summary import summary
 from megdet_hvd.errors import UserError
 from megdet_hvd.job.world import World
+from megdet_hvd.report.metrics_file import read_metrics
 from megdet_hvd.storage import temporary_beside
 
 ALONE = World(rank=0, size=1, machines=((0,),))
@@ -113,3 +115,18 @@ def test_rank_0_alone_draws(tmp_path: Path) -> None:
         ):
             RunPictures(folder, data, world).draw(mock.Mock())
         assert curves.call_count == boxes.call_count == 1 - rank
+
+
+def test_forgetting_holds_one_line_at_a_time(tmp_path: Path) -> None:
+    """Of a file of 8 MB no more than a small part is in memory at once."""
+    folder = RunFolder(tmp_path)
+    line = '{"kind": "train", "iteration": %d, "loss": "' + "x" * 4000 + '"}\n'
+    folder.metrics.write_text("".join(line % i for i in range(2000)))
+    tracemalloc.start()
+    try:
+        forget_after(folder.metrics, 1500)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(read_metrics(folder.metrics).train) == 1501
+    assert peak < 1_000_000

@@ -109,7 +109,7 @@ def test_metrics_that_cannot_be_read_cost_no_result(
     folder.metrics.write_text('{"kind": "eval", "iteration": 3, "AP": 0.5, "AP50": 0.7}\n')
     assert result_of(folder, 3, 1.0).best_ap == 0.5
     stale = OSError(116, "Stale file handle")
-    with mock.patch("megdet_hvd.report.metrics_file.Path.read_text", side_effect=stale):
+    with mock.patch("megdet_hvd.report.metrics_file.Path.open", side_effect=stale):
         assert result_of(folder, 3, 1.0).iteration == 3
         forget_after(folder.metrics, 3)
     assert "metrics.jsonl can't be read (Stale file handle)" in warnings.text

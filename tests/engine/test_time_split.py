@@ -77,7 +77,7 @@ def test_a_late_rank_is_named_with_what_it_costs_the_others() -> None:
     for computing_s, pictures_s in ((LATE_S, 0.0), (0.0, LATE_S)):
         for tries_left in (2, 1, 0):  # other work on the machine makes ranks late, too
             done = on_ranks("tests.engine.check_time_split:splits", 2, computing_s, pictures_s)
-            assert done.values[0] == done.values[1], "all ranks are told the same"
+            assert done.values[1] == [], "rank 0 alone works it out"
             found = done.values[0]
             for one in found:
                 assert abs(sum(one[part] for part in PARTS) - one["step_s"]) <= 0.02 * one["step_s"]

@@ -307,7 +307,7 @@ def _read_results(file: Path, sound: Path) -> str:
     for one in (*found.train, *found.eval):
         if type(one["iteration"]) is not int:
             raise WronglyRead(f"an iteration of {one['iteration']!r}")
-    draw_curves(file, file.with_name("curves.png"))
+    draw_curves(found, file.with_name("curves.png"))
     return "read"
 
 

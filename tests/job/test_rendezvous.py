@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,3 +163,37 @@ def test_a_store_that_is_gone_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_alone_nothing_is_asked() -> None:
     assert rendezvous.meet("here", 0, 1, {}) == ["here"]
+
+
+def test_questions_to_the_store_grow_with_the_ranks_and_not_with_their_square(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rank 0 waits for the first of 127, and then finds all: a question for each and each pause."""
+    there: dict[str, bytes] = {}
+    asked: list[str] = []
+    paused: list[float] = []
+
+    def answer(environ: Any, method: str, path: str, body: bytes | None = None) -> bytes | None:
+        if method == "PUT" and body is not None:
+            there[path] = body
+            return None
+        asked.append(path)
+        return there.get(path)
+
+    def wait(seconds: float) -> None:
+        paused.append(seconds)
+        if len(paused) == 10:
+            for other in range(1, 128):
+                rendezvous._put({}, "one", str(other), other)
+            rendezvous._put({}, "one", "all", list(range(128)))
+
+    monkeypatch.setattr(rendezvous, "_scope", lambda: "one")
+    monkeypatch.setattr(rendezvous, "_ask", answer)
+    monkeypatch.setattr(time, "sleep", wait)
+    assert rendezvous.meet(0, 0, 128, {}) == list(range(128))
+    assert len(asked) == 10 + 127
+    there.clear()
+    asked.clear()
+    paused.clear()
+    assert rendezvous.meet(5, 5, 128, {}) == list(range(128))
+    assert 128 * len(asked) / sum(paused) <= 1.2 * rendezvous._ASKED_A_SECOND

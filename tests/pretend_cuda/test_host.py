@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from megdet_hvd.cluster.threads import cores_for_loading
 from megdet_hvd.config.load import load_config
-from megdet_hvd.data.workers import worker_count
+from megdet_hvd.data.worker_count import worker_count
 from megdet_hvd.engine import device as devices
-from megdet_hvd.engine.device import borrowed_torch, cores_for_loading, prepare_device
+from megdet_hvd.engine.device import borrowed_torch, prepare_device
 from megdet_hvd.job.world import World
 from megdet_hvd.memory.probe import made_up
 from tests.pretend_cuda.device import CUDA, pretended_cuda
 
 
 def test_a_process_with_a_gpu_keeps_three_cores_from_loading() -> None:
-    here, there = torch.device("cpu"), torch.device("cuda", 0)
-    assert [cores_for_loading(cores, here) for cores in (1, 2, 8)] == [1, 2, 8]
-    found = [cores_for_loading(cores, there) for cores in (1, 2, 3, 4, 8)]
+    assert [cores_for_loading(cores, on_gpu=False) for cores in (1, 2, 8)] == [1, 2, 8]
+    found = [cores_for_loading(cores, on_gpu=True) for cores in (1, 2, 3, 4, 8)]
     assert found == [1, 1, 1, 2, 6]
     auto = [worker_count("auto", cores=cores, local_size=1) for cores in found]
     assert auto == [0, 0, 0, 1, 4]

@@ -44,12 +44,12 @@ def test_curves_of_a_run(tmp_path: Path) -> None:
     lines = [train_line(20 * k, 3 - k / 5) for k in range(1, 11)]
     metrics = write(tmp_path / "metrics.jsonl", eval_line(0, 0.01), *lines, eval_line(200, 0.6))
     out = tmp_path / "curves.png"
-    draw_curves(metrics, out, title="a run")
+    draw_curves(read_metrics(metrics), out, title="a run")
     assert Image.open(out).size == (1100, 700)
     assert has(out, RED) and has(out, BLUE) and has(out, PURPLE)
     before = out.read_bytes()
     write(metrics, *lines, eval_line(200, 0.7))
-    draw_curves(metrics, out)
+    draw_curves(read_metrics(metrics), out)
     assert out.read_bytes() != before
     assert sorted(os.listdir(tmp_path)) == ["curves.png", "metrics.jsonl"]
 
@@ -63,7 +63,7 @@ def test_where_the_time_goes_is_drawn_once_two_lines_say_it(tmp_path: Path) -> N
     lines = [{**train_line(20 * k), **split} for k in (1, 2)]
 
     def filled(*drawn: dict[str, Any]) -> list[float]:
-        draw_curves(write(tmp_path / "metrics.jsonl", *drawn), out)
+        draw_curves(read_metrics(write(tmp_path / "metrics.jsonl", *drawn)), out)
         panel = np.asarray(Image.open(out).convert("RGB"))[380:, 770:].astype(int)
         return [float((abs(panel - one) < 25).all(axis=2).mean()) for one in (green, orange)]
 
@@ -77,13 +77,13 @@ def test_where_the_time_goes_is_drawn_once_two_lines_say_it(tmp_path: Path) -> N
 @pytest.mark.parametrize("lines", [[], [train_line(20)], [eval_line(0, None)], [eval_line(0, 0.0)]])
 def test_curves_of_a_run_that_has_hardly_begun(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
     metrics = write(tmp_path / "metrics.jsonl", *lines)
-    draw_curves(metrics, tmp_path / "curves.png")
+    draw_curves(read_metrics(metrics), tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").size == (1100, 700)
     assert not has(tmp_path / "curves.png", PURPLE) or lines[0]["kind"] == "train"
 
 
 def test_no_global_state_of_matplotlib_is_touched(tmp_path: Path) -> None:
-    draw_curves(tmp_path / "none.jsonl", tmp_path / "curves.png")
+    draw_curves(read_metrics(tmp_path / "none.jsonl"), tmp_path / "curves.png")
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or pyplot.get_fignums() == []
 
@@ -108,4 +108,4 @@ def test_what_a_resumed_run_wrote_twice_counts_once(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_an_os_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        draw_curves(tmp_path / "none.jsonl", tmp_path / "file" / "curves.png")
+        draw_curves(read_metrics(tmp_path / "none.jsonl"), tmp_path / "file" / "curves.png")

@@ -6,8 +6,9 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from megdet_hvd.checkpoint.atomic import write_bytes
+from megdet_hvd.checkpoint.atomic import write_atomically, write_bytes
 from megdet_hvd.checkpoint.naming import list_checkpoints
 from megdet_hvd.errors import StorageError, UserError
 from megdet_hvd.storage import as_storage_error, exists, retried
@@ -138,18 +139,21 @@ def forget_after(metrics: Path, iteration: int, *, evaluation_due: bool = False)
     Where the file can't be written it stays as it is; readers let the later of two lines count.
     ``evaluation_due``: so does the evaluation after ``iteration`` itself.
     """
+
+    def stays(line: bytes) -> bool:
+        try:
+            record = json.loads(line)
+            again = evaluation_due and record["kind"] == "eval"
+            return bool(record["iteration"] < iteration + (0 if again else 1))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return False  # half a line, written when the power went
+
+    def copy(kept: IO[bytes]) -> None:  # one line at a time: there may be a million
+        with metrics.open("rb") as lines:
+            for line in lines:
+                if stays(line):
+                    kept.write(line.rstrip(b"\r\n") + b"\n")
+
     with suppress(OSError):
-        if not metrics.exists():
-            return
-        kept = []
-        for line in retried(
-            lambda: metrics.read_text(encoding="utf-8", errors="replace")
-        ).splitlines():
-            try:
-                record = json.loads(line)
-                again = evaluation_due and record["kind"] == "eval"
-                if record["iteration"] < iteration + (0 if again else 1):
-                    kept.append(line)
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue  # half a line, written when the power went
-        write_bytes(metrics, "".join(f"{line}\n" for line in kept).encode())
+        if metrics.exists():
+            write_atomically(metrics, copy)

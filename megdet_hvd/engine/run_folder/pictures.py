@@ -9,6 +9,7 @@ from megdet_hvd.engine.run_folder.best_effort import BestEffort
 from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.evaluation.evaluate import Evaluation
 from megdet_hvd.job.world import World
+from megdet_hvd.report.growing_metrics import GrowingMetrics
 
 
 @dataclass
@@ -19,7 +20,11 @@ class RunPictures:
     data: DataSets
     world: World
     _curves: BestEffort = field(default_factory=lambda: BestEffort("the picture of the curves"))
+    _metrics: GrowingMetrics = field(init=False)
     _detections: BestEffort = field(default_factory=lambda: BestEffort("the picture of detections"))
+
+    def __post_init__(self) -> None:
+        self._metrics = GrowingMetrics(self.folder.metrics)
 
     def draw(self, found: Evaluation) -> None:
         """Refresh both after an evaluation."""
@@ -35,7 +40,7 @@ class RunPictures:
             from megdet_hvd.report.curves import draw_curves
 
             if self.folder.metrics.exists():
-                draw_curves(self.folder.metrics, self.folder.curves)
+                draw_curves(self._metrics.read(), self.folder.curves)
 
 
 def draw_found(index: ImageIndex, found: Evaluation, file: Path, best_effort: BestEffort) -> None:

@@ -2,12 +2,12 @@
 
 from megdet_hvd.checkpoint.naming import BEST
 from megdet_hvd.engine.run_folder.folder import RunFolder
-from megdet_hvd.report.metrics_file import read_metrics
+from megdet_hvd.report.metrics_file import read_standing
 
 
 def summary(folder: RunFolder, end_iteration: int) -> list[str]:
     """Read from the run's metrics, so that a resumed run says the same as one that was not."""
-    evaluations = read_metrics(folder.metrics).eval
+    evaluations = read_standing(folder.metrics).eval
     lines = []
     if evaluations:
         last, first = evaluations[-1], evaluations[0]

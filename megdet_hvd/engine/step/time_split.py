@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from megdet_hvd.comm.position import CollectiveTime
 from megdet_hvd.engine.step.status import DEVICE
-from megdet_hvd.job.exchange import gather_objects
+from megdet_hvd.job.exchange import gather_on_main
 from megdet_hvd.job.world import World, machine_names
 
 _BN = "cgbn."
@@ -83,10 +83,15 @@ class TimeSplit:
         return f"{parts}, most for rank {self.slowest}{host}: {self.slowest_s:.3f} s{why}"
 
 
-def time_split(times: StepTimes, world: World) -> TimeSplit:
-    """The split of a step that all ranks have just taken. All of them call it together."""
+def time_split(times: StepTimes, world: World) -> TimeSplit | None:
+    """The split of a step that all ranks have just taken. All of them call it together.
+
+    None on ranks other than 0, who have no use for it.
+    """
     own = [[wait.name, min(wait.ranks, default=0), wait.seconds] for wait in times.waits]
-    found = gather_objects([times.step_s, times.data_s, own], world, "time_split")
+    found = gather_on_main([times.step_s, times.data_s, own], world, "time_split")
+    if found is None:
+        return None
     return split_of(
         [(step_s, data_s, [tuple(one) for one in waits]) for step_s, data_s, waits in found]
     )

@@ -1,0 +1,42 @@
+"""What the ranks of a job send one another, and how much of it."""
+
+from typing import Any
+from unittest import mock
+
+from megdet_hvd.errors import UserError
+from megdet_hvd.job import agree as agreeing
+from megdet_hvd.job.agree import agree, together
+from megdet_hvd.job.exchange import any_rank, barrier, gather_objects, gather_on_main
+from megdet_hvd.job.session import start, stop
+from megdet_hvd.serialize import loads
+
+
+def exchanged() -> dict[str, Any]:
+    """Values that travel to all and to rank 0, by length, and how many each rank reads."""
+    world = start()
+    values = ["x" * (1000 * world.rank), ["", {"rank": world.rank}]]
+    with mock.patch("megdet_hvd.job.exchange.loads", wraps=loads) as reads:
+        on_main = [gather_on_main(value, world, "test") for value in values]
+        read_on_main = reads.call_count
+        everywhere = [gather_objects(value, world, "test") for value in values]
+        read_everywhere = reads.call_count - read_on_main
+    said = [any_rank(world.rank == one, world, "test") for one in (*range(world.size), -1)]
+    with mock.patch.object(agreeing, "gather_objects", wraps=gather_objects) as gathered:
+        for _ in range(3):
+            with together(world, "well"):
+                pass
+            barrier(world, "here")
+        quiet = gathered.call_count
+        try:
+            agree(UserError("bad") if world.rank == 1 else None, world, "ill")
+        except UserError as error:
+            text = str(error)
+    stop()
+    return {
+        "on_main": on_main,
+        "everywhere": everywhere,
+        "reads": [read_on_main, read_everywhere],
+        "said": said,
+        "gathers": [quiet, gathered.call_count],
+        "text": text,
+    }
