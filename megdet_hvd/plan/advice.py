@@ -18,6 +18,7 @@ def advice(question: Question, row: Prediction) -> list[str]:
     """One line for each trouble of a row: what, its sum, and the remedy."""
     return [
         *training_warnings(row.config, row.derived),
+        *_own_detector(row),
         *_frozen(row),
         *_bn_size(row),
         *_memory(question, row),
@@ -27,6 +28,17 @@ def advice(question: Question, row: Prediction) -> list[str]:
         *_shape(question, row),
         *_outside(question, row),
         *_epochs(row),
+    ]
+
+
+def _own_detector(row: Prediction) -> list[str]:
+    named = row.config.model.detector
+    if named is None:
+        return []
+    return [
+        f"model.detector={named} is your own, of which the plan knows nothing: times and memory "
+        "are those of the Faster R-CNN that the other model settings describe; try a few steps of "
+        "it, and see --compare"
     ]
 
 

@@ -1,6 +1,7 @@
 """A finished run beside the prediction: which term was wrong, as far as its metrics tell."""
 
 import statistics
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from megdet_hvd.report.metrics_file import read_metrics
 from megdet_hvd.storage import cannot_read, is_transient
 
 _SPLIT = ("split_compute_s", "split_bn_s", "split_gradients_s", "split_waiting_s")
+_EVERY_LINE = ("step_s", "data_s", "images_per_s")
 WARM_LINES = 1
 """Of metrics that are left out at the start: kernels are chosen, communicators are made."""
 
@@ -51,7 +53,11 @@ def measured_run(folder: Path, processes: int | None) -> Measured:
         if is_transient(error):
             raise cannot_read(folder / "metrics.jsonl", error) from error
         raise UserError(f"--compare {folder}: can't read its metrics ({error.strerror})") from None
-    timed = [line for line in lines if isinstance(line.get("step_s"), int | float)]
+    timed = [
+        line
+        for line in lines
+        if all(_is_time(line.get(key)) for key in _EVERY_LINE) and line["step_s"] > 0
+    ]
     timed = timed[WARM_LINES:] or timed
     if not timed:
         raise UserError(
@@ -70,7 +76,7 @@ def measured_run(folder: Path, processes: int | None) -> Measured:
     def median(key: str) -> float:
         return statistics.median(float(line[key]) for line in timed)
 
-    split = [line for line in timed if all(isinstance(line.get(k), int | float) for k in _SPLIT)]
+    split = [line for line in timed if all(_is_time(line.get(key)) for key in _SPLIT)]
     parts = {key: statistics.median(float(line[key]) for line in split) for key in _SPLIT if split}
     return Measured(
         median("step_s"),
@@ -80,6 +86,13 @@ def measured_run(folder: Path, processes: int | None) -> Measured:
         processes,
         parts or None,
     )
+
+
+def _is_time(value: object) -> bool:
+    """A number that isn't negative, nor NaN or infinite, nor too large for a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 <= value <= sys.float_info.max
 
 
 def run_prediction(question: Question, folder: Path, measured: Measured) -> Prediction:

@@ -23,6 +23,7 @@ def test_nothing_is_said_where_nothing_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("overrides", "more", "words"),
     [
+        (["model.detector=mine:make"], {}, "model.detector=mine:make is your own"),
         (["model.norm=frozen"], {}, "batch 32 with model.norm=frozen may fail"),
         (["model.norm=frozen"], {"gpus": 16}, "does not converge in the paper with warm-up alone"),
         (["model.norm=frozen"], {"gpus": 32}, "batch 128 with model.norm=frozen fails"),

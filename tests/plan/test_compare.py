@@ -89,3 +89,27 @@ def test_a_run_without_steps_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
     with pytest.raises(UserError, match="can't read its metrics"):
         measured_run(tmp_path, 8)
+
+
+@pytest.mark.parametrize("key", ["step_s", "data_s", "images_per_s", "split_bn_s"])
+@pytest.mark.parametrize("value", [None, "0.3", True, float("nan"), float("inf"), -1.0, 10**400])
+def test_lines_of_which_a_number_is_none_are_left_out(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    folder = run(tmp_path, 0.3, 0.05, compute=0.1, bn=0.1, gradients=0.02, waiting=0.01)
+    whole = measured_run(folder, 8)
+    file = folder / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines.append({**lines[3], "iteration": 100, key: value})
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = measured_run(folder, 8)
+    assert (found.step_s, found.parts) == (whole.step_s, whole.parts)
+    assert found.lines == whole.lines + (key == "split_bn_s")
+
+
+def test_steps_that_took_no_time_are_none(tmp_path: Path) -> None:
+    file = run(tmp_path, 0.3, 0.05) / "metrics.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps({**line, "step_s": 0.0}) + "\n" for line in lines))
+    with pytest.raises(UserError, match="no line with a step's time yet"):
+        measured_run(tmp_path, 8)
