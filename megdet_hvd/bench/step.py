@@ -113,8 +113,8 @@ def _measure(options: argparse.Namespace) -> None:
                 "a launcher"
             )
         steps = {
-            "ours": _waited_for(our_step(detector, config, world, device, batch), device),
-            "torchvision": _waited_for(peer_step(peer, sgd, mixed, device, *lists), device),
+            "ours": waited_for(our_step(detector, config, world, device, batch), device),
+            "torchvision": waited_for(peer_step(peer, sgd, mixed, device, *lists), device),
         }
         sides = take_turns(steps, options.turns)
         print("\n".join(turns_table(sides)), flush=True)
@@ -163,7 +163,7 @@ def profiled(steps: Mapping[str, Callable[[], None]], number: int) -> dict[str, 
     return found
 
 
-def _waited_for(step: Callable[[], None], device: "torch.device") -> Callable[[], None]:
+def waited_for(step: Callable[[], None], device: "torch.device") -> Callable[[], None]:
     """``step``, and on a GPU its end."""
     if device.type != "cuda":
         return step

@@ -1,0 +1,90 @@
+"""``python -m tests.gpu.visit pack | run | table``: docs/gpu_visit.md.
+
+python -m tests.gpu.visit pack CARRIED                 where there is a network: what to carry
+python -m tests.gpu.visit run OUT --carried CARRIED    on the machine with the GPU
+python -m tests.gpu.visit run OUT --again              what failed or was not reached, 3 minutes
+python -m tests.gpu.visit table OUT                    the table once more
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+from megdet_hvd.command import leave
+from tests.gpu.visit.expected import EXPECTED
+from tests.gpu.visit.parts import PARTS, Part, Setting, chosen, command_of
+from tests.gpu.visit.record import read_record
+from tests.gpu.visit.runner import Runner, zip_records
+from tests.gpu.visit.table import lines
+
+ROOT = Path(__file__).resolve().parents[3]
+MINUTES, AGAIN_MINUTES = 8.0, 3.0
+
+
+def main() -> int:
+    """Run one of them; ``run`` and ``table`` end with 1 where something is off."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.gpu.visit",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="take the parts, print the table")
+    run.add_argument("out", type=Path, help="folder for records and logs")
+    run.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    run.add_argument("--minutes", type=float, help=f"in all; {MINUTES:g}, again {AGAIN_MINUTES:g}")
+    run.add_argument("--only", nargs="+", default=[], metavar="PART", help="no others")
+    run.add_argument("--again", action="store_true", help="what is not done yet")
+    run.add_argument("--small", action="store_true", help="a trial of the program itself")
+    run.add_argument("--zip", type=Path, metavar="FILE", help="all of it in one; OUT/visit.zip")
+    table = commands.add_parser("table", help="the table of a visit")
+    table.add_argument("out", type=Path)
+    options = parser.parse_args()
+    if options.command == "table":
+        return show(options.out, ())
+    try:
+        parts = chosen(options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    return visit(options, parts)
+
+
+def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
+    """Take the parts within the time."""
+    out = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    minutes = options.minutes or (AGAIN_MINUTES if options.again else MINUTES)
+    deadline = time.monotonic() + 60 * minutes
+    if options.again:
+        parts = tuple(part for part in parts if not done(out, part))
+    zipped = (options.zip or out / "visit.zip").resolve()
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    setting = Setting(options.device, options.small, out)
+    runner = Runner(command_of, setting, deadline, environ, ROOT, zipped)
+    runner.run(parts)
+    code = show(out, runner.not_reached)
+    zip_records(out, zipped)
+    return code
+
+
+def done(out: Path, part: Part) -> bool:
+    """Whether it ended well."""
+    record = read_record(out, part.name)
+    return record is not None and record.state == "done"
+
+
+def show(out: Path, not_reached: list[str] | tuple[str, ...]) -> int:
+    """Print the table, and write it; 1: something is off."""
+    records = {part.name: read_record(out, part.name) for part in PARTS}
+    devices = {record.device for record in records.values() if record is not None}
+    device = "cpu" if devices == {"cpu"} else "cuda"
+    told = lines(records, EXPECTED, device, not_reached)
+    text = "\n".join(told) + "\n"
+    (out / "table.txt").write_text(text, encoding="utf-8")
+    print(text, end="", flush=True)
+    return int("off:" in told)
+
+
+if __name__ == "__main__":
+    leave(main)
