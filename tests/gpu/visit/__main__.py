@@ -8,10 +8,17 @@ python -m tests.gpu.visit table OUT                    the table once more
 
 import argparse
 import os
+import sys
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
+from install.pins import VERSIONS_FILE, read_versions
+from install.problem import SetupProblem
 from megdet_hvd.command import leave
+from tests.gpu.visit.carried import read_carried
+from tests.gpu.visit.environment import make_environment
 from tests.gpu.visit.expected import EXPECTED
 from tests.gpu.visit.parts import PARTS, Part, Setting, chosen, command_of
 from tests.gpu.visit.record import read_record
@@ -30,8 +37,18 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    fill = commands.add_parser("pack", help="fill the folder that is carried")
+    fill.add_argument("folder", type=Path, help="made anew")
+    running = f"{sys.version_info.major}.{sys.version_info.minor}"
+    fill.add_argument("--python", default=running, help=f"of that machine; {running}")
+    fill.add_argument("--torch", help="of that machine, a pair of install/versions.toml")
+    fill.add_argument(
+        "--there", type=Path, metavar="FILE", help="its `pip list`; what is in it is not carried"
+    )
     run = commands.add_parser("run", help="take the parts, print the table")
     run.add_argument("out", type=Path, help="folder for records and logs")
+    run.add_argument("--carried", type=Path, metavar="FOLDER", help="what pack has filled")
+    run.add_argument("--work", type=Path, metavar="FOLDER", help="for the environment made there")
     run.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     run.add_argument("--minutes", type=float, help=f"in all; {MINUTES:g}, again {AGAIN_MINUTES:g}")
     run.add_argument("--only", nargs="+", default=[], metavar="PART", help="no others")
@@ -44,10 +61,22 @@ def main() -> int:
     if options.command == "table":
         return show(options.out, ())
     try:
-        parts = chosen(options.only)
-    except ValueError as error:
-        parser.error(str(error))
-    return visit(options, parts)
+        if options.command == "pack":
+            return fill_folder(options)
+        return visit(options, chosen(options.only))
+    except (ValueError, SetupProblem) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def fill_folder(options: argparse.Namespace) -> int:
+    """Fill what is carried."""
+    from tests.gpu.visit.pack import names_in, pack
+
+    versions = read_versions(VERSIONS_FILE.read_text(encoding="utf-8"))
+    names = None if options.there is None else names_in(options.there.read_text(encoding="utf-8"))
+    pack(options.folder, options.python, options.torch or versions.default_torch, names)
+    return 0
 
 
 def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
@@ -60,8 +89,14 @@ def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
         parts = tuple(part for part in parts if not done(out, part))
     zipped = (options.zip or out / "visit.zip").resolve()
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    setting = Setting(options.device, options.small, out)
-    runner = Runner(command_of, setting, deadline, environ, ROOT, zipped)
+    carried = None if options.carried is None else options.carried.resolve()
+    python = sys.executable
+    if carried is not None:
+        work = options.work or Path(tempfile.gettempdir()) / f"megdet_hvd-visit-{os.getuid()}"
+        place = make_environment(carried, read_carried(carried), work.resolve())
+        python, environ = str(place.python), place.environ(environ)
+    setting = Setting(options.device, options.small, out, carried)
+    runner = Runner(partial(command_of, python), setting, deadline, environ, ROOT, zipped)
     runner.run(parts)
     code = show(out, runner.not_reached)
     zip_records(out, zipped)

@@ -1,6 +1,5 @@
 """The parts of a visit, in their order."""
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from tests.gpu.visit.record import Value
 
-BUILD = "horovod"
+BUILD = "horovod_build"
 """The part that others wait for where they need Horovod."""
 
 
@@ -45,14 +44,24 @@ class Part:
 
 
 PARTS: tuple[Part, ...] = (
+    Part(BUILD, 240, "Horovod, built here", needs_horovod=False, beside=True),
     Part("machine", 30, "GPU, driver, versions, compilers", needs_horovod=False),
     Part("bn_kernels", 60, "CGBN's arithmetic against float64, and its time", needs_horovod=False),
     Part("syncs", 40, "where a step makes the host wait", needs_horovod=False),
+    Part("kernel_tests", 60, "tests/gpu, kernels", needs_horovod=False),
+    Part("two_ranks", 90, "two processes on the GPU: sums and gradients through NCCL"),
     Part("steps", 130, "steps of 2 pictures beside torchvision's"),
     Part("large_batches", 70, "steps of 8 and 12 pictures"),
-    Part("memory", 60, "memory.checkpoint=auto, predicted and true"),
     Part("profile", 50, "kernels, launches, idle time; new canvases"),
+    Part("training_tests", 100, "trainings in three precisions"),
+    Part("repeated", 70, "deterministic=true twice"),
+    Part("lost_rank", 80, "a rank is killed, a rank is stopped"),
+    Part("overflow", 40, "float16: a rank's gradients overflow"),
+    Part("memory", 60, "memory.checkpoint=auto, predicted and true"),
+    Part("four_ranks", 60, "two process sets beside the global one"),
+    Part("doctor", 30, "what the doctor says"),
 )
+"""What retires most comes first: a visit may end before the last."""
 
 
 def chosen(names: Sequence[str]) -> tuple[Part, ...]:
@@ -68,9 +77,9 @@ def chosen(names: Sequence[str]) -> tuple[Part, ...]:
     return tuple(part for part in PARTS if not names or part.name in names)
 
 
-def command_of(part: Part, setting: Setting) -> list[str]:
-    """What runs it, with this process's Python."""
-    words: list[Any] = [sys.executable, "-m", "tests.gpu.visit.part", part.name, setting.folder]
+def command_of(python: str, part: Part, setting: Setting) -> list[str]:
+    """What runs it."""
+    words: list[Any] = [python, "-m", "tests.gpu.visit.part", part.name, setting.folder]
     words += ["--device", setting.device]
     words += ["--small"] if setting.small else []
     words += [] if setting.carried is None else ["--carried", setting.carried]
