@@ -11,6 +11,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def main() -> int:
     table.add_argument("out", type=Path)
     options = parser.parse_args()
     if options.command == "table":
-        return show(options.out, ())
+        return show(options.out, (), ())
     try:
         if options.command == "pack":
             return fill_folder(options)
@@ -85,6 +86,7 @@ def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     minutes = options.minutes or (AGAIN_MINUTES if options.again else MINUTES)
     deadline = time.monotonic() + 60 * minutes
+    asked = parts
     if options.again:
         parts = tuple(part for part in parts if not done(out, part))
     zipped = (options.zip or out / "visit.zip").resolve()
@@ -98,7 +100,7 @@ def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
     setting = Setting(options.device, options.small, out, carried)
     runner = Runner(partial(command_of, python), setting, deadline, environ, ROOT, zipped)
     runner.run(parts)
-    code = show(out, runner.not_reached)
+    code = show(out, asked, runner.not_reached)
     zip_records(out, zipped)
     return code
 
@@ -109,9 +111,10 @@ def done(out: Path, part: Part) -> bool:
     return record is not None and record.state == "done"
 
 
-def show(out: Path, not_reached: list[str] | tuple[str, ...]) -> int:
-    """Print the table, and write it; 1: something is off."""
-    records = {part.name: read_record(out, part.name) for part in PARTS}
+def show(out: Path, asked: Sequence[Part], not_reached: Sequence[str]) -> int:
+    """Print the table of what is there or was asked for, and write it; 1: something is off."""
+    every = {part: read_record(out, part.name) for part in PARTS}
+    records = {part.name: record for part, record in every.items() if record or part in asked}
     devices = {record.device for record in records.values() if record is not None}
     device = "cpu" if devices == {"cpu"} else "cuda"
     told = lines(records, EXPECTED, device, not_reached)

@@ -112,8 +112,11 @@ def times(
             x = torch.randn(2, channels, height, width, device=device, dtype=dtype)
             steps = {side: pass_of(layer.to(device), x) for side, layer in sides.items()}
             found = {side.name: side.clock for side in take_turns(steps, turns)}
+            shape = f"{name} {channels}×{height}×{width}"
             for side, seconds in found.items():
-                yield f"{side} {name} {channels}×{height}×{width}, ms", 1e3 * seconds / PASSES
+                yield f"{side} {shape}, ms", 1e3 * seconds / PASSES
+            ratio = found["CGBN"] / found["nn.BatchNorm2d"]
+            yield f"CGBN to nn.BatchNorm2d {shape}, times", ratio
 
 
 def pass_of(layer: nn.Module, x: Tensor) -> Callable[[], None]:

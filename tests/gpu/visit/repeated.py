@@ -19,12 +19,12 @@ STEPS = 5
 def measure(setting: Setting) -> Iterator[tuple[str, Value]]:
     """In float32 and in bfloat16, each in two processes after one another."""
     for precision in ("float32",) if setting.small else ("float32", "bfloat16"):
-        runs = [f"{precision}{turn}" for turn in (1, 2)]
-        for name in runs:
+        runs = [f"{precision}, run {turn}" for turn in (1, 2)]
+        folders = [setting.folder / "runs" / f"{precision}{turn}" for turn in (1, 2)]
+        for name, folder in zip(runs, folders, strict=True):
             began = time.monotonic()
-            yield f"{name}, exit code", trained(setting, precision, name)
+            yield f"{name}, exit code", trained(setting, precision, folder.name)
             yield f"{name}, s", time.monotonic() - began
-        folders = [setting.folder / "runs" / name for name in runs]
         one, other = map(losses_of, folders)
         yield f"{precision}, losses equal to the bit", len(one) == STEPS and one == other
         weights, others = (load_checkpoint(folder)["model"] for folder in folders)
