@@ -83,7 +83,7 @@ def of_ranks() -> Iterator[Expected]:
         yield yes("lost_rank", f"{case}, exit code is not 0", "its end")
         yield yes("lost_rank", f"{case}, rank 1 is named", "docs/troubleshooting.md")
         name = f"{case}, the job ended after, s"
-        limit = TIMED + "start, then the watchdog's 6 s"
+        limit = TIMED + "start, then the watchdog's 12 s"
         yield Expected("lost_rank", name, 0, 60, "cuda", limit)
 
 

@@ -27,7 +27,7 @@ def measure(setting: Setting) -> Iterator[tuple[str, Value]]:
     for images in sizes:
         batch = pictures_of(size, images)
         with alone() as world:
-            built = build_all(SIDES[:1] if setting.small else SIDES, batch, world, device)
+            built = build_all(SIDES, batch, world, device)
             steps = {name: one.step for name, one in built.items()}
             for side in take_turns(steps, turns):
                 yield f"{images} pictures, {side.name}, ms", 1e3 * side.clock

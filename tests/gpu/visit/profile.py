@@ -16,6 +16,7 @@ from tests.gpu.visit.record import Value
 from tests.gpu.visit.step_sides import Side, alone, build, config_of
 
 STEPS, ROWS = 3, 40
+LAUNCHES = ("cudaLaunchKernel", "cuLaunchKernel")
 CANVASES = ((800, 1088), (736, 1344), (800, 1216), (640, 1344), (768, 1152))
 """As COCO's pictures have them."""
 SMALL_CANVASES = ((64, 128),)
@@ -65,9 +66,9 @@ def of_events(events: Sequence[Any], wall_s: float) -> Iterator[tuple[str, Value
     spans = sorted(
         (event.time_range.start, event.time_range.end)
         for event in events
-        if event.device_type.name == "CUDA"
+        if event.device_type.name == "CUDA" and not event.is_user_annotation
     )
-    launches = sum(event.name.startswith("cudaLaunchKernel") for event in events)
+    launches = sum(event.name.startswith(LAUNCHES) for event in events)
     waits = sum("Synchronize" in event.name for event in events)
     yield "kernels and copies a step", len(spans) / STEPS
     yield "launches a step", launches / STEPS

@@ -39,7 +39,8 @@ SUM_VALUES = 2 * 512 + 1
 """Doubles of a BN message of 512 channels."""
 LOST_AT = 3
 """The step in which rank 1 is lost."""
-WATCHDOG_S = 6.0
+WATCHDOG_S = {"killed": 12.0, "stopped": 12.0}
+"""When a hang ends the job: in these cases early, and yet NCCL's start is none."""
 ON_ONE_GPU = {
     "CUDA_VISIBLE_DEVICES": "0",
     "NCCL_SOCKET_IFNAME": "lo",
@@ -217,7 +218,7 @@ def main() -> int:
     from megdet_hvd.engine.norms import sharing_of
     from megdet_hvd.job.horovod_settings import settings_for
     from megdet_hvd.job.life import Program, run_program
-    from megdet_hvd.job.needs import SessionNeeds
+    from megdet_hvd.job.needs import DEFAULT_WATCHDOG_S, SessionNeeds
 
     parser = argparse.ArgumentParser()
     add = parser.add_argument
@@ -233,7 +234,7 @@ def main() -> int:
     if options.case == "killed" and rank == "1" and (child := os.fork()):
         # The launcher, which would end rank 0 before it has told, learns of it later.
         os.waitpid(child, 0)
-        time.sleep(WATCHDOG_S)
+        time.sleep(WATCHDOG_S[options.case])
         return 1
     if options.device == "cuda":
         os.environ["NCCL_HOSTID"] = f"rank{rank}"
@@ -241,7 +242,8 @@ def main() -> int:
     settings = settings_for(config)
     if options.blocking:
         settings = replace(settings, async_completion=False)
-    needs = SessionNeeds(settings, sharing_of(config), WATCHDOG_S)
+    limit_s = WATCHDOG_S.get(options.case, DEFAULT_WATCHDOG_S)
+    needs = SessionNeeds(settings, sharing_of(config), limit_s)
     program = Program(
         lambda: options, work, needs=lambda _: needs, machine_of_rank=options.machines
     )
