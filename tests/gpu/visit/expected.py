@@ -19,6 +19,8 @@ class Expected(NamedTuple):
     high: float
     where: Literal["cuda", "any"]
     source: str
+    required: bool = True
+    """Whether it must be there; else it is compared where it is."""
 
 
 ALWAYS = float("inf")
@@ -26,6 +28,7 @@ ALWAYS = float("inf")
 TIMED = "*predicted*: "
 PLAN = "*predicted*: python -m megdet_hvd.plan --gpu h100, "
 COUNTED = "*counted* on the pretended device"
+TESTS = "tests/gpu"
 EXACT = "the method: equal to the bit"
 CHOICE = "*predicted*: memory/available.py leaves 15 % free"
 
@@ -87,6 +90,26 @@ def of_ranks() -> Iterator[Expected]:
         yield Expected("lost_rank", name, 0, 60, "cuda", limit)
 
 
+def of_carriers() -> Iterator[Expected]:
+    """Where a checkout has them: CGBN's own kernels, and sums between GPUs."""
+    for form in ("contiguous_format", "channels_last"):
+        for dtype in ("bfloat16", "float32"):
+            name = f"{dtype} {form}, its own to torch's, times"
+            yield Expected("fused", name, 0.2, 0.95, "cuda", f"{TIMED}6 launches to 19", False)
+    yield Expected("fused", "failed", 0, 0, "any", TESTS, False)
+    for ranks, most in ((2, 10), (4, 20), (8, 30)):
+        streams = f"{ranks} ranks as streams"
+        yield Expected("peer", f"{streams}, wrong sums", 0, 0, "cuda", EXACT, False)
+        yield Expected("peer", f"{streams}, lost sums", 0, 0, "cuda", EXACT, False)
+        time = f"{TIMED}4 to 6 µs for 2, at most 30 for 8"
+        yield Expected("peer", f"{streams}, in a graph, µs", 2, most, "cuda", time, False)
+        host = f"{TIMED}10 to 15 µs of ctypes"
+        yield Expected("peer", f"{streams}, a launch, µs", 3, 20, "cuda", host, False)
+    yield Expected("peer", "failed", 0, 0, "any", TESTS, False)
+    yield Expected("peer", "training, exit code", 0, 0, "cuda", "its end", False)
+    yield Expected("peer", "training, weights equal to the bit", 1, 1, "cuda", EXACT, False)
+
+
 def of_steps() -> Iterator[Expected]:
     """Whole steps."""
     ours = "cgbn bfloat16"
@@ -135,6 +158,7 @@ EXPECTED: tuple[Expected, ...] = (
     ends_well("kernel_tests", "pytest's exit code"),
     Expected("kernel_tests", "passed", 30, ALWAYS, "cuda", "tests/gpu"),
     *of_ranks(),
+    *of_carriers(),
     *of_steps(),
     ends_well("training_tests", "pytest's exit code"),
     Expected("training_tests", "passed", 5, ALWAYS, "cuda", "tests/gpu/test_training_cuda.py"),

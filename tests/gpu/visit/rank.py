@@ -170,16 +170,19 @@ def prepared(options: argparse.Namespace, config: "Config", world: "World") -> J
     from megdet_hvd.bench.step_ours import CLASSES
     from megdet_hvd.bn import name_layers
     from megdet_hvd.engine.device import prepare_device
-    from megdet_hvd.engine.norms import detector_norm, sends_over_horovod
+    from megdet_hvd.engine.norms import detector_norm
     from megdet_hvd.engine.step.optimizer import build_optimizer
     from megdet_hvd.model.build import build_detector
+    from tests.gpu.visit.connected import open_peer_sums, use_own_kernels
 
     device = prepare_device(config, world)
+    open_peer_sums(config, world, device)
     norm = detector_norm(config, world, device)
     detector = build_detector(config.model, CLASSES, norm, seed=0)
     name_layers(detector)
     detector.to(device)
-    optimizer = build_optimizer(detector, config, hold=sends_over_horovod(config, world))
+    optimizer = build_optimizer(detector, config)  # held: BN sums have the way to themselves
+    print(use_own_kernels(detector, config, world, device), flush=True)
     hvd.broadcast_parameters(detector.state_dict(), root_rank=0)
     scaler = torch.amp.GradScaler(device.type) if options.case == "overflow" else None
     return Job(options, config, world, device, detector, optimizer, scaler)
@@ -210,6 +213,7 @@ def config_of(options: argparse.Namespace) -> "Config":
     words = [f"device={options.device}", f"precision={precision}", "deterministic=false"]
     words += [f"global_batch={IMAGES * options.processes}"]
     words += ["model.backbone=resnet18"] if options.small else []
+    words += [f"bn.carrier={options.carrier}"]
     return load_config(None, words)
 
 
@@ -226,6 +230,7 @@ def main() -> int:
     add("out", type=Path)
     add("--device", default="cuda")
     add("--processes", type=int, required=True)
+    add("--carrier", default="horovod")
     add("--blocking", action="store_true", help="the host waits for each sum")
     add("--machines", type=int, nargs="+", help="that of each rank")
     add("--small", action="store_true")

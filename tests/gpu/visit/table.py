@@ -56,7 +56,11 @@ def lines(
         took = f"{record.seconds:.0f} s"
         rows.append((part, record.state, took, "", "", ""))
         off += [] if record.state == "done" else [f"{part}: {record.state} {record.why}"]
-        wanted = [q for p, q in by_quantity if p == part and q not in record.quantities]
+        wanted = [
+            one.quantity
+            for one in expectations
+            if one.part == part and one.required and one.quantity not in record.quantities
+        ]
         for quantity in [*record.quantities, *wanted]:
             value = record.quantities.get(quantity)
             expected = by_quantity.get((part, quantity))
