@@ -28,6 +28,8 @@ from tests.gpu.visit.table import lines
 
 ROOT = Path(__file__).resolve().parents[3]
 MINUTES, AGAIN_MINUTES = 8.0, 3.0
+LANES = 3
+"""Parts at a time whose times don't count; each wants a few cores and a few GiB of the GPU."""
 
 
 def main() -> int:
@@ -98,7 +100,9 @@ def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
         place = make_environment(carried, read_carried(carried), work.resolve())
         python, environ = str(place.python), place.environ(environ)
     setting = Setting(options.device, options.small, out, carried)
-    runner = Runner(partial(command_of, python), setting, deadline, environ, ROOT, zipped)
+    command = partial(command_of, python)
+    lanes = LANES if options.device == "cuda" else 1
+    runner = Runner(command, setting, deadline, environ, ROOT, zipped, lanes)
     runner.run(parts)
     code = show(out, asked, runner.not_reached)
     zip_records(out, zipped)

@@ -58,21 +58,28 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def end_orphans(others: Collection[int]) -> list[int]:
-    """Kill the children of this process beside ``others``, with their own; returns their ids."""
-    found: list[int] = []
+def end_orphans(mark: str, value: str, others: Collection[int]) -> None:
+    """Kill the children of this process in whose environment ``mark`` is ``value``, and theirs.
+
+    ``others``: those that are nobody's orphans.
+    """
     began = time.monotonic()
     while time.monotonic() - began < _GRACE_S:
-        left = [pid for pid in _children() if pid not in others]
-        family = [one for pid in left for one in (pid, *descendants(pid))]
-        if not family:
-            break
-        found += family
-        _signal(family, signal.SIGKILL)
+        left = [pid for pid in _children() if pid not in others and _has(pid, mark, value)]
+        if not left:
+            return
+        _signal([one for pid in left for one in (pid, *descendants(pid))], signal.SIGKILL)
         for pid in left:
             with suppress(ChildProcessError):
                 os.waitpid(pid, 0)
-    return found
+
+
+def _has(pid: int, mark: str, value: str) -> bool:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{mark}={value}".encode() in environ.split(b"\0")
 
 
 def _children() -> list[int]:

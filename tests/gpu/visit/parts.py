@@ -39,29 +39,31 @@ class Part:
     shows: str
     """What only a GPU can show, in words."""
     needs_horovod: bool = True
+    timed: bool = True
+    """Whether its times count: no other part runs meanwhile, but for Horovod's build."""
     beside: bool = False
     """Runs beside the others, from the beginning on."""
 
 
 PARTS: tuple[Part, ...] = (
-    Part(BUILD, 240, "Horovod, built here", needs_horovod=False, beside=True),
-    Part("machine", 30, "GPU, driver, versions, compilers", needs_horovod=False),
+    Part(BUILD, 240, "Horovod, built here", needs_horovod=False, timed=False, beside=True),
+    Part("machine", 30, "GPU, driver, versions, compilers", needs_horovod=False, timed=False),
+    Part("syncs", 40, "where a step makes the host wait", needs_horovod=False, timed=False),
+    Part("kernel_tests", 60, "tests/gpu, kernels", needs_horovod=False, timed=False),
     Part("bn_kernels", 60, "CGBN's arithmetic against float64, and its time", needs_horovod=False),
-    Part("syncs", 40, "where a step makes the host wait", needs_horovod=False),
-    Part("kernel_tests", 60, "tests/gpu, kernels", needs_horovod=False),
     Part("fused", 75, "CGBN's own kernels, and their time", needs_horovod=False),
     Part("two_ranks", 90, "two processes on the GPU: sums and gradients through NCCL"),
     Part("steps", 130, "steps of 2 pictures beside torchvision's"),
     Part("large_batches", 70, "steps of 8 and 12 pictures"),
     Part("profile", 50, "kernels, launches, idle time; new canvases"),
-    Part("training_tests", 100, "trainings in three precisions"),
-    Part("repeated", 70, "deterministic=true twice"),
-    Part("lost_rank", 80, "a rank is killed, a rank is stopped"),
+    Part("training_tests", 120, "trainings in three precisions", timed=False),
+    Part("repeated", 100, "deterministic=true twice", timed=False),
+    Part("lost_rank", 100, "a rank is killed, a rank is stopped", timed=False),
+    Part("overflow", 60, "float16: a rank's gradients overflow", timed=False),
+    Part("four_ranks", 90, "two process sets beside the global one", timed=False),
+    Part("memory", 90, "memory.checkpoint=auto, predicted and true", timed=False),
+    Part("doctor", 40, "what the doctor says", timed=False),
     Part("peer", 110, "sums between GPUs without Horovod"),
-    Part("overflow", 40, "float16: a rank's gradients overflow"),
-    Part("memory", 60, "memory.checkpoint=auto, predicted and true"),
-    Part("four_ranks", 60, "two process sets beside the global one"),
-    Part("doctor", 30, "what the doctor says"),
 )
 """What retires most comes first: a visit may end before the last."""
 

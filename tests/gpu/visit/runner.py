@@ -1,6 +1,7 @@
 """Parts one after another, each within its time; what one does never ends the others.
 
-The build of Horovod runs beside parts that do without it. Before each part it is known whether
+The build of Horovod runs beside parts that do without it, and parts whose times don't count run
+several at a time. Before each part it is known whether
 there is time for it, and a request to stop (SIGTERM, Ctrl-C) ends the part that runs and begins
 no other; so whoever ends the visit early still has the table of what was found.
 """
@@ -22,6 +23,8 @@ SHORTEST_S = 5.0
 """A part is not begun with less time left."""
 CPU_SLOWER = 5
 """Limits are those of a machine with a GPU that does nothing else."""
+MARK = "MEGDET_VISIT_PART"
+"""In the environment of all that a part starts: its name."""
 _POLL_S = 0.1
 _LAST_WORDS = 3
 
@@ -51,9 +54,11 @@ class Runner:
     """The working tree."""
     zipped: Path
     """All records and logs as one file, made anew after each part."""
+    lanes: int = 1
+    """So many parts at a time, of those whose times don't count."""
     stopped: str = ""
     """Why no further part is begun."""
-    beside: Running | None = None
+    running: list[Running] = field(default_factory=list)
     built: bool = True
     """False: Horovod's build has failed."""
     not_reached: list[str] = field(default_factory=list)
@@ -65,14 +70,15 @@ class Runner:
         waiting = list(parts)
         try:
             with orphans_adopted() as self._not_ours:
-                while waiting or self.beside is not None:
-                    part = self._next(waiting) if waiting else None
-                    if part is None:
-                        self._look_beside()
-                        time.sleep(_POLL_S)
+                while waiting or self.running:
+                    part = self._next(waiting)
+                    if part is not None:
+                        waiting.remove(part)
+                        self._take(part)
                         continue
-                    waiting.remove(part)
-                    self._take(part)
+                    time.sleep(_POLL_S)
+                    for one in [one for one in self.running if self._over(one)]:
+                        self._finish(one)
         finally:
             for number, handler in former.items():
                 signal.signal(number, handler)
@@ -81,16 +87,25 @@ class Runner:
         self.stopped = signal.Signals(number).name
 
     def _next(self, waiting: Sequence[Part]) -> Part | None:
-        """What to begin now; None: all that is left waits for the build."""
-        if self.beside is None or self._left() < SHORTEST_S or self.stopped:
-            return waiting[0]
-        return next((part for part in waiting if not part.needs_horovod), None)
+        """What to begin now; None: it must wait for others, or for the build."""
+        if self._too_late():
+            return next(iter(waiting), None)
+        building = any(one.part.beside for one in self.running)
+        others = [one.part for one in self.running if not one.part.beside]
+        part = next((one for one in waiting if not (building and one.needs_horovod)), None)
+        if part is None or part.beside or not others:
+            return part
+        alone = part.timed or any(one.timed for one in others)
+        return None if alone or len(others) >= self.lanes else part
 
     def _left(self) -> float:
         return self.deadline - time.monotonic()
 
+    def _too_late(self) -> bool:
+        return bool(self.stopped) or self._left() < SHORTEST_S
+
     def _take(self, part: Part) -> None:
-        if self.stopped or self._left() < SHORTEST_S:
+        if self._too_late():
             self.not_reached.append(part.name)
             return
         if part.needs_horovod and not self.built:
@@ -99,14 +114,7 @@ class Runner:
                 self.setting.folder, Record(part.name, "failed", self.setting.device, why=why)
             )
             return
-        running = self._begin(part)
-        if part.beside:
-            self.beside = running
-            return
-        while not self._over(running):
-            self._look_beside()
-            time.sleep(_POLL_S)
-        self._finish(running)
+        self.running.append(self._begin(part))
 
     def _begin(self, part: Part) -> Running:
         out = self.setting.folder
@@ -115,7 +123,8 @@ class Runner:
         now = time.monotonic()
         limit_s = part.limit_s * (CPU_SLOWER if self.setting.device == "cpu" else 1)
         words = self.command(part, self.setting)
-        process = begin(words, log_file(out, part.name), self.environ, self.root)
+        environ = {**self.environ, MARK: part.name}
+        process = begin(words, log_file(out, part.name), environ, self.root)
         return Running(part, process, now, min(now + limit_s, self.deadline))
 
     def _over(self, running: Running) -> bool:
@@ -125,19 +134,14 @@ class Runner:
             or bool(self.stopped)
         )
 
-    def _look_beside(self) -> None:
-        if self.beside is not None and self._over(self.beside):
-            running, self.beside = self.beside, None
-            self.built = self._finish(running) == "done"
-
-    def _finish(self, running: Running) -> State:
+    def _finish(self, running: Running) -> None:
+        self.running.remove(running)
         code = running.process.poll()
         state: State = "done" if code == 0 else "failed"
         if code is None:
             state = "cut off" if self.stopped else "timed out"
             end(running.process)
-        beside = [] if self.beside is None else [self.beside.process.pid]
-        end_orphans([*self._not_ours, *beside])
+        end_orphans(MARK, running.part.name, self._not_ours)
         out = self.setting.folder
         seconds = time.monotonic() - running.began
         record = read_record(out, running.part.name)
@@ -146,7 +150,8 @@ class Runner:
         write_record(out, replace(record, state=state, seconds=round(seconds, 1), why=why))
         print(f"{running.part.name}: {state} in {seconds:.0f} s {why}".rstrip(), flush=True)
         zip_records(out, self.zipped)
-        return state
+        if running.part.beside:
+            self.built = state == "done"
 
     def _why(self, part: Part, state: State, code: int | None, seconds: float) -> str:
         if state == "cut off":

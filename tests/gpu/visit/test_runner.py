@@ -30,7 +30,11 @@ STOPS_THE_VISIT = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM
 
 
 def visit(
-    out: Path, codes: dict[str, str], parts: Sequence[Part] | None = None, seconds: float = 60
+    out: Path,
+    codes: dict[str, str],
+    parts: Sequence[Part] | None = None,
+    seconds: float = 60,
+    lanes: int = 1,
 ) -> Runner:
     """Run these programs as parts."""
 
@@ -41,7 +45,7 @@ def visit(
     setting = Setting("cpu", True, out)
     environ = dict(os.environ)
     until = time.monotonic() + seconds
-    runner = Runner(command, setting, until, environ, out, out / "visit.zip")
+    runner = Runner(command, setting, until, environ, out, out / "visit.zip", lanes)
     runner.run(parts)
     return runner
 
@@ -87,8 +91,39 @@ def test_no_part_begins_without_time_for_it(tmp_path: Path) -> None:
     assert runner.not_reached == ["first", "second"]
 
 
+MEETS = """
+import os, time
+open({own!r}, "w")
+while not os.path.exists({other!r}): time.sleep(0.05)
+"""
+
+
+def test_parts_whose_times_do_not_count_share_the_machine(tmp_path: Path) -> None:
+    """Two that wait for one another, then one whose times count, and nothing beside it."""
+    codes = {
+        "one": MEETS.format(own="a", other="b"),
+        "two": MEETS.format(own="b", other="a") + "time.sleep(0.5)\nos.remove('a')",
+        "timed": "import os; assert not os.path.exists('a') and not os.path.exists('c')",
+        "after": "open('c', 'w')",
+    }
+    parts = [Part(name, 30, "", timed=name == "timed") for name in codes]
+    visit(tmp_path, codes, parts, lanes=2)
+    assert states(tmp_path, *codes) == ["done"] * 4
+
+
+def test_what_one_part_leaves_behind_is_told_from_anothers(tmp_path: Path) -> None:
+    """The second goes on with a process of its own that has no parent any more."""
+    beats = LEAVES_A_DAEMON.replace("time.sleep(600)", "time.sleep(1); open('beat', 'w')")
+    codes = {
+        "leaves": LEAVES_A_DAEMON,
+        "beats": beats + "while not os.path.exists('beat'): time.sleep(0.05)",
+    }
+    visit(tmp_path, codes, [Part(name, 20, "", timed=False) for name in codes], lanes=2)
+    assert states(tmp_path, *codes) == ["done", "done"]
+
+
 BUILDS = (
-    Part(BUILD, 30, "", needs_horovod=False, beside=True),
+    Part(BUILD, 30, "", needs_horovod=False, timed=False, beside=True),
     Part("needs", 30, ""),
     Part("does without", 30, "", needs_horovod=False),
 )
