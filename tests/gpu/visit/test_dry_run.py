@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,25 @@ def test_a_part_by_itself(tmp_path: Path) -> None:
     assert (tmp_path / "table.txt").read_text(encoding="utf-8") == table.stdout
     wrong = visit("run", tmp_path, "--only mashine")
     assert wrong.returncode == BAD_INPUT and "there is no part 'mashine'" in wrong.stderr
+
+
+def test_whoever_ends_it_early_has_the_table(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "tests.gpu.visit", "run", str(tmp_path), "--only", "machine"]
+    with subprocess.Popen(
+        [*words, "doctor", "--device", "cpu"],
+        cwd=ROOT,
+        env=surroundings_of({}),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "machine: GPU, driver, versions, compilers …\n"
+        running.terminate()
+        told = running.stdout.read().splitlines()
+        assert running.wait(60) == 1
+    assert told[-3:] == ["off:", "machine: cut off by SIGTERM", "doctor: not reached"]
+    with zipfile.ZipFile(tmp_path / "visit.zip") as archive:
+        assert {"machine.json", "table.txt"} <= set(archive.namelist())
 
 
 @pytest.mark.launch
