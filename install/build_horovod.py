@@ -37,7 +37,7 @@ class Plan:
     architectures: str
     """GPU architectures, such as ``80,90``."""
     mpi: str
-    """Name and version of MPI."""
+    """Name and version of MPI; empty: without, Gloo alone carries Horovod's messages."""
     mpicc: Path | None
     """The site's mpicc; None: the package's."""
     toolkit: Path | None
@@ -113,7 +113,7 @@ def build_environ(
     result = {
         **environ,
         "HOROVOD_WITH_PYTORCH": "1",
-        "HOROVOD_WITH_MPI": "1",
+        "HOROVOD_WITH_MPI" if plan.mpi else "HOROVOD_WITHOUT_MPI": "1",
         "HOROVOD_WITH_GLOO": "1",
         "HOROVOD_WITHOUT_TENSORFLOW": "1",
         "HOROVOD_WITHOUT_MXNET": "1",

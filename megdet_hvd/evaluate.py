@@ -175,6 +175,8 @@ def evaluate_in_world(plan: EvaluationPlan, world: "World") -> int:
     with together(world, "evaluate.detector"):
         table = labels_in(index, plan.trained)
         device = pick_device(plan.config.device, world.local_rank, world.local_size)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         built = plan.trained.build(device, plan.config.model, plan.own.detector)
         detector = Relabelled(built, table)
     try:

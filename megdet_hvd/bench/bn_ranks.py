@@ -1,6 +1,7 @@
 """The BN bench's part that runs in every process: ``bench bn`` starts it, nobody else need.
 
-Sides take turns, call by call; times are medians over the turns of the slowest rank.
+Sides take turns, call by call; times are medians over the turns of the slowest rank. Those of
+messages are the host's: on a GPU, which it does not wait for, they are its share alone.
 """
 
 import json
@@ -22,7 +23,7 @@ from megdet_hvd.bench.collectives import watched_collectives
 from megdet_hvd.bench.launch import measure_or_end_all
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.job.exchange import barrier, broadcast_object, gather_objects
-from megdet_hvd.job.horovod_settings import BLOCKING_CYCLE_MS, HorovodSettings
+from megdet_hvd.job.horovod_settings import settings_on
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
 from megdet_hvd.model.device import pick_device
@@ -52,10 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _measure(options: Any) -> int:
     busy = options.part == "busy"
-    cycle = BLOCKING_CYCLE_MS if torch.cuda.is_available() and options.device != "cpu" else None
     world = start(
         machine_of_rank=[0, 0, 1, 1] if busy else None,
-        settings=HorovodSettings(cycle_time_ms=cycle),
+        settings=settings_on(gpu=torch.cuda.is_available() and options.device != "cpu"),
     )
     torch.set_num_threads(world.cores)
     device = pick_device(options.device, world.local_rank, world.local_size)
@@ -244,13 +244,10 @@ def behind_large_gradient(world: World, device: torch.device, options: Any) -> l
         for i, (_, _, model, optimizer) in enumerate(sides):
             barrier(world, "turn")
             optimizer.zero_grad()
-            began = time.perf_counter()
-            loss = model(images).square().mean()
             with watched_collectives() as seen:
-                loss.backward()
-            optimizer.step()
+                seconds, _ = _timed(partial(_step_behind, model, images, optimizer), device)
             if turn:
-                times[i].append(time.perf_counter() - began)
+                times[i].append(seconds)
                 waits[i] += seen.seconds
     return [
         {
@@ -263,6 +260,11 @@ def behind_large_gradient(world: World, device: torch.device, options: Any) -> l
         }
         for i, (name, held, _, _) in enumerate(sides)
     ]
+
+
+def _step_behind(model: nn.Module, images: torch.Tensor, optimizer: Any) -> None:
+    model(images).square().mean().backward()
+    optimizer.step()
 
 
 def beside_busy_machine(world: World, device: torch.device, options: Any) -> list[RankTimings]:

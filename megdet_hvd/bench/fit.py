@@ -9,6 +9,7 @@ momentum, stay within ``--memory``. Time is that of a step at the largest batch.
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,11 +113,13 @@ def largest_batch(options: Any, device: "torch.device", mode: Any) -> LargestBat
     def fits(images: int) -> bool:
         import torch
 
-        try:
-            peaks[images] = peak_bytes(step_of(images), detector, device) + COPIES * weights
-        except torch.cuda.OutOfMemoryError:
+        found: int | None = None
+        with suppress(torch.cuda.OutOfMemoryError):
+            found = peak_bytes(step_of(images), detector, device)
+        if found is None:  # only now is the error gone, and with it the frames that hold tensors
             torch.cuda.empty_cache()
             return False
+        peaks[images] = found + COPIES * weights
         return device.type == "cuda" or peaks[images] <= options.memory * GIB
 
     images = search_largest(fits, options.most)

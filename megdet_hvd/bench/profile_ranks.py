@@ -13,7 +13,7 @@ import torch
 from megdet_hvd.bench.launch import measure_or_end_all
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.job.exchange import barrier, gather_objects
-from megdet_hvd.job.horovod_settings import BLOCKING_CYCLE_MS, HOROVODS_OWN, HorovodSettings
+from megdet_hvd.job.horovod_settings import HOROVODS_OWN, settings_on
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.model.device import pick_device
 
@@ -38,8 +38,8 @@ def _measure(options: Any) -> int:
     import horovod.torch as hvd
 
     on_gpu = torch.cuda.is_available() and options.device != "cpu"
-    cycle = BLOCKING_CYCLE_MS if on_gpu else None
-    world = start(settings=HorovodSettings(cycle_time_ms=cycle))
+    settings = settings_on(gpu=on_gpu)
+    world = start(settings=settings)
     torch.set_num_threads(world.cores)
     device = pick_device(options.device, world.local_rank, world.local_size)
     if device.type == "cuda":
@@ -64,7 +64,7 @@ def _measure(options: Any) -> int:
     if world.is_main:
         passed = 4 * LARGE_VALUES * 2 * (world.size - 1) / world.size
         found = {
-            "cycle_ms": cycle or float(HOROVODS_OWN["HOROVOD_CYCLE_TIME"]),
+            "cycle_ms": settings.cycle_time_ms or float(HOROVODS_OWN["HOROVOD_CYCLE_TIME"]),
             "sum_us": 1e6 * small,
             "bus_gb_s": passed / max(large - small, 1e-9) / 1e9,
         }

@@ -113,16 +113,17 @@ def _measure(options: argparse.Namespace) -> None:
                 "a launcher"
             )
         steps = {
-            "ours": _waited_for(our_step(detector, config, world, device, batch), device),
-            "torchvision": _waited_for(peer_step(peer, sgd, mixed, device, *lists), device),
+            "ours": waited_for(our_step(detector, config, world, device, batch), device),
+            "torchvision": waited_for(peer_step(peer, sgd, mixed, device, *lists), device),
         }
         sides = take_turns(steps, options.turns)
         print("\n".join(turns_table(sides)), flush=True)
-        profiles = profiled(steps, options.profile) if options.profile else {}
+        profiles = profiled(steps, options.profile, device) if options.profile else {}
     finally:
         stop()
     for name, lines in profiles.items():
-        print("\n".join([f"\n{name}, one step, processor ms of its costliest operators:", *lines]))
+        whose = "GPU" if device.type == "cuda" else "processor"
+        print("\n".join([f"\n{name}, one step, {whose} ms of its costliest operators:", *lines]))
     if options.json is not None:
         names = ("size", "images", "precision", "norm", "overrides")
         settings = {name: getattr(options, name) for name in names}
@@ -147,23 +148,28 @@ def pictures_of(size: tuple[int, int], images: int) -> "Batch":
     return Batch(canvas, made.infos, made.targets)
 
 
-def profiled(steps: Mapping[str, Callable[[], None]], number: int) -> dict[str, list[str]]:
-    """Lines with the operators that take most of a step, of each side."""
+def profiled(
+    steps: Mapping[str, Callable[[], None]], number: int, device: "torch.device"
+) -> dict[str, list[str]]:
+    """Lines with the operators, and on a GPU kernels, that take most of a step, of each side."""
     from torch.profiler import ProfilerActivity, profile
 
+    activities, own = [ProfilerActivity.CPU], "self_cpu_time_total"
+    if device.type == "cuda":
+        activities, own = [*activities, ProfilerActivity.CUDA], "self_device_time_total"
     found = {}
     for name, step in steps.items():
-        with profile(activities=[ProfilerActivity.CPU]) as seen:
+        with profile(activities=activities) as seen:
             step()
-        operators = sorted(seen.key_averages(), key=lambda one: -one.self_cpu_time_total)
+        operators = sorted(seen.key_averages(), key=lambda one: -getattr(one, own))
         found[name] = [
-            f"  {one.self_cpu_time_total / 1e3:9.1f}  {one.count:5} × {one.key}"
+            f"  {getattr(one, own) / 1e3:9.1f}  {one.count:5} × {one.key}"
             for one in operators[:number]
         ]
     return found
 
 
-def _waited_for(step: Callable[[], None], device: "torch.device") -> Callable[[], None]:
+def waited_for(step: Callable[[], None], device: "torch.device") -> Callable[[], None]:
     """``step``, and on a GPU its end."""
     if device.type != "cuda":
         return step

@@ -1,6 +1,7 @@
 """One side of ``bench step``: the detector and the loop of a run of ours, on a batch in memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,18 @@ def our_step(
 ) -> Callable[[], None]:
     """A call takes one step: what the engine does from the batch to the changed weights.
 
-    Horovod runs already. ``batch`` is on the CPU, as the loader gives it.
+    Horovod runs already. ``batch`` is on the CPU; where the device is a GPU, its pictures go into
+    pinned memory first, where the loader lays them.
     """
+    import torch
+
     from megdet_hvd.config.derive import derive
     from megdet_hvd.engine.step.loop import train_steps
     from megdet_hvd.engine.step.optimizer import build_optimizer
 
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            batch = replace(batch, images=batch.images.pin_memory())
     pictures = STEPS_A_PASS * config.global_batch
     derived = derive(config, pictures, world.size, [len(ranks) for ranks in world.machines])
     steps = train_steps(

@@ -16,7 +16,8 @@ def fetched(values: Tensor, device: torch.device) -> Tensor:
     Where the system gives none the host waits after all; :mod:`megdet_hvd.data.pinned` tells.
     """
     if device.type == "cuda" and values.is_cpu and not values.is_pinned():
-        with suppress(RuntimeError):
+        # Pinning makes a context on the current device, which a program may have left at another.
+        with suppress(RuntimeError), torch.cuda.device(device):
             values = values.pin_memory()
     return values.to(device, non_blocking=True)
 

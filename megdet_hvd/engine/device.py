@@ -29,6 +29,7 @@ def borrowed_torch() -> Iterator[None]:
     workspace = os.environ.get(_WORKSPACE)
     random = torch.get_rng_state()
     gpu = torch.cuda.current_device() if torch.cuda.is_initialized() else None
+    on_gpus = [] if gpu is None else torch.cuda.get_rng_state_all()
     streams = [] if gpu is None else [*map(torch.cuda.current_stream, _gpus())]
     try:
         yield
@@ -39,6 +40,8 @@ def borrowed_torch() -> Iterator[None]:
         if workspace is None:
             os.environ.pop(_WORKSPACE, None)
         torch.set_rng_state(random)
+        if on_gpus:
+            torch.cuda.set_rng_state_all(on_gpus)
         for stream in streams:
             torch.cuda.set_stream(stream)
         if gpu is not None:

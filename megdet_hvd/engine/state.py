@@ -98,9 +98,13 @@ def _statistics_of_all(
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """The state of torch's generators in this process."""
+    """The state of torch's generators in this process.
+
+    Of CUDA's only where it runs: to ask would start it, and take memory on the first GPU for every
+    process of a job that computes on CPUs.
+    """
     state = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         state["cuda"] = torch.cuda.get_rng_state()
     return state
 
@@ -143,7 +147,7 @@ def restore_state(
                 buffer.copy_(kept)
         random = state["random"][world.rank]
         torch.set_rng_state(random["cpu"])
-        if "cuda" in random and torch.cuda.is_available():
+        if "cuda" in random and torch.cuda.is_initialized():
             torch.cuda.set_rng_state(random["cuda"])
     return int(state["iteration"])
 

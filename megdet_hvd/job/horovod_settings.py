@@ -70,6 +70,11 @@ def settings_for(config: Config) -> HorovodSettings:
     return HorovodSettings(fusion, cycle, config.deterministic, on_gpu)
 
 
+def settings_on(*, gpu: bool) -> HorovodSettings:
+    """Those of a run that waits for BN sums, for whoever measures such sums."""
+    return HorovodSettings(cycle_time_ms=BLOCKING_CYCLE_MS if gpu else None, async_completion=gpu)
+
+
 def light_cycle(settings: HorovodSettings, config: Config) -> HorovodSettings:
     """Settings for a program that starts Horovod several times, if they can be had.
 

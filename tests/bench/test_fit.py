@@ -1,11 +1,22 @@
 import json
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from megdet_hvd.bench import memory
 from megdet_hvd.bench.__main__ import main
-from megdet_hvd.bench.fit import CLASSES, LargestBatch, canvas_of, search_largest, table
+from megdet_hvd.bench.fit import (
+    CLASSES,
+    LargestBatch,
+    canvas_of,
+    largest_batch,
+    search_largest,
+    table,
+)
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.detector import Detector
 from tests.engine.small import small_config, thin_backbones
@@ -38,6 +49,33 @@ def test_batches_are_compared_with_the_first_row() -> None:
     assert lines[0] == ["none", "2", "1.00", "3.00", "4.000", "0.50"]
     assert lines[1] == ["blocks", "5", "2.50", "3.00", "12.500", "0.40"]
     assert lines[2] == ["stages", "0", "0.00", "0.00", "0.000", "0.00"]
+
+
+def test_memory_is_given_back_once_nothing_holds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error's frames hold the tensors of the step that did not fit, as long as it is handled."""
+    held: list[weakref.ref[torch.Tensor]] = []
+    emptied: list[bool] = []
+
+    def peak_bytes(*_: object) -> int:
+        activations = torch.zeros(3)
+        held.append(weakref.ref(activations))
+        if len(held) > 1:
+            raise torch.cuda.OutOfMemoryError("of a GPU")
+        return 1
+
+    options: Any = SimpleNamespace(
+        backbone="resnet18", norm="bn", size=64, most=4, memory=1, precision="float32"
+    )
+    model = small_config(tmp_path).model
+    with thin_backbones():
+        detector = build_detector(model, CLASSES, local_norm(model), seed=0).train()
+    monkeypatch.setattr(memory, "made_detector", lambda *_: detector)
+    monkeypatch.setattr("megdet_hvd.memory.measure.peak_bytes", peak_bytes)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(held[-1]() is None))
+    assert largest_batch(options, torch.device("cpu"), "none").images == 1
+    assert emptied == [True]
 
 
 def test_a_small_measurement_is_printed(

@@ -10,6 +10,7 @@ from megdet_hvd.job.horovod_settings import (
     horovod_variables,
     initialise,
     settings_for,
+    settings_on,
 )
 
 
@@ -65,6 +66,12 @@ def test_the_cycle_is_short_on_a_gpu_that_waits_for_bn(
     on_gpu = "device=cuda" in overrides
     expected = HorovodSettings(None, cycle_time_ms, async_completion=on_gpu)
     assert settings_for(load_config(None, overrides)) == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_sums_are_measured_as_a_run_makes_them(device: str) -> None:
+    run = settings_for(load_config(None, [f"device={device}"]))
+    assert settings_on(gpu=device == "cuda") == run
 
 
 def test_sums_on_a_gpu_do_not_keep_the_host_waiting() -> None:

@@ -17,7 +17,7 @@ CUDA unless one of those is on.
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from unittest import mock
 
@@ -304,8 +304,10 @@ def pretended_cuda() -> Iterator[Tally]:
     _devices.append(device)
     for kinds in FOREACH_KINDS:
         kinds.append(CudaTensor)
+    current = mock.patch.object(torch.cuda, "device", lambda one: nullcontext())
+    lists = mock.patch.object(_LISTS, "_get_foreach_kernels_supported_devices", _lists)
     try:
-        with device, mock.patch.object(_LISTS, "_get_foreach_kernels_supported_devices", _lists):
+        with device, current, lists:
             yield device.tally
     finally:
         for kinds in FOREACH_KINDS:

@@ -1,6 +1,9 @@
 """The host's side of a GPU: the stream that training runs on, and the cores that it needs."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +12,16 @@ from torch import Tensor
 
 from megdet_hvd.cluster.threads import cores_for_loading
 from megdet_hvd.config.load import load_config
+from megdet_hvd.data.batch import fetched
 from megdet_hvd.data.worker_count import worker_count
 from megdet_hvd.engine import device as devices
 from megdet_hvd.engine.device import borrowed_torch, prepare_device
+from megdet_hvd.engine.state import random_state
 from megdet_hvd.job.world import World
 from megdet_hvd.memory.probe import made_up
 from tests.pretend_cuda.device import CUDA, pretended_cuda
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_process_with_a_gpu_keeps_three_cores_from_loading() -> None:
@@ -30,6 +37,7 @@ def test_on_the_default_stream_and_back_on_the_programs_own(
 ) -> None:
     """Two GPUs, of which a program uses the first on a stream of its own; training takes it."""
     current: dict[int, str] = {0: "the program's", 1: "default 1"}
+    drawn = ["of the program"]
     at = [1]
 
     def set_stream(stream: str) -> None:
@@ -47,6 +55,8 @@ def test_on_the_default_stream_and_back_on_the_programs_own(
         "default_stream": lambda device: f"default {device.index}",
         "set_stream": set_stream,
         "set_device": set_device,
+        "get_rng_state_all": drawn.copy,
+        "set_rng_state_all": lambda states: drawn.__setitem__(slice(None), states),
     }
     for name, function in stands_in.items():
         monkeypatch.setattr(torch.cuda, name, function)
@@ -55,7 +65,50 @@ def test_on_the_default_stream_and_back_on_the_programs_own(
     with borrowed_torch():
         prepare_device(config, World(rank=0, size=1, machines=((0,),)))
         assert current == {0: "default 0", 1: "default 1"} and at == [0]
+        drawn[:] = ["of the training"]
     assert current == {0: "the program's", 1: "default 1"} and at == [1]
+    assert drawn == ["of the program"]
+
+
+def test_a_job_on_cpus_leaves_the_gpus_of_its_machine_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever asks CUDA for its random state starts it, and takes memory on the first GPU."""
+
+    def starts_cuda(*_: object) -> Tensor:
+        raise AssertionError("CUDA was started")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", starts_cuda)
+    assert list(random_state()) == ["cpu"]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.zeros(3))
+    assert list(random_state()) == ["cpu", "cuda"]
+
+
+def test_who_takes_a_gpu_by_local_rank_makes_it_the_current_one() -> None:
+    """Else pinned memory, and whatever names no device, begins a context on the first GPU."""
+    takes = []
+    for file in sorted((ROOT / "megdet_hvd").rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if re.search(r"= pick_device\(.*(world|everyone)\.local_rank", text):
+            takes.append(file.name)
+            assert "torch.cuda.set_device(device)" in text, file
+    assert {"device.py", "evaluate.py", "evaluator.py", "run.py"} <= set(takes)
+
+
+def test_memory_is_pinned_on_the_device_that_fetches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    made_current: list[torch.device] = []
+
+    @contextmanager
+    def device(one: torch.device) -> Iterator[None]:
+        made_current.append(one)
+        yield
+
+    with pretended_cuda():
+        monkeypatch.setattr(torch.cuda, "device", device)
+        there = fetched(torch.ones(3), CUDA)
+        assert made_current == [CUDA] and there.is_cuda
 
 
 def test_a_batch_goes_to_the_device_without_a_wait_unless_nothing_can_be_pinned(

@@ -1,0 +1,49 @@
+"""Sums between GPUs without Horovod: ranks as streams, two processes, a training of two."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from tests.gpu.visit.connected import PEER_SUMS, PEER_TIMES, there
+from tests.gpu.visit.parts import Setting
+from tests.gpu.visit.pytests import ROOT, counts
+from tests.gpu.visit.ranks import all_equal, run_case
+from tests.gpu.visit.record import Value
+
+TESTS = "tests/gpu/test_peer_cuda.py"
+
+
+def measure(setting: Setting) -> Iterator[tuple[str, Value]]:
+    """µs a sum; bits against the host's sum; equal weights of two ranks."""
+    if not (there(PEER_TIMES) and there(PEER_SUMS)):
+        yield "bn.carrier=peer", "not in this checkout"
+        return
+    if setting.device == "cuda":
+        words = [sys.executable, "-m", PEER_TIMES]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+        print(done.stdout, done.stderr, flush=True)
+        yield "streams, exit code", done.returncode
+        for line in done.stdout.splitlines():
+            yield from of_streams(line)
+    yield from counts(setting, [TESTS, "-k", "two_processes"])
+    if setting.device == "cuda":
+        ended = run_case(setting, "steps", 2, "--carrier", "peer", limit_s=75)
+        yield "training, exit code", ended.code
+        yield "training, weights equal to the bit", all_equal(ended.ranks, "all")
+        if "sums_ms" in ended.ranks[0]:
+            yield "training, the host's part of a step's sums, ms", ended.ranks[0]["sums_ms"]
+            yield "training, step, ms", ended.ranks[0]["step_ms"]
+
+
+def of_streams(line: str) -> Iterator[tuple[str, Value]]:
+    """One number of ranks."""
+    if not line.startswith("{"):
+        return
+    found = json.loads(line)
+    ranks = f"{found['ranks']} ranks as streams"
+    yield f"{ranks}, wrong sums", found["wrong"]
+    yield f"{ranks}, lost sums", len(found["lost"])
+    for key, shown in (("eager_us", "a sum"), ("host_us", "a launch"), ("graph_us", "in a graph")):
+        if found[key] is not None:
+            yield f"{ranks}, {shown}, µs", found[key]

@@ -1,0 +1,56 @@
+"""Measured beside expected; what is off stands at the end."""
+
+from tests.gpu.visit.expected import ALWAYS, EXPECTED, Expected
+from tests.gpu.visit.parts import PARTS
+from tests.gpu.visit.record import Record
+from tests.gpu.visit.table import lines
+
+WANTED = (
+    Expected("steps", "ours, ms", 40.0, 80.0, "cuda", "*predicted*: a line"),
+    Expected("steps", "equal bits", 1, 1, "any", "the code"),
+    Expected("steps", "never measured", 3, ALWAYS, "any", "the code"),
+)
+
+
+def test_what_is_off_or_missing_is_told() -> None:
+    record = Record("steps", "done", "cuda", {"ours, ms": 95.04, "equal bits": True, "more": "x"})
+    told = lines({"steps": record, "later": None}, WANTED, "cuda", ["later"])
+    row = ["ours,", "ms", "95", "40", "…", "80", "OFF", "*predicted*:", "a", "line"]
+    assert row in [line.split() for line in told]
+    assert told[told.index("off:") + 1 :] == [
+        "steps, ours, ms: 95, expected 40 … 80",
+        "steps, never measured: missing, expected ≥ 3",
+        "later: not reached",
+    ]
+
+
+def test_as_expected() -> None:
+    found = {"ours, ms": 50.0, "equal bits": True, "never measured": 4}
+    told = lines({"steps": Record("steps", "done", "cuda", found)}, WANTED, "cuda")
+    assert told[-1] == "as expected, all 1 parts" and "off:" not in told
+
+
+def test_a_cpus_times_are_compared_with_nothing() -> None:
+    found = {"ours, ms": 9000.0, "equal bits": False, "never measured": 3}
+    told = lines({"steps": Record("steps", "done", "cpu", found)}, WANTED, "cpu")
+    assert told[told.index("off:") + 1 :] == ["steps, equal bits: no, expected 1"]
+
+
+def test_what_a_checkout_may_lack_is_compared_where_it_is() -> None:
+    wanted = [Expected("peer", "wrong sums", 0, 0, "any", "the code", required=False)]
+    assert "off:" not in lines({"peer": Record("peer", "done", "cpu")}, wanted, "cpu")
+    told = lines({"peer": Record("peer", "done", "cpu", {"wrong sums": 2})}, wanted, "cpu")
+    assert told[-1] == "peer, wrong sums: 2, expected 0"
+
+
+def test_a_part_that_failed_misses_nothing_more() -> None:
+    record = Record("steps", "failed", "cuda", {"equal bits": True}, why="exit code 1: out of luck")
+    told = lines({"steps": record}, WANTED, "cuda")
+    assert told[told.index("off:") + 1 :] == ["steps: failed exit code 1: out of luck"]
+
+
+def test_expectations_are_of_parts_that_there_are() -> None:
+    assert {one.part for one in EXPECTED} <= {part.name for part in PARTS}
+    pairs = [(one.part, one.quantity) for one in EXPECTED]
+    assert len(set(pairs)) == len(pairs)
+    assert all(one.low <= one.high and one.source for one in EXPECTED)
