@@ -200,6 +200,7 @@ RULES: Mapping[str, Rule] = {
     "horovod.predivide": _applies(),
     "horovod.fusion_threshold_mib": _START,
     "horovod.cycle_time_ms": _START,
+    "horovod.gradients": _applies(),
     "evaluation.every_epochs": _applies(),
     "evaluation.untrained": Rule("no effect", "the untrained model is gone after the first step"),
     "evaluation.images_per_process": _applies("from the next evaluation on"),

@@ -15,6 +15,7 @@ from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.config.code_settings import IN_TRAINING, code_named
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
+from megdet_hvd.config.gradient_order import gradient_order
 from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
@@ -32,7 +33,7 @@ from megdet_hvd.engine.fingerprints import boxes_digest, measure
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
     describe_norm,
-    sends_over_horovod,
+    shares_statistics,
     shares_statistics_with_all,
 )
 from megdet_hvd.engine.own_code import (
@@ -209,8 +210,8 @@ def prepare_run(
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
-    hold = sends_over_horovod(config, world)
-    optimizer = build_optimizer(detector, config, hold=hold, made=made)
+    order = gradient_order(config, shares_statistics(config, world))
+    optimizer = build_optimizer(detector, config, hold=order.held, made=made)
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
     run = Run(
@@ -331,6 +332,8 @@ def announce(run: Run) -> None:
             LOGGER.warning(f"warning: {line}")
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
+    if world.size > 1:
+        LOGGER.info(str(gradient_order(config, shares_statistics(config, world))))
     LOGGER.info(run.recomputation)
     for change in run.changes if world.is_main else ():
         _tell(change)

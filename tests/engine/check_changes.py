@@ -211,6 +211,7 @@ def schedules() -> Iterator[Round]:
             5,
         ),
         "horovod.cycle_time_ms": ("2.5", lambda seen: job(seen).horovod.cycle_time_ms, 2.5),
+        "horovod.gradients": ("as_ready", lambda seen: seen.run.optimizer._groups, None),
         "resume.other_bn_size": ("continue", refuses_other_bn_sizes, False),
         "watchdog.seconds": ("7", lambda seen: job(seen).watchdog_s, 7.0),
         "preflight": ("never", lambda seen: job(seen).facts, None),
