@@ -31,17 +31,17 @@ def compiler() -> str:
 def emulated_driver() -> CudaDriver:
     """A driver with one GPU, number 0."""
     source = (HERE / "emulated_driver.cpp").read_text(encoding="utf-8")
-    return CudaDriver(ctypes.CDLL(str(_built(source))))
+    return CudaDriver(ctypes.CDLL(str(built(source))))
 
 
 def emulated_cubin(source: str, *kernels: str) -> bytes:
     """What the emulated driver loads in place of machine code of the GPU's."""
     offered = "".join(f"EMULATED({name})\n" for name in kernels)
     whole = f'#include "{HERE / "emulated_kernel.h"}"\n{source}\n{offered}'
-    return bytes(_built(whole)) + b"\0"
+    return bytes(built(whole)) + b"\0"
 
 
-def _built(source: str) -> Path:
+def built(source: str) -> Path:
     """Compiled once a user and source: beside others that do the same."""
     folder = Path(tempfile.gettempdir()) / f"megdet-emulated-cuda-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
