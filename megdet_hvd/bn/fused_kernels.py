@@ -34,7 +34,7 @@ LOADS_A_THREAD = 4
 """A piece is not cut so small that a thread has fewer."""
 
 
-class Launch(Protocol):
+class KernelLaunch(Protocol):
     """Starts a kernel and returns at once; :class:`megdet_hvd.cuda.launch.CudaKernel` is one."""
 
     def __call__(
@@ -96,7 +96,7 @@ class FusedKernels:
     def __init__(
         self,
         device: torch.device,
-        kernels: Mapping[tuple[torch.dtype, str], Launch],
+        kernels: Mapping[tuple[torch.dtype, str], KernelLaunch],
         processors: int,
         stream: Callable[[], int],
     ) -> None:
@@ -199,7 +199,7 @@ def load(device: torch.device, dtypes: Sequence[torch.dtype]) -> FusedKernels:
         CudaError, NoCudaLibrary: they can't be compiled or loaded.
     """
     index = torch.cuda.current_device() if device.index is None else device.index
-    kernels: dict[tuple[torch.dtype, str], Launch] = {}
+    kernels: dict[tuple[torch.dtype, str], KernelLaunch] = {}
     for dtype in dtypes:
         for name in kernel_names(dtype):
             kernels[dtype, name] = load_kernel(source(dtype), name, arguments_of(name), index)

@@ -170,6 +170,7 @@ RULES: Mapping[str, Rule] = {
         "BN size of the checkpoint"
     ),
     "bn.carrier": _applies(),
+    "bn.kernels": _applies("from the next step on; the other kernels round otherwise"),
     "memory.checkpoint": _applies("from the next step on; no bit of the result changes"),
     "learning.optimizer": _refused(
         "the optimizer's state is another one's; a function that has moved is found under its old "

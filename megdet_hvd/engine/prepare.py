@@ -27,6 +27,7 @@ from megdet_hvd.engine.alike import (
     pictures_fact,
     require_alike,
 )
+from megdet_hvd.engine.bn_kernels import find_bn_kernels
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.fingerprints import boxes_digest, measure
@@ -81,6 +82,8 @@ class Run:
     shared_statistics: bool
     recomputation: str
     """What of the detector is recomputed, in words."""
+    bn_kernels: str | None = None
+    """What CGBN's sums run on, in words; None: there is nothing to say."""
     iteration: int = 0
     """Optimizer steps done."""
     saved: int = 0
@@ -212,6 +215,7 @@ def prepare_run(
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
     order = gradient_order(config, shares_statistics(config, world))
     optimizer = build_optimizer(detector, config, hold=order.held, made=made)
+    bn_kernels = find_bn_kernels(detector, config, world, device)
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
     run = Run(
@@ -240,6 +244,8 @@ def prepare_run(
         _take_up(run, broadcast_object(state, world, "checkpoint"))
     else:
         _same_weights(run)
+    if bn_kernels is not None:
+        run.bn_kernels = bn_kernels.put_to_use(detector)
     if world.is_main:
         log_to_file(folder.log)
     for text in set_aside:
@@ -332,6 +338,8 @@ def announce(run: Run) -> None:
             LOGGER.warning(f"warning: {line}")
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
+    if run.bn_kernels is not None:
+        LOGGER.info(run.bn_kernels)
     if world.size > 1:
         LOGGER.info(str(gradient_order(config, shares_statistics(config, world))))
     LOGGER.info(run.recomputation)

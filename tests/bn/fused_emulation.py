@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.bn import fused_source
-from megdet_hvd.bn.fused_kernels import FusedKernels, Launch, arguments_of
+from megdet_hvd.bn.fused_kernels import FusedKernels, KernelLaunch, arguments_of
 from tests.cuda.emulation import built
 
 HEADER = Path(__file__).with_name("emulated_block.h")
@@ -26,7 +26,7 @@ def as_it_is(source: str) -> str:
 
 
 class EmulatedLaunch:
-    """One kernel; :class:`Launch`."""
+    """One kernel; :class:`KernelLaunch`."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ def emulated_kernels(
     It may plant faults that ``emulated_fault`` chooses among, which is ``fault``.
     """
     switches = {"order": int(backwards), "fault": fault}
-    kernels: dict[tuple[torch.dtype, str], Launch] = {}
+    kernels: dict[tuple[torch.dtype, str], KernelLaunch] = {}
     for dtype in dtypes:
         names = fused_source.kernel_names(dtype)
         library = _library(edit(fused_source.source(dtype)), names)

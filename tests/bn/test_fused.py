@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.bn import cuda_kernels, fused_kernels
+from megdet_hvd.bn.fused_check import difference
 from megdet_hvd.bn.fused_kernels import FusedKernels, GroupStatistics, Moving, cut_of, layout_of
 from megdet_hvd.bn.fused_source import kernel_names, source
 from megdet_hvd.bn.later_updates import RunningStatistics
 from megdet_hvd.cuda import nvrtc
 from megdet_hvd.cuda.error import NoCudaLibrary
 from tests.bn.fused_emulation import DTYPES, Edit, as_it_is, emulated_kernels
+from tests.pretend_cuda.device import CUDA, pretended_cuda
 
 FORMS = (torch.contiguous_format, torch.channels_last)
 SHAPES = (
@@ -146,6 +148,11 @@ def test_they_are_exact() -> None:
     assert not (found := list(failures())), found
 
 
+def test_the_check_before_training_finds_nothing() -> None:
+    with pretended_cuda():
+        assert difference(emulated_kernels(CUDA), DTYPES) is None
+
+
 class Fault(NamedTuple):
     """A mistake that the source could have."""
 
@@ -195,6 +202,10 @@ def with_faults(text: str) -> str:
 def test_planted_faults_are_found(number: int) -> None:
     found = next(failures((torch.float32,), with_faults, number), None)
     assert (found is None) == (number == 0), found
+    with pretended_cuda():
+        kernels = emulated_kernels(CUDA, [torch.float32], edit=with_faults, fault=number)
+        told = difference(kernels, [torch.float32])
+    assert (told is None) == (number == 0), told
 
 
 def test_bits_do_not_depend_on_which_block_ends_last() -> None:

@@ -265,6 +265,7 @@ def schedules() -> Iterator[Round]:
         "bn.size": ("4", lambda seen: layer(seen).images_per_statistic, 4),
         "bn.scope": ("world", sharing, tuple((r,) for r in range(4))),
         "bn.carrier": ("mpi", lambda seen: layer(seen).carrier_kind, "mpi"),
+        "bn.kernels": ("torch", kernel("bn"), "torch"),
         "model.norm_momentum": ("0.3", lambda seen: layer(seen).momentum, 0.3),
     }
 
