@@ -99,16 +99,18 @@ class FusedKernels:
         kernels: Mapping[tuple[torch.dtype, str], KernelLaunch],
         processors: int,
         stream: Callable[[], int],
+        block: int = BLOCK,
     ) -> None:
         """``kernels`` by type of the input and name, for a GPU of so many ``processors``.
 
-        ``stream`` tells the one that torch works on.
+        ``stream`` tells the one that torch works on; ``block`` is that of the kernels' source.
         """
         self.device = device
         self.dtypes = frozenset(dtype for dtype, _ in kernels)
         self._kernels = kernels
         self._processors = processors
         self._stream = stream
+        self._block = block
         self._tickets: dict[int, Tensor] = {}
 
     def serve(self, x: Tensor) -> bool:
@@ -139,9 +141,9 @@ class FusedKernels:
             kept = moving.running
         factor = 0.0 if moving is None else moving.factor
         kernel = self._kernels[x.dtype, "statistics"]
-        grid = -(-channels // BLOCK)
-        stream = self._stream()
-        kernel(grid, BLOCK, total, channels, eps, moments, ready, *kept, factor, stream=stream)
+        grid, stream = -(-channels // self._block), self._stream()
+        outputs = (moments, ready, *kept)
+        kernel(grid, self._block, total, channels, eps, *outputs, factor, stream=stream)
         return GroupStatistics(total[0], *moments.unbind(), *ready.unbind())
 
     def backward_sums(
@@ -170,7 +172,7 @@ class FusedKernels:
         self, what: str, x: Tensor, g: Tensor | None, vector: Tensor, *more: Tensor | None
     ) -> None:
         layout = layout_of(x if g is None else (x, g))
-        cut = cut_of(layout, self._processors)
+        cut = cut_of(layout, self._processors, self._block)
         partial = None
         if cut.pieces > 1:
             partial = vector.new_empty(cut.pieces * layout.channels * 2)
@@ -179,9 +181,8 @@ class FusedKernels:
         tickets = self._tickets_of(stream, cut.tickets, x)
         sizes = (layout.channels, layout.spatial, layout.images, cut.pieces)
         others = () if g is None else (g, *more)
-        kernel(
-            cut.grid, BLOCK, x, *sizes, partial, tickets, cut.lanes, vector, *others, stream=stream
-        )
+        values = (x, *sizes, partial, tickets, cut.lanes, vector, *others)
+        kernel(cut.grid, self._block, *values, stream=stream)
 
     def _tickets_of(self, stream: int, number: int, x: Tensor) -> Tensor:
         """Noughts, which every launch leaves as noughts; launches of one stream don't meet."""
@@ -255,19 +256,19 @@ def layout_of(tensors: Tensor | tuple[Tensor, Tensor]) -> _Layout:
     return _Layout("rows" if rows else "planes", images, channels, spatial, width)
 
 
-def cut_of(layout: _Layout, processors: int) -> Cut:
+def cut_of(layout: _Layout, processors: int, block: int = BLOCK) -> Cut:
     """Blocks enough for ``processors``, and none with next to nothing to do."""
     loads = layout.images * layout.spatial
     lanes = 1
     if layout.name == "rows":
         packs = layout.channels // layout.width
-        while lanes < min(packs, 32):
+        while lanes < min(packs, 32, block // layout.width):
             lanes *= 2
         side_by_side = -(-packs // lanes)
     else:
         loads //= layout.width
         side_by_side = layout.channels
     wanted = -(-BLOCKS_A_PROCESSOR * processors // side_by_side)
-    most = loads * lanes // (BLOCK * LOADS_A_THREAD)
+    most = loads * lanes // (block * LOADS_A_THREAD)
     pieces = max(1, min(wanted, most, MOST_PIECES))
     return Cut(side_by_side * pieces, pieces, lanes, side_by_side)

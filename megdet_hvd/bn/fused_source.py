@@ -13,7 +13,7 @@ values a load as 16 bytes hold.
 import torch
 
 BLOCK = 256
-"""Threads of a block; a power of two."""
+"""Threads of a block; a power of two, and as many as 32 of the widest loads have values."""
 
 _STORED = {
     torch.float64: ("double", "double", "return value;"),
@@ -45,11 +45,11 @@ def kernel_names(dtype: torch.dtype) -> tuple[str, ...]:
     return (*sums, "statistics")
 
 
-def source(dtype: torch.dtype) -> str:
-    """For inputs of ``dtype``: float64, float32, bfloat16 or float16."""
+def source(dtype: torch.dtype, block: int = BLOCK) -> str:
+    """For inputs of ``dtype``: float64, float32, bfloat16 or float16; ``block`` threads a block."""
     stored, kept, read = _STORED[dtype]
     types = f"""
-#define BLOCK {BLOCK}
+#define BLOCK {block}
 typedef unsigned int u32;
 typedef long long i64;
 typedef {stored} Stored;

@@ -64,6 +64,7 @@ def emulated_kernels(
     dtypes: Sequence[torch.dtype] = DTYPES,
     *,
     processors: int = 2,
+    block: int = fused_source.BLOCK,
     backwards: bool = False,
     edit: Edit = as_it_is,
     fault: int = 0,
@@ -77,14 +78,16 @@ def emulated_kernels(
     kernels: dict[tuple[torch.dtype, str], KernelLaunch] = {}
     for dtype in dtypes:
         names = fused_source.kernel_names(dtype)
-        library = _library(edit(fused_source.source(dtype)), names)
+        library = _library(edit(fused_source.source(dtype, block)), names)
         for name in names:
             kernels[dtype, name] = EmulatedLaunch(library, name, switches, noted)
-    return FusedKernels(device, kernels, processors, lambda: 0)
+    return FusedKernels(device, kernels, processors, lambda: 0, block)
 
 
 @cache
 def _library(source: str, names: Sequence[str]) -> ctypes.CDLL:
     offered = "".join(f"EMULATED({name})\n" for name in names)
+    # Without a name of its own, shared memory of a template would be one for all libraries.
+    whole = f"{HEADER.read_text(encoding='utf-8')}\nnamespace {{\n{source}\n}}\n{offered}"
     # One call at a time: threads of a kernel are the library's own.
-    return ctypes.PyDLL(str(built(f"{HEADER.read_text(encoding='utf-8')}\n{source}\n{offered}")))
+    return ctypes.PyDLL(str(built(whole)))

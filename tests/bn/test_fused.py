@@ -12,7 +12,7 @@ from torch import Tensor
 from megdet_hvd.bn import cuda_kernels, fused_kernels
 from megdet_hvd.bn.fused_check import difference
 from megdet_hvd.bn.fused_kernels import FusedKernels, GroupStatistics, Moving, cut_of, layout_of
-from megdet_hvd.bn.fused_source import kernel_names, source
+from megdet_hvd.bn.fused_source import BLOCK, kernel_names, source
 from megdet_hvd.bn.later_updates import RunningStatistics
 from megdet_hvd.cuda import nvrtc
 from megdet_hvd.cuda.error import NoCudaLibrary
@@ -74,15 +74,15 @@ def errors(kernels: FusedKernels, x: Tensor, g: Tensor) -> dict[str, float]:
     total = kernels.local_moments(x)
     kept = cuda_kernels.kept_type(x)
     running = RunningStatistics(
-        torch.full((channels,), 3.0, dtype=kept),
-        torch.full((channels,), 2.0, dtype=kept),
-        torch.tensor(6),
+        x.new_full((channels,), 3.0, dtype=kept),
+        x.new_full((channels,), 2.0, dtype=kept),
+        torch.tensor(6, device=x.device),
     )
     found = kernels.statistics(total, x, EPS, Moving(running, 0.25))
     mean, variance = values.mean(1), deviation.square()
     size = mean.abs() + deviation
     inverse = (variance + EPS).rsqrt()
-    weight = torch.ones(channels, dtype=kept)
+    weight = x.new_ones(channels, dtype=kept)
     sums = kernels.backward_sums(g, x, found.rounded, found.inverse, weight)
     assert sums.weight is not None and sums.bias is not None and running.batches is not None
     slopes = wide(g)
@@ -125,12 +125,15 @@ def _nothing_left_in_memory() -> Iterator[None]:
 
 
 def failures(
-    dtypes: Sequence[torch.dtype] = DTYPES, edit: Edit = as_it_is, fault: int = 0
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    edit: Edit = as_it_is,
+    fault: int = 0,
+    block: int = BLOCK,
 ) -> Iterator[str]:
     """What is off, over types, layouts, offsets and sizes, and either order of threads."""
     for dtype, backwards in product(dtypes, (False, True)):
         kernels = emulated_kernels(
-            dtypes=[dtype], edit=edit, fault=fault, backwards=backwards, processors=3
+            dtypes=[dtype], edit=edit, fault=fault, backwards=backwards, block=block, processors=3
         )
         for shape, offset, form in product(SHAPES, OFFSETS, FORMS):
             if dtype.itemsize < 4 and offset == 1e4:  # a handful of values there, or but one
@@ -146,6 +149,7 @@ def failures(
 
 def test_they_are_exact() -> None:
     assert not (found := list(failures())), found
+    assert not (found := list(failures([torch.float32, torch.float64], block=16))), found
 
 
 def test_the_check_before_training_finds_nothing() -> None:

@@ -15,10 +15,15 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d, name_layers
 from megdet_hvd.config.schema import ModelConfig
 from megdet_hvd.memory.probe import made_up
 from megdet_hvd.model.detector import Detector
-from tests.bn.fused_emulation import emulated_kernels
 from tests.pretend_cuda.device import CUDA, pretended_cuda
 from tests.pretend_cuda.tally import Tally
-from tests.pretend_cuda.training import SameCarrier, cgbn_detector, plain_detector, steps_on
+from tests.pretend_cuda.training import (
+    SameCarrier,
+    cgbn_detector,
+    plain_detector,
+    steps_on,
+    use_emulated,
+)
 
 PICTURES = 2
 NMS, STATUS = "model/proposals.py", "engine/step/status.py"
@@ -38,21 +43,13 @@ def counted(
         batch = made_up(PICTURES, (64, 96), 5, 80)
         detector = make(config, 80)
         if fused:
-            use_emulated(detector, tally)
+            use_emulated(detector, torch.float32, tally.note_launch)
         for step in steps_on(CUDA, detector, [batch], 2):
             if step.iteration == 1:
                 tally.clear()
             else:
                 assert step.status.images == PICTURES and step.status.loss > 0
     return tally
-
-
-def use_emulated(model: nn.Module, tally: Tally) -> None:
-    """CGBN's own kernels, emulated, each launch counted."""
-    kernels = emulated_kernels(CUDA, [torch.float32], noted=tally.note_launch)
-    for layer in model.modules():
-        if isinstance(layer, CrossGPUBatchNorm2d):
-            layer.fused = kernels
 
 
 def by_file(tally: Tally) -> Counter[str]:
@@ -98,7 +95,7 @@ def test_a_layer_alone(fused: bool) -> None:
         name_layers(model)
         layer.carrier = SameCarrier()
         if fused:
-            use_emulated(model, tally)
+            use_emulated(model, torch.float32, tally.note_launch)
         for _ in range(2):  # constants are there in the second
             x = torch.randn(2, 8, 6, 6).to(CUDA).requires_grad_()
             slope = torch.ones_like(x)
