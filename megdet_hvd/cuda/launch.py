@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from megdet_hvd.cuda.driver import CudaDriver, DriverPointer, cuda_driver
+from megdet_hvd.cuda.error import CudaError
 from megdet_hvd.cuda.nvrtc import compile_cubin
 
 POINTER, INT32, INT64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
@@ -16,14 +17,23 @@ FLOAT32, FLOAT64 = ctypes.c_float, ctypes.c_double
 """Types of a kernel's arguments."""
 
 
+_NO_CONTEXT = 201
+"""CUDA_ERROR_INVALID_CONTEXT."""
+
+
 class CudaKernel:
     """One kernel, loaded on one GPU."""
 
     def __init__(
-        self, driver: CudaDriver, function: DriverPointer, arguments: Sequence[type[Any]]
+        self,
+        driver: CudaDriver,
+        function: DriverPointer,
+        arguments: Sequence[type[Any]],
+        device: int = 0,
     ) -> None:
-        """``arguments`` are the types of the kernel's own, in order."""
+        """``arguments`` are the types of the kernel's own, in order; ``device`` has it loaded."""
         self._driver = driver
+        self._device = device
         self._function = function
         self._types = tuple(arguments)
 
@@ -48,7 +58,8 @@ class CudaKernel:
             for kind, value in zip(self._types, values, strict=True)
         ]
         where = torch.cuda.current_stream().cuda_stream if stream is None else stream
-        self._driver.launch(
+        launch = functools.partial(
+            self._driver.launch,
             self._function,
             (grid, 1, 1),
             (block, 1, 1),
@@ -56,6 +67,14 @@ class CudaKernel:
             stream=where,
             shared_bytes=shared_bytes,
         )
+        try:
+            launch()
+        except CudaError as error:
+            if error.number != _NO_CONTEXT:
+                raise
+            # The thread has not called CUDA yet: autograd's, if ours is the first backward kernel.
+            with self._driver.in_primary_context(self._device):
+                launch()
 
 
 @functools.cache
@@ -69,7 +88,8 @@ def load_kernel(
     """
     driver = cuda_driver()
     with driver.in_primary_context(device):
-        return CudaKernel(driver, driver.function(_module(source, device), name), arguments)
+        function = driver.function(_module(source, device), name)
+        return CudaKernel(driver, function, arguments, device)
 
 
 @functools.cache

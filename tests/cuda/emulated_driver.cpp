@@ -152,6 +152,7 @@ int cuModuleGetFunction(void** found, void* module, const char* name) {
 }
 int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by,
                    unsigned bz, unsigned shared, void* stream, void** arguments, void** extra) {
+  WANTS_CONTEXT;
   MAY_FAIL(cuLaunchKernel);
   if (!gx || !bx || gy * gz * by * bz != 1 || shared || extra) return 1;
   auto* kernel = (Function*)function;

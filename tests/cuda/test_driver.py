@@ -60,6 +60,22 @@ def test_a_kernel_is_launched_with_its_arguments_as_they_were(driver: CudaDriver
     driver.unload_module(module)
 
 
+def test_a_kernel_is_launched_from_a_thread_that_has_not_called_cuda_yet() -> None:
+    driver = emulated_driver()
+    with driver.in_primary_context(0):
+        module = driver.load_module(emulated_cubin(SCALE, "scale"))
+        kernel = CudaKernel(
+            driver, driver.function(module, "scale"), (POINTER, INT32, FLOAT64, POINTER)
+        )
+    x, where = np.ones(3), np.zeros(3, np.int64)
+    with pytest.raises(CudaError, match="CUDA_ERROR_INVALID_CONTEXT"):
+        driver.synchronize()
+    kernel(1, 3, x.ctypes.data, 3, 4.0, where.ctypes.data, stream=6)
+    with driver.in_primary_context(0):
+        driver.synchronize()
+    assert x.tolist() == [4.0, 4.0, 4.0]
+
+
 def test_pinned_memory_is_zeroed(driver: CudaDriver) -> None:
     memory = driver.allocate_pinned(100)
     assert ctypes.string_at(memory.host, memory.size) == bytes(100)

@@ -14,6 +14,7 @@ from megdet_hvd.bn.fused_kernels import FusedKernels, load
 from tests.bn.fused_emulation import DTYPES
 from tests.bn.test_fused import FORMS, OFFSETS, SHAPES, errors, limits, made
 from tests.gpu.bn_times import measure, table, whole
+from tests.ranks import run_ranks
 
 WHOLE = ((2, 64, 400, 672), (2, 256, 200, 336), (2, 2048, 25, 42), (512, 256, 7, 7))
 """Of training at 800×1344, and of box heads."""
@@ -87,6 +88,12 @@ def test_they_are_quicker_than_what_they_replace(form: torch.memory_format) -> N
     plain, cgbn, fused = whole(found)
     print(f"{dtype} {form}\n{table(found)}")
     assert fused is not None and fused < cgbn, (plain, cgbn, fused)
+
+
+def test_autograds_thread_may_begin_with_one_of_them() -> None:
+    """A process of its own, where nothing else has run backward."""
+    done = run_ranks(["-m", "tests.gpu.first_backward"], 1, launcher="python")
+    assert done.returncode == 0 and "gradients are there" in done.stdout, done.stdout
 
 
 def test_a_graph_repeats_a_layer() -> None:
