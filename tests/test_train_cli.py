@@ -41,6 +41,7 @@ def test_one_run_from_start_through_resume_to_evaluation(tmp_path: Path) -> None
     assert done.returncode == 0, done.stdout
     assert "global batch 12 = 2 processes × 6 images × 1 pass" in done.stdout
     assert re.search(r"CGBN: 20 layers share statistics over ranks 0-1 .*12 images", done.stdout)
+    assert "gradients go once all are ready: no BN sum waits behind one" in done.stdout
     assert done.stdout.count("iteration 2/2") == 1, "only rank 0 speaks"
     folder = tmp_path / "runs" / "a run"
     assert load_checkpoint(folder)["world"] == 2

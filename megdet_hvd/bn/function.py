@@ -19,15 +19,20 @@ from torch.autograd.function import once_differentiable
 
 from megdet_hvd.bn import cuda_kernels
 from megdet_hvd.bn.carriers import Carrier
+from megdet_hvd.bn.fused_kernels import FusedKernels, Moving
 from megdet_hvd.bn.kernels import Normaliser, backward_sums, input_gradient, normalise, prepare
 from megdet_hvd.bn.statistics import group_moments, local_moments
 from megdet_hvd.bn.tape import Statistics
 
+_NO_GRADIENTS = (None,) * 7
+"""Of what is no tensor."""
+
 
 class GroupNormalise(torch.autograd.Function):
-    """BN in training mode over a group. Returns (y, n, mean, biased variance, rounded mean).
+    """BN in training mode over a group.
 
-    The last is None on a CPU.
+    Returns (y, n, mean, biased variance, rounded mean, inverse deviation); the last two are None
+    on a CPU.
     """
 
     @staticmethod
@@ -41,16 +46,28 @@ class GroupNormalise(torch.autograd.Function):
         name: str,
         call: int,
         known: Statistics | None,
+        fused: FusedKernels | None,
+        moving: Moving | None,
     ) -> tuple[Tensor | None, ...]:
-        """One collective, ``NAME.forward.CALL``; none where the statistics are ``known``."""
+        """One collective, ``NAME.forward.CALL``; none where the statistics are ``known``.
+
+        ``fused`` are kernels for inputs like ``x``, if there are any; these move ``moving``.
+        """
         ctx.set_materialize_grads(False)  # zeros for what has no gradient would be made each time
-        rounded: Tensor | None = None
+        ready: cuda_kernels.CudaNormaliser | None = None
         if known is not None:
-            n, mean, variance, rounded = known.n, known.mean, known.variance, known.rounded
+            n, mean, variance = known.n, known.mean, known.variance
+            if known.rounded is not None and known.inverse is not None:
+                ready = cuda_kernels.CudaNormaliser(known.rounded, known.inverse)
         else:
-            total = carrier.sum(local_moments(x), f"{name}.forward.{call}")
-            if x.is_cuda:
+            own = local_moments(x) if fused is None else fused.local_moments(x)
+            total = carrier.sum(own, f"{name}.forward.{call}")
+            if fused is not None:
+                n, mean, variance, *made = fused.statistics(total, x, eps, moving)
+                ready = cuda_kernels.CudaNormaliser(*made)
+            elif x.is_cuda:
                 n, mean, variance, rounded = cuda_kernels.group_moments(total, x)
+                ready = cuda_kernels.prepare(x, rounded, variance, eps)
             else:
                 n, mean, variance = group_moments(total)
         # With two values of its own a process need not ask, and on a GPU not wait.
@@ -59,18 +76,17 @@ class GroupNormalise(torch.autograd.Function):
                 f"Expected more than 1 value per channel when training, got 1 over the group's "
                 f"{carrier.size} processes (this one's input has size {list(x.shape)})"
             )
-        ctx.carrier, ctx.message = carrier, f"{name}.backward.{call}"
-        if rounded is not None:
-            ready = cuda_kernels.prepare(x, rounded, variance, eps)
+        ctx.carrier, ctx.message, ctx.fused = carrier, f"{name}.backward.{call}", fused
+        if ready is not None:
             ctx.save_for_backward(x, weight, n, *ready)
-            ctx.mark_non_differentiable(n, mean, variance, rounded)
-            return cuda_kernels.normalise(x, ready, weight, bias), n, mean, variance, rounded
+            ctx.mark_non_differentiable(n, mean, variance, *ready)
+            return cuda_kernels.normalise(x, ready, weight, bias), n, mean, variance, *ready
         norm = prepare(x, mean, variance, eps)
         y = normalise(x, norm, weight, bias)
         ctx.save_for_backward(x, weight, n, norm.mean, norm.low, norm.variance, norm.inverse)
         ctx.eps, ctx.careful = eps, norm.careful
         ctx.mark_non_differentiable(n, mean, variance)
-        return y, n, mean, variance, None
+        return y, n, mean, variance, None, None
 
     @staticmethod
     @once_differentiable
@@ -81,10 +97,13 @@ class GroupNormalise(torch.autograd.Function):
             grad_y = torch.zeros_like(x)
         if x.is_cuda:
             ready = cuda_kernels.CudaNormaliser(*kept)
-            own = cuda_kernels.backward_sums(grad_y, x, ready, weight)
+            if ctx.fused is None:
+                own = cuda_kernels.backward_sums(grad_y, x, ready, weight)
+            else:
+                own = ctx.fused.backward_sums(grad_y, x, *ready, weight)
             total = ctx.carrier.sum(own.vector, ctx.message)
             grad_x = cuda_kernels.input_gradient(grad_y, x, ready, weight, total, n)
-            return grad_x, own.weight, own.bias, None, None, None, None, None
+            return grad_x, own.weight, own.bias, *_NO_GRADIENTS
         mean, low, variance, inverse = kept
         norm = Normaliser(mean, low, variance, inverse, ctx.eps, ctx.careful)
         sums = backward_sums(grad_y, x, norm)
@@ -93,4 +112,4 @@ class GroupNormalise(torch.autograd.Function):
         grad_weight = grad_bias = None
         if weight is not None:
             grad_bias, grad_weight = sums.to(weight.dtype).chunk(2)
-        return grad_x, grad_weight, grad_bias, None, None, None, None, None
+        return grad_x, grad_weight, grad_bias, *_NO_GRADIENTS

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from megdet_hvd.bn.carriers import Carrier, SingleProcessCarrier, carrier_of
+from megdet_hvd.bn.cuda_kernels import kept_type
 from megdet_hvd.bn.eager import outside_graphs, unobserved
 from megdet_hvd.bn.function import GroupNormalise
+from megdet_hvd.bn.fused_kernels import FusedKernels, Moving
 from megdet_hvd.bn.image_groups import parts_of
 from megdet_hvd.bn.later_updates import LaterUpdates, RunningStatistics
 from megdet_hvd.bn.tape import (
@@ -73,6 +75,8 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         self.message_name = f"cgbn.unnamed.{next(_unnamed)}"
         self.next_call = 0
         self.counts_calls = False
+        self.fused: FusedKernels | None = None
+        """Kernels of a GPU, where :mod:`megdet_hvd.bn.fused_kernels` serves; else torch's do."""
         self.later: LaterUpdates | None = None
         """Takes updates of running statistics on a GPU, while the whole model runs forward."""
         self._carrier: Carrier | None = None
@@ -110,19 +114,47 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
 
     def _of_parts(self, x: Tensor) -> Tensor:
         parts = parts_of(x, self.images_per_statistic)
-        done = [self._one_statistic(part) for part in parts]
-        if self.track_running_stats and replaying_tape() is None:
+        moving = self._moving(x) if len(parts) == 1 else None
+        done = [self._one_statistic(part, moving) for part in parts]
+        if self.track_running_stats and replaying_tape() is None and moving is None:
             self._update_running([statistics for _, statistics in done])
         return done[0][0] if len(done) == 1 else torch.cat([y for y, _ in done])
 
-    def _one_statistic(self, x: Tensor) -> tuple[Tensor, Statistics]:
+    def _fused_for(self, x: Tensor) -> FusedKernels | None:
+        return self.fused if self.fused is not None and self.fused.serve(x) else None
+
+    def _moving(self, x: Tensor) -> Moving | None:
+        """What fused kernels are to move in one go with the statistics; None: nothing.
+
+        The same on all processes of the group, with images or without.
+        """
+        mean, variance = self.running_mean, self.running_var
+        if self._fused_for(x) is None or replaying_tape() is not None or self.momentum is None:
+            return None
+        if not self.track_running_stats or mean is None or variance is None:
+            return None
+        if mean.dtype != kept_type(x) or mean.device != x.device:
+            return None
+        return Moving(RunningStatistics(mean, variance, self.num_batches_tracked), self.momentum)
+
+    def _one_statistic(self, x: Tensor, moving: Moving | None) -> tuple[Tensor, Statistics]:
         replayed = replaying_tape()
         known = None if replayed is None else replayed.recall(self)
         call = self._call() if known is None else known.call
-        y, n, mean, variance, rounded = GroupNormalise.apply(
-            x, self.weight, self.bias, self.eps, self.carrier, self.message_name, call, known
+        y, n, mean, variance, rounded, inverse = GroupNormalise.apply(
+            x,
+            self.weight,
+            self.bias,
+            self.eps,
+            self.carrier,
+            self.message_name,
+            call,
+            known,
+            self._fused_for(x),
+            moving,
         )
-        statistics = Statistics(n, mean, variance, call, x.numel() // x.shape[1], rounded)
+        values = x.numel() // x.shape[1]
+        statistics = Statistics(n, mean, variance, call, values, rounded, inverse)
         for tape in recording_tapes():
             tape.note(self, statistics)
         return y, statistics
@@ -164,5 +196,8 @@ class CrossGPUBatchNorm2d(nn.BatchNorm2d):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), factor)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles find their group anew: it belongs to a Horovod session."""
-        return {**self.__dict__, "_carrier": None, "later": None}
+        """Copies and pickles find their group anew: it belongs to a Horovod session.
+
+        Nor do they take kernels along, which belong to a process and its GPU.
+        """
+        return {**self.__dict__, "_carrier": None, "later": None, "fused": None}

@@ -35,6 +35,8 @@ class Statistics(NamedTuple):
     """Values per channel on this process: where there are some, n need not be asked of a GPU."""
     rounded: Tensor | None = None
     """(C,) on a GPU: the mean in the type that it is subtracted in."""
+    inverse: Tensor | None = None
+    """(C,) on a GPU: 1/√(σ² + ε) of the same type."""
 
 
 class Tape:

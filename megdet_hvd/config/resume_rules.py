@@ -170,6 +170,7 @@ RULES: Mapping[str, Rule] = {
         "BN size of the checkpoint"
     ),
     "bn.carrier": _applies(),
+    "bn.kernels": _applies("from the next step on; the other kernels round otherwise"),
     "memory.checkpoint": _applies("from the next step on; no bit of the result changes"),
     "learning.optimizer": _refused(
         "the optimizer's state is another one's; a function that has moved is found under its old "
@@ -200,6 +201,7 @@ RULES: Mapping[str, Rule] = {
     "horovod.predivide": _applies(),
     "horovod.fusion_threshold_mib": _START,
     "horovod.cycle_time_ms": _START,
+    "horovod.gradients": _applies(),
     "evaluation.every_epochs": _applies(),
     "evaluation.untrained": Rule("no effect", "the untrained model is gone after the first step"),
     "evaluation.images_per_process": _applies("from the next evaluation on"),

@@ -84,11 +84,10 @@ def detector_norm(
     )
 
 
-def sends_over_horovod(config: Config, world: World) -> bool:
-    """Whether BN messages of any process go through Horovod, and may queue behind gradients."""
+def shares_statistics(config: Config, world: World) -> bool:
+    """Whether any processes of the job sum BN statistics; all of them find the same."""
     found = statistic_groups(config, world.machines)
-    shared = found is not None and any(len(group) > 1 for group in found.groups)
-    return shared and config.bn.carrier == "horovod"
+    return found is not None and any(len(group) > 1 for group in found.groups)
 
 
 def shares_statistics_with_all(config: Config, world: World) -> bool:

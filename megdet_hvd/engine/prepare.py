@@ -15,6 +15,7 @@ from megdet_hvd.comm.position import go_outside, waiting
 from megdet_hvd.config.code_settings import IN_TRAINING, code_named
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.explain import explain
+from megdet_hvd.config.gradient_order import gradient_order
 from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.config.resume_rules import Change, changes
 from megdet_hvd.config.schema import Config, DataConfig
@@ -26,13 +27,14 @@ from megdet_hvd.engine.alike import (
     pictures_fact,
     require_alike,
 )
+from megdet_hvd.engine.bn_kernels import find_bn_kernels
 from megdet_hvd.engine.device import prepare_device
 from megdet_hvd.engine.evaluations import Evaluations
 from megdet_hvd.engine.fingerprints import boxes_digest, measure
 from megdet_hvd.engine.memory import set_recomputation
 from megdet_hvd.engine.norms import (
     describe_norm,
-    sends_over_horovod,
+    shares_statistics,
     shares_statistics_with_all,
 )
 from megdet_hvd.engine.own_code import (
@@ -80,6 +82,8 @@ class Run:
     shared_statistics: bool
     recomputation: str
     """What of the detector is recomputed, in words."""
+    bn_kernels: str | None = None
+    """What CGBN's sums run on, in words; None: there is nothing to say."""
     iteration: int = 0
     """Optimizer steps done."""
     saved: int = 0
@@ -209,8 +213,9 @@ def prepare_run(
     name_layers(detector)
     detector.to(device)
     recomputation = set_recomputation(detector, config, derived, data.train, world, device)
-    hold = sends_over_horovod(config, world)
-    optimizer = build_optimizer(detector, config, hold=hold, made=made)
+    order = gradient_order(config, shares_statistics(config, world))
+    optimizer = build_optimizer(detector, config, hold=order.held, made=made)
+    bn_kernels = find_bn_kernels(detector, config, world, device)
     scaled = config.precision == "float16" and device.type == "cuda"
     scaler = torch.amp.GradScaler("cuda") if scaled else None
     run = Run(
@@ -239,6 +244,8 @@ def prepare_run(
         _take_up(run, broadcast_object(state, world, "checkpoint"))
     else:
         _same_weights(run)
+    if bn_kernels is not None:
+        run.bn_kernels = bn_kernels.put_to_use(detector)
     if world.is_main:
         log_to_file(folder.log)
     for text in set_aside:
@@ -331,6 +338,10 @@ def announce(run: Run) -> None:
             LOGGER.warning(f"warning: {line}")
     images = derived.images_per_process_per_pass
     LOGGER.info(describe_norm(run.detector, config, world, images))
+    if run.bn_kernels is not None:
+        LOGGER.info(run.bn_kernels)
+    if world.size > 1:
+        LOGGER.info(str(gradient_order(config, shares_statistics(config, world))))
     LOGGER.info(run.recomputation)
     for change in run.changes if world.is_main else ():
         _tell(change)

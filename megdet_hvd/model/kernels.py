@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 FORMER = {
+    "bn": "torch",
     "linear": "torch",
     "memory_format": "contiguous",
     "roi_align": "torchvision",

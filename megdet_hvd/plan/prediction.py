@@ -8,6 +8,7 @@ from functools import cache
 
 from megdet_hvd.config.bn_groups import bn_groups
 from megdet_hvd.config.derive import Derived, derive
+from megdet_hvd.config.gradient_order import gradient_order
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
 from megdet_hvd.errors import UserError
@@ -289,7 +290,7 @@ def _step(
         links,
         compute_s=compute_s / passes,
         waiting_s=waiting,
-        held_back=ranks > 1 or config.deterministic,
+        held_back=gradient_order(config, bn_is_shared=ranks > 1).held,
         fusion_bytes=_fusion_bytes(config),
     )
     spread = shared_constants().spread

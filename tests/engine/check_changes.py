@@ -211,6 +211,7 @@ def schedules() -> Iterator[Round]:
             5,
         ),
         "horovod.cycle_time_ms": ("2.5", lambda seen: job(seen).horovod.cycle_time_ms, 2.5),
+        "horovod.gradients": ("as_ready", lambda seen: seen.run.optimizer._groups, None),
         "resume.other_bn_size": ("continue", refuses_other_bn_sizes, False),
         "watchdog.seconds": ("7", lambda seen: job(seen).watchdog_s, 7.0),
         "preflight": ("never", lambda seen: job(seen).facts, None),
@@ -264,6 +265,7 @@ def schedules() -> Iterator[Round]:
         "bn.size": ("4", lambda seen: layer(seen).images_per_statistic, 4),
         "bn.scope": ("world", sharing, tuple((r,) for r in range(4))),
         "bn.carrier": ("mpi", lambda seen: layer(seen).carrier_kind, "mpi"),
+        "bn.kernels": ("torch", kernel("bn"), "torch"),
         "model.norm_momentum": ("0.3", lambda seen: layer(seen).momentum, 0.3),
     }
 

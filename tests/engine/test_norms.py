@@ -9,7 +9,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.engine.norms import (
     describe_norm,
     detector_norm,
-    sends_over_horovod,
+    shares_statistics,
     shares_statistics_with_all,
     sharing_of,
 )
@@ -75,8 +75,7 @@ def test_groups_follow_scope_and_size(
     found = config(*settings)
     assert sharing_of(found)(MACHINES) == groups
     assert shares_statistics_with_all(found, world()) is everybody
-    over_horovod = "nothing is sent" not in line and "mpi" not in line
-    assert sends_over_horovod(found, world()) is over_horovod
+    assert shares_statistics(found, world()) is ("nothing is sent" not in line)
     layer = torch.nn.Sequential(CrossGPUBatchNorm2d(3))
     assert describe_norm(layer, found, world(), 2) == line
 
@@ -104,7 +103,7 @@ def test_a_bn_size_without_cgbn_is_refused() -> None:
 def test_uneven_machines_are_told_apart() -> None:
     found, machines = config("global_batch=6"), ((0,), (1, 2))
     alone = World(rank=0, size=3, machines=machines)
-    assert sends_over_horovod(found, alone), "all processes decide alike"
+    assert shares_statistics(found, alone), "all processes decide alike"
     layer = torch.nn.Sequential(CrossGPUBatchNorm2d(3))
     lines = [
         describe_norm(layer, found, World(rank=rank, size=3, machines=machines), 2)

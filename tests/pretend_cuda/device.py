@@ -105,6 +105,10 @@ class CudaTensor(Tensor):
     is_cpu = property(lambda self: False)
     is_meta = property(lambda self: False)
 
+    def data_ptr(self) -> int:
+        """Where its numbers lie, on the CPU: for kernels that are emulated."""
+        return self.held.data_ptr()
+
     def tolist(self) -> Any:
         """Its numbers, on the host."""
         return self.cpu().tolist()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from megdet_hvd.bn import CrossGPUBatchNorm2d, cuda_kernels, name_layers
 from megdet_hvd.bn.carriers import Carrier, SingleProcessCarrier
 from megdet_hvd.bn.statistics import local_moments
+from tests.bn.fused_emulation import emulated_kernels
 from tests.pretend_cuda.device import CUDA, pretended_cuda
 
 CHANNELS = 6
@@ -82,9 +83,12 @@ CASES = [(d, o) for d in WIDE for o in (0.0, 100.0, 1e4)] + [(d, o) for d in HAL
 """Types and how far values lie from 0; half precision has a handful of values at 1e4."""
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("dtype", "offset"), CASES)
-def test_two_processes_are_one_layer(dtype: torch.dtype, offset: float, last: bool) -> None:
+def test_two_processes_are_one_layer(
+    dtype: torch.dtype, offset: float, last: bool, fused: bool
+) -> None:
     xs = parts(dtype, offset, SHAPES)
     gs = parts(dtype, 0.0, SHAPES, seed=4)
     narrow = dtype != torch.float64
@@ -113,6 +117,7 @@ def test_two_processes_are_one_layer(dtype: torch.dtype, offset: float, last: bo
                 layer.bias.copy_(bias)
             layers[rank] = layer.to(CUDA)
             layer.message_name, layer.carrier = "cgbn.it", ThreadCarrier(rank, meeting)
+            layer.fused = emulated_kernels(CUDA, [dtype]) if fused else None
             inputs[rank] = xs[rank].to(CUDA).contiguous(memory_format=form).requires_grad_()
         grads = [g.to(CUDA).contiguous(memory_format=form) for g in gs]
 
@@ -175,7 +180,8 @@ def test_statistics_are_exact_before_they_are_stored(offset: float) -> None:
             assert (variance.cpu() / spread.square() - 1).abs().max() < 1e-6
 
 
-def test_a_process_without_values_takes_part() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_process_without_values_takes_part(fused: bool) -> None:
     xs = [*parts(torch.float64, 3.0, SHAPES[:1]), torch.zeros(0, CHANNELS, 4, 4).double()]
     expected = nn.BatchNorm2d(CHANNELS).double()(xs[0])
     meeting = Meeting()
@@ -187,6 +193,7 @@ def test_a_process_without_values_takes_part() -> None:
         def work(rank: int) -> None:
             layers[rank].message_name = "cgbn.it"
             layers[rank].carrier = ThreadCarrier(rank, meeting)
+            layers[rank].fused = emulated_kernels(CUDA, [torch.float64]) if fused else None
             y = layers[rank](there[rank])
             shapes[rank] = y.shape
             if rank == 0:
@@ -201,12 +208,15 @@ def test_a_process_without_values_takes_part() -> None:
         assert layers[0].running_mean.tolist() == layers[1].running_mean.tolist()
 
 
-def test_one_value_over_the_group_is_refused() -> None:
+@pytest.mark.parametrize("fused", [False, True])
+def test_one_value_over_the_group_is_refused(fused: bool) -> None:
     with pretended_cuda():
         layer = CrossGPUBatchNorm2d(3).to(CUDA)
         layer.carrier = SingleProcessCarrier()
+        layer.fused = emulated_kernels(CUDA, [torch.float32]) if fused else None
         with pytest.raises(ValueError, match="more than 1 value per channel"):
             layer(torch.ones(1, 3, 1, 1, device=CUDA))
+        assert layer.running_var is not None and layer.running_var.tolist() == [1.0] * 3
 
 
 class Twice(nn.Module):
@@ -224,8 +234,9 @@ class Twice(nn.Module):
         return found
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("named", [False, True])
-def test_running_statistics_moved_together_are_those_moved_alone(named: bool) -> None:
+def test_running_statistics_moved_together_are_those_moved_alone(named: bool, fused: bool) -> None:
     """On the CPU layer by layer; with named layers on the device, at the end of the forward."""
     torch.manual_seed(1)
     xs = [torch.randn(3, 4, 5, 5) for _ in range(3)]
@@ -236,6 +247,7 @@ def test_running_statistics_moved_together_are_those_moved_alone(named: bool) ->
         there = Twice().to(CUDA)
         for layer in (there.one, there.two, there.three, there.four):
             layer.carrier = SingleProcessCarrier()
+            layer.fused = emulated_kernels(CUDA, [torch.float32]) if fused else None
         if named:
             name_layers(there)
         for x in xs:

@@ -16,7 +16,7 @@ from megdet_hvd.model.normalise import normalise
 from megdet_hvd.model.proposals import SMALLEST_SIDE
 from tests.model.samples import build, part, random_batch, slim, total
 from tests.pretend_cuda.device import CUDA, pretended_cuda
-from tests.pretend_cuda.training import steps_on
+from tests.pretend_cuda.training import steps_on, use_emulated
 
 PICTURES = [0, 2, 4]
 
@@ -48,11 +48,21 @@ def losses_and_gradients(
     return {name: value.detach().cpu() for name, value in losses.items()}, kept
 
 
-def on_both(make: Callable[[], Detector], batch: Batch, close: float = 1e-8) -> None:
+def there(make: Callable[[], Detector], fused: bool) -> Detector:
+    """On the device; ``fused``: with CGBN's own kernels, emulated."""
+    detector = make().to(CUDA)
+    if fused:
+        use_emulated(detector, torch.float64)
+    return detector
+
+
+def on_both(
+    make: Callable[[], Detector], batch: Batch, close: float = 1e-8, fused: bool = False
+) -> None:
     """The same losses, gradients and running statistics on the CPU and on the device."""
     expected = losses_and_gradients(make(), batch)
     with pretended_cuda():
-        found = losses_and_gradients(make().to(CUDA), batch.to(CUDA))
+        found = losses_and_gradients(there(make, fused), batch.to(CUDA))
     for theirs, ours in zip(expected, found, strict=True):
         assert theirs.keys() == ours.keys()
         for name, value in theirs.items():
@@ -74,9 +84,18 @@ def over_all_steps() -> Detector:
     return cgbn(norm_momentum=None)
 
 
-@pytest.mark.parametrize("make", [cgbn, channels_last, all_normalised, over_all_steps])
-def test_a_step_on_the_device_is_the_cpus(make: Callable[[], Detector]) -> None:
-    on_both(make, part(random_batch(), PICTURES))
+@pytest.mark.parametrize(
+    ("make", "fused"),
+    [
+        *((make, False) for make in (cgbn, channels_last, all_normalised, over_all_steps)),
+        (cgbn, True),
+        (channels_last, True),
+        pytest.param(all_normalised, True, marks=pytest.mark.tail),
+        pytest.param(over_all_steps, True, marks=pytest.mark.tail),
+    ],
+)
+def test_a_step_on_the_device_is_the_cpus(make: Callable[[], Detector], fused: bool) -> None:
+    on_both(make, part(random_batch(), PICTURES), fused=fused)
 
 
 def test_the_loop_tells_of_a_step_what_it_does_on_the_cpu() -> None:
@@ -167,8 +186,8 @@ def test_small_proposals_are_left_out() -> None:
     on_both(lines, batch)
     with pretended_cuda():
         detector = lines().to(CUDA)
-        there = batch.to(CUDA)
-        features = detector.backbone(normalise(there.images, [(96, 128)] * 2, torch.float64))
+        moved = batch.to(CUDA)
+        features = detector.backbone(normalise(moved.images, [(96, 128)] * 2, torch.float64))
         outputs = detector.rpn(features, (128, 128))
         for proposals in detector.rpn.propose(outputs, [(96, 128), (90, 70)]):
             assert proposals.valid is not None and int(proposals.valid.sum()) > 0
@@ -178,10 +197,11 @@ def test_small_proposals_are_left_out() -> None:
             assert len(proposals.all_valid()) == int(proposals.valid.sum())
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("make", [cgbn, all_normalised])
-def test_a_process_without_pictures(make: Callable[[], Detector]) -> None:
+def test_a_process_without_pictures(make: Callable[[], Detector], fused: bool) -> None:
     with pretended_cuda():
-        detector = make().to(CUDA)
+        detector = there(make, fused)
         for layer in detector.modules():
             if isinstance(layer, CrossGPUBatchNorm2d):
                 layer.carrier.sum = lambda vector, name: vector + 8.0  # type: ignore[method-assign]
@@ -191,12 +211,20 @@ def test_a_process_without_pictures(make: Callable[[], Detector]) -> None:
     assert all(not found[name].any() for name in trained)
 
 
-@pytest.mark.parametrize("mode", ["blocks", "stages"])
-def test_recomputation_changes_no_bit(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "fused"),
+    [
+        ("blocks", False),
+        ("stages", False),
+        ("blocks", True),
+        pytest.param("stages", True, marks=pytest.mark.tail),
+    ],
+)
+def test_recomputation_changes_no_bit(mode: str, fused: bool) -> None:
     batch = part(random_batch(), PICTURES)
     with pretended_cuda():
-        plain = losses_and_gradients(all_normalised().to(CUDA), batch.to(CUDA))
-        detector = all_normalised().to(CUDA)
+        plain = losses_and_gradients(there(all_normalised, fused), batch.to(CUDA))
+        detector = there(all_normalised, fused)
         recompute_segments(detector, mode)  # type: ignore[arg-type]
         found = losses_and_gradients(detector, batch.to(CUDA))
     for theirs, ours in zip(plain, found, strict=True):

@@ -1,12 +1,12 @@
 """Training steps of the package's own loop on the pretended device."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d, name_layers
 from megdet_hvd.bn.carriers import Carrier
@@ -17,6 +17,7 @@ from megdet_hvd.engine.step.loop import Step, train_steps
 from megdet_hvd.job.world import World
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.detector import Detector
+from tests.bn.fused_emulation import emulated_kernels
 
 ALONE = World(rank=0, size=1, machines=((0,),))
 
@@ -52,6 +53,17 @@ def cgbn_detector(config: ModelConfig, classes: int) -> Detector:
         if isinstance(layer, CrossGPUBatchNorm2d):
             layer.carrier = SameCarrier()
     return detector
+
+
+def use_emulated(
+    model: nn.Module, dtype: torch.dtype, noted: Callable[[str], None] = lambda _: None
+) -> None:
+    """Give its CGBN layers kernels of their own, emulated; ``noted``: told of each launch."""
+    # Small blocks, which take the CPU less time; a launch is a launch.
+    kernels = emulated_kernels(torch.device("cuda", 0), [dtype], block=16, noted=noted)
+    for layer in model.modules():
+        if isinstance(layer, CrossGPUBatchNorm2d):
+            layer.fused = kernels
 
 
 def plain_detector(config: ModelConfig, classes: int) -> Detector:

@@ -111,6 +111,11 @@ class HorovodConfig(Section):
     """How often Horovod looks for messages. ``auto``: 0.1 on a GPU where CGBN waits for them,
     else Horovod's own, 1."""
 
+    gradients: Literal["auto", "held", "as_ready"] = "auto"
+    """When gradients go: ``as_ready``, beside the rest of the backward pass, or ``held`` until all
+    of a step are there. ``auto``: held where BN sums go through Horovod too, which would wait
+    behind them. With ``deterministic`` always held."""
+
     @field_validator("compression", mode="before")
     @classmethod
     def _no_bfloat16(cls, value: object) -> object:

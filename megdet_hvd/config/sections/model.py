@@ -141,6 +141,9 @@ class BatchNormConfig(Section):
     """Images per statistic: divides the scope, or a process's images. None: all of the scope."""
     carrier: Literal["horovod", "mpi"] = "horovod"
     """Who sums: ``hvd.allreduce``, or mpi4py's (CPU tensors, under MPI launchers)."""
+    kernels: Literal["auto", "fused", "torch"] = "auto"
+    """On GPUs, a process's own sums: ``fused``, kernels of ours in few launches, or ``torch``'s.
+    ``auto``: ``fused`` where a check before training finds them right, else ``torch``."""
 
 
 class MemoryConfig(Section):

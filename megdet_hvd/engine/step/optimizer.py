@@ -118,9 +118,8 @@ def build_optimizer(
 
     With ``hold``, gradients go out as one group once all are ready: a BN message never waits
     behind a gradient that was ready early. What it gains and costs: docs/benchmarks.md.
-    Without, each goes as soon as it is ready, beside the rest of the backward pass. With
-    ``deterministic`` they are held in any case: fusion is off then, so that each is summed by
-    itself, and the order in which they are sent changes no bit.
+    Without, each goes as soon as it is ready, beside the rest of the backward pass. Which it is:
+    :func:`megdet_hvd.config.gradient_order.gradient_order`.
 
     Raises:
         UserError: nothing is left to train.
@@ -141,7 +140,7 @@ def build_optimizer(
             compression=wire,
             op=hvd.Sum,  # the wire makes it the mean
             backward_passes_per_step=config.learning.accumulation,
-            groups=1 if hold or config.deterministic else None,
+            groups=1 if hold else None,
         )
     if made is not None:
         optimizer.megdet_built = built
