@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -203,6 +204,23 @@ def test_data_that_is_not_there() -> None:
     fault = only_fault(dataclasses.replace(HEALTHY, data=(there, gone)))
     assert fault.text == "data.train.0.annotations: /d/train.json: not there"
     assert "data.train.0.annotations=…" in fault.fix
+
+
+@pytest.mark.parametrize(
+    ("cores", "state", "told"),
+    [
+        (16, "ok", "8 for each GPU's process: 3 kept for its own threads, 5 left to load"),
+        (8, "ok", "4 for each .*: 3 kept .*, 1 left"),
+        (7, "note", "3 for each .*: 3 kept .*, 0 left .*: training loads them itself"),
+        (1, "note", "0 for each .*: 0 kept .*, 0 left"),
+    ],
+)
+def test_cores_that_a_gpus_process_keeps_for_itself(cores: int, state: str, told: str) -> None:
+    (found,) = [f for f in judge(dataclasses.replace(HEALTHY, cores=cores)) if f.subject == "cores"]
+    assert found.state == state and re.match(told, found.text), found
+    assert ("--cpus-per-task" in found.fix) == (state == "note")
+    without = dataclasses.replace(HEALTHY, gpus=(), cores=cores)
+    assert all(f.subject != "cores" for f in judge(without))
 
 
 def test_nothing_installed_at_all_still_fits_on_the_screen() -> None:

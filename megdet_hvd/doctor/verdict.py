@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from megdet_hvd.cluster.threads import BUSY_BESIDE_A_GPU
 from megdet_hvd.cluster.wheels import misfit
 from megdet_hvd.doctor.facts import DoctorFacts, Gpu
 
@@ -251,6 +252,20 @@ def _gpus(facts: DoctorFacts) -> Iterator[Finding]:
         yield Finding("note", "GPU", text, "look at CUDA_VISIBLE_DEVICES; see the lines above")
     if nccl := facts.torch.text("nccl"):
         yield Finding("ok", "NCCL", f"{nccl}, brought by torch")
+    if cuda:
+        yield _cores_beside_gpus(facts.cores, len(facts.gpus))
+
+
+def _cores_beside_gpus(cores: int, gpus: int) -> Finding:
+    """What is left for loader processes where each GPU has a training process."""
+    share = cores // gpus
+    kept, left = min(share, BUSY_BESIDE_A_GPU), max(share - BUSY_BESIDE_A_GPU, 0)
+    text = f"{share} for each GPU's process: {kept} kept for its own threads, {left} left to load "
+    text += "pictures (data.workers=auto)"
+    if left:
+        return Finding("ok", "cores", text)
+    fix = f"ask for more than {BUSY_BESIDE_A_GPU} a GPU (--cpus-per-task), or it may wait for them"
+    return Finding("note", "cores", f"{text}: training loads them itself", fix)
 
 
 def _gpu(facts: DoctorFacts, gpu: Gpu, name: str, cuda: str) -> Iterator[Finding]:
