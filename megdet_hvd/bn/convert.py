@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from megdet_hvd.bn.fused_kernels import FusedKernels
 from megdet_hvd.bn.later_updates import LaterUpdates
 from megdet_hvd.bn.layer import CrossGPUBatchNorm2d
 
@@ -76,6 +77,19 @@ def name_layers(module: nn.Module) -> list[str]:
         module.register_forward_pre_hook(_begin)
         module.register_forward_hook(_end, always_call=True)
     return paths
+
+
+def use_fused_kernels(module: nn.Module, kernels: FusedKernels | None) -> None:
+    """Let every CGBN layer of ``module`` add up on ``kernels``; None: on torch's.
+
+    ``kernels`` are those of :func:`megdet_hvd.bn.fused_kernels.load`, for the GPU that ``module``
+    is on: 6 launches a layer in place of 19. Inputs of other types, or elsewhere, take torch's.
+    All processes of a group should do alike: last bits of running statistics differ otherwise.
+    :func:`megdet_hvd.bn.fused_check.difference` tells whether they are right on a GPU. Copies of a
+    layer begin without.
+    """
+    for layer in _layers(module):
+        layer.fused = kernels
 
 
 def _layers(module: nn.Module) -> Iterator[CrossGPUBatchNorm2d]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from megdet_hvd.bn import CrossGPUBatchNorm2d
+from megdet_hvd.bn import CrossGPUBatchNorm2d, use_fused_kernels
 from megdet_hvd.bn.fused_check import difference
 from megdet_hvd.bn.fused_kernels import FusedKernels, load
 from megdet_hvd.config.schema import Config
@@ -42,8 +42,7 @@ class BnKernels:
         After a checkpoint, which knows what the run began with, has been taken up.
         """
         wanted = self.choice.kernel == "fused"
-        for layer in _layers(detector):
-            layer.fused = self.fused if wanted else None
+        use_fused_kernels(detector, self.fused if wanted else None)
         if not self.on_gpu:
             return None
         if wanted and self.fused is not None:

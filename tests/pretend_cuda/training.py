@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.bn import CrossGPUBatchNorm2d, name_layers
+from megdet_hvd.bn import CrossGPUBatchNorm2d, name_layers, use_fused_kernels
 from megdet_hvd.bn.carriers import Carrier
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import ModelConfig
@@ -61,9 +61,7 @@ def use_emulated(
     """Give its CGBN layers kernels of their own, emulated; ``noted``: told of each launch."""
     # Small blocks, which take the CPU less time; a launch is a launch.
     kernels = emulated_kernels(torch.device("cuda", 0), [dtype], block=16, noted=noted)
-    for layer in model.modules():
-        if isinstance(layer, CrossGPUBatchNorm2d):
-            layer.fused = kernels
+    use_fused_kernels(model, kernels)
 
 
 def plain_detector(config: ModelConfig, classes: int) -> Detector:
