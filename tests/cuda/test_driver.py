@@ -3,7 +3,6 @@
 import ctypes
 import multiprocessing
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from megdet_hvd.cuda.driver import IPC_HANDLE_BYTES, CudaDriver
 from megdet_hvd.cuda.error import CudaError
 from megdet_hvd.cuda.launch import FLOAT64, INT32, POINTER, CudaKernel
 from tests.cuda.emulation import emulated_cubin, emulated_driver
+from tests.cuda.other_process import write_back
 
 SCALE = """
 extern "C" __global__ void scale(double* x, int n, double factor, long long* where) {
@@ -82,23 +82,13 @@ def test_pinned_memory_is_zeroed(driver: CudaDriver) -> None:
     driver.free_pinned(memory)
 
 
-def _other(handle: bytes, pipe: Connection) -> None:
-    driver = emulated_driver()
-    with driver.in_primary_context(0):
-        memory = driver.open_ipc(handle)
-        pipe.send(driver.copy_from_device(memory, 4))
-        driver.copy_to_device(memory, b"back")
-        driver.close_ipc(memory)
-        pipe.send("closed")
-
-
 def test_two_processes_share_memory(driver: CudaDriver) -> None:
     memory = driver.allocate(64)
     driver.copy_to_device(memory, b"here")
     handle = driver.ipc_handle(memory)
     assert len(handle) == IPC_HANDLE_BYTES
     own, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_other, args=(handle, theirs))
+    process = multiprocessing.get_context("spawn").Process(target=write_back, args=(handle, theirs))
     process.start()
     theirs.close()
     assert own.recv() == b"here" and own.recv() == "closed"
