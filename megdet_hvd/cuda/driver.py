@@ -68,6 +68,15 @@ class CudaDriver:
         self._call("cuDriverGetVersion", ctypes.byref(found))
         return found.value
 
+    def loads_eagerly(self) -> bool:
+        """Whether all kernels are loaded when CUDA starts (``CUDA_MODULE_LOADING=EAGER``).
+
+        Otherwise each is loaded when it is first launched, which may wait for all that runs.
+        """
+        eager, found = 1, ctypes.c_int()
+        self._call("cuModuleGetLoadingMode", ctypes.byref(found))
+        return found.value == eager
+
     def bus_id(self, device: int) -> str:
         """Where GPU number ``device`` of this process is plugged in, ``0000:1b:00.0``."""
         text = ctypes.create_string_buffer(32)

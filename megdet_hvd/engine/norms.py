@@ -50,7 +50,7 @@ def detector_norm(
     """A factory: number of channels → layer, as ``model.norm`` and the section ``bn`` say.
 
     Raises:
-        UserError: ``bn.carrier=mpi`` where it can't serve.
+        UserError: ``bn.carrier`` can't serve.
     """
     model = config.model
     if model.norm == "none":

@@ -116,6 +116,11 @@ int cuDeviceGet(int* found, int device) {
   *found = 0;
   return 0;
 }
+int cuModuleGetLoadingMode(int* mode) {
+  const char* wanted = getenv("CUDA_MODULE_LOADING");
+  *mode = wanted && !strcmp(wanted, "EAGER") ? 1 : 2;
+  return 0;
+}
 int cuDeviceGetPCIBusId(char* text, int size, int) {
   const char* own = getenv("EMULATED_CUDA_BUS_ID");
   snprintf(text, size, "%s", own ? own : "0000:1B:00.0");

@@ -112,6 +112,14 @@ def test_a_failing_call_names_itself(driver: CudaDriver, monkeypatch: pytest.Mon
         driver.allocate(8)
 
 
+def test_facts(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
+    assert (driver.version(), driver.bus_id(0)) == (13000, "0000:1b:00.0")
+    assert driver.can_access(0, 0) and not driver.loads_eagerly()
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
+    assert driver.loads_eagerly()
+
+
 def test_without_a_context_nothing_is_allocated() -> None:
     with pytest.raises(CudaError, match="CUDA_ERROR_INVALID_CONTEXT"):
         emulated_driver().allocate(8)

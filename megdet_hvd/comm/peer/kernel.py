@@ -1,13 +1,13 @@
-"""The kernel that adds up a vector over a group's GPUs; :mod:`megdet_hvd.comm.peer` has the protocol.
+"""The kernel that adds up a vector over a group's GPUs; megdet_hvd.comm.peer has the protocol.
 
 Thread i of the grid writes slot i of its row in every other inbox, then waits for slot i of every
-row of its own. Blocks do not wait for one another, so that none need be resident for another to end.
+row of its own. Blocks do not wait for one another: none need be resident for another to end.
 All that differs from sum to sum is in memory of the device: launches can be captured in a CUDA
 graph, and replayed where all ranks replay the same.
 
 A sum that is lost is nan, and so are all later ones, at once: a rank never goes on with a guess.
-Threads that had their parts before one found out keep them, so it is the state's third word, not the
-vector, that says whether a sum was lost.
+Threads that had their parts before one found out keep them, so it is the state's third word, not
+the vector, that says whether a sum was lost.
 """
 
 from megdet_hvd.comm.peer.layout import FIRST_NUMBER, GIVE_UP, LAST_NUMBER, THREADS
@@ -57,13 +57,14 @@ struct Group {
 };
 
 // Only the first thread that finds a sum lost reports it.
-__device__ void lose(volatile u32* state, volatile u32* host, u32 fate, u32 number, u32 peer,
-                     u32 key, u32 peer_key) {
+__device__ void lose(volatile u32* state, volatile u32* host, u32 fate, u32 peer, u64 label,
+                     u64 peer_label) {
   if (atomicExch((u32*)state + 2, 1u)) return;
-  host[1] = number;
-  host[2] = peer;
-  host[3] = key;
-  host[4] = peer_key;
+  host[1] = peer;
+  host[2] = (u32)label;
+  host[3] = (u32)(label >> 32);
+  host[4] = (u32)peer_label;
+  host[5] = (u32)(peer_label >> 32);
   __threadfence_system();
   host[0] = fate;
 }
@@ -102,9 +103,9 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         if (reads % LOOK_EVERY) continue;
         const u64 waited = nanoseconds() - began;
         if (host[GIVE_UP]) {
-          lose(state, host, GIVEN_UP, number, peer, key, 0);
+          lose(state, host, GIVEN_UP, peer, label, 0);
         } else if (waited > group->patience) {
-          lose(state, host, LATE, number, peer, key, 0);
+          lose(state, host, LATE, peer, label, 0);
         } else if (i == 0 && !noted && waited > group->notice) {
           host[13] = peer;
           host[14] = key;
@@ -116,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
       }
       if (lost) break;
       if (i == 0 && part != label) {
-        lose(state, host, ANOTHER, number, peer, key, (u32)part);
+        lose(state, host, ANOTHER, peer, label, part);
         lost = true;
       }
       sum = peer == 0 ? __longlong_as_double(part) : sum + __longlong_as_double(part);
@@ -126,8 +127,8 @@ extern "C" __global__ void __launch_bounds__(THREADS)
   if (noted) host[12] = 0;
   __syncthreads();
   if (state[2])
-    for (int i = first; i < length; i += stride)
-      vector[i] = __longlong_as_double(0x7ff8000000000000LL);
+    for (int i = first; i <= length; i += stride)  // each its own value, which nobody else reads
+      if (i > 0) vector[i - 1] = __longlong_as_double(0x7ff8000000000000LL);
   __syncthreads();
   if (threadIdx.x == 0 && atomicAdd((u32*)state + 1, 1u) == gridDim.x - 1) {
     state[1] = 0;  // all blocks are done: nobody else looks at it

@@ -79,7 +79,7 @@ def setup_words(
 
 
 HOST_WORDS = 16
-"""In pinned memory, 32 bits each: 0 to 4 a sum that was lost, 8 a request to give up, 12 to 15 a
+"""In pinned memory, 32 bits each: 0 to 5 a sum that was lost, 8 a request to give up, 12 to 15 a
 sum that takes long. The kernel writes the first of each last."""
 GIVE_UP = 8
 """Which of them the host writes."""
@@ -100,8 +100,11 @@ class LostSum:
     """Place in the group of the rank whose part it is about."""
     key: int
     """This rank's, :func:`key_of`."""
+    length: int
+    """Values of this rank's."""
     peer_key: int
-    """The other's; 0: it is not known."""
+    peer_length: int
+    """The other's, where it sums something else; else 0."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,8 @@ class LongSum:
 
 def read_lost(words: Sequence[int]) -> LostSum | None:
     """From HOST_WORDS; None: no sum was lost."""
-    code, _, peer, key, peer_key = words[_LOST_AT : _LOST_AT + 5]
-    return LostSum(_FATES[code], peer, key, peer_key) if code else None
+    code, *found = words[_LOST_AT : _LOST_AT + 6]
+    return LostSum(_FATES[code], *found) if code else None
 
 
 def read_long(words: Sequence[int]) -> LongSum | None:
