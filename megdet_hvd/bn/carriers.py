@@ -19,6 +19,8 @@ class Carrier(ABC):
 
     name: str
     """As ``bn.carrier`` has it."""
+    host_waits = True
+    """Whether the host waits for the sum, or only the GPU's stream that it is on."""
 
     def __init__(self, ranks: tuple[int, ...]) -> None:
         self.ranks = ranks
@@ -32,8 +34,10 @@ class Carrier(ABC):
     def sum(self, vector: Tensor, name: str) -> Tensor:
         """The sum over the group, on every member. ``name`` is equal on all of them.
 
-        Returns once it is there. ``vector`` may be overwritten.
+        ``vector`` may be overwritten.
         """
+        if not self.host_waits:
+            return self._sum(vector, name)
         with waiting(name, self.ranks, vector.numel()):
             return self._sum(vector, name)
 
@@ -119,14 +123,11 @@ class PeerCarrier(Carrier):
     """
 
     name = "peer"
+    host_waits = False
 
     def __init__(self, sums: PeerSums) -> None:
         super().__init__(sums.ranks)
         self._sums = sums
-
-    def sum(self, vector: Tensor, name: str) -> Tensor:
-        """``vector`` itself, (n,) float64, which becomes the sum when its stream comes to it."""
-        return self._sum(vector, name)
 
     def _sum(self, vector: Tensor, name: str) -> Tensor:
         self._sums.add_up(vector, name)

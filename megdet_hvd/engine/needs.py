@@ -11,11 +11,15 @@ from megdet_hvd.job.needs import SessionNeeds
 def training_needs(config: Config, resumption: Resumption | None = None) -> SessionNeeds:
     """What is asked of the session by a training run, or of one that is carried on."""
     from megdet_hvd.engine.norms import sharing_of
+    from megdet_hvd.job.peer import EAGER, MODULE_LOADING
     from megdet_hvd.preflight.compare import check_facts
     from megdet_hvd.preflight.facts import gather_facts
 
     needs = SessionNeeds(
-        settings_for(config), sharing_of(config), watchdog_s=config.watchdog.seconds
+        settings_for(config),
+        sharing_of(config),
+        watchdog_s=config.watchdog.seconds,
+        environment={MODULE_LOADING: EAGER} if config.bn.carrier == "peer" else {},
     )
     if resumption is not None:
         needs = replace(needs, bn_groups=resumption.sharing)

@@ -48,6 +48,14 @@ def world(rank: int = 5) -> World:
             "statistic; 4 such groups; bn.carrier=mpi",
         ),
         (
+            ("bn.carrier=peer",),
+            MACHINES,
+            False,
+            "CGBN: 1 layers share statistics over ranks 4-7 (one machine): 4 × 2 = 8 images a "
+            "statistic; 2 such groups; bn.carrier=peer, as asked for: its test sums were right; no "
+            "run on GPUs is on record yet, so compare a short one with bn.carrier=horovod",
+        ),
+        (
             ("bn.scope=world",),
             (tuple(range(8)),),
             True,

@@ -1,17 +1,21 @@
-"""The carrier's own kernel on a CPU, and ranks of a group as streams of one process."""
+"""The carrier's own kernel on a CPU."""
 
-import ctypes
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from megdet_hvd.comm.peer import kernel, layout
-from megdet_hvd.comm.peer.sums import ARGUMENTS, PeerSums
-from megdet_hvd.cuda.driver import CudaDriver, PinnedMemory
+from megdet_hvd.comm.peer import kernel
+from megdet_hvd.comm.peer.memory import GpuAccess
+from megdet_hvd.comm.peer.sums import ARGUMENTS
+from megdet_hvd.cuda.driver import CudaDriver
 from megdet_hvd.cuda.launch import CudaKernel
-from tests.cuda.emulation import emulated_cubin
+from megdet_hvd.job.horovod_settings import changed_environment
+from megdet_hvd.job.peer import EAGER, MODULE_LOADING, open_peer_sums
+from megdet_hvd.job.world import World
+from tests.comm.peer.one_process import OneRank, ranks_of_this_process
+from tests.cuda.emulation import emulated_cubin, emulated_driver
 
 _PRIMITIVES = """
 struct Slot { u64 low, high; };
@@ -26,7 +30,8 @@ inline bool load_slot(const Slot* slot, u32 number, u64* value) {
   u64 high = __atomic_load_n(&slot->high, __ATOMIC_RELAXED);
   *value = high << 32 | (u32)low;
   bool there = low >> 32 == number && high >> 32 == number;
-  if (!there) sched_yield();
+  timespec moment = {0, 20000};
+  if (!there) nanosleep(&moment, nullptr);  // the cores are the other ranks', too
   return there;
 }
 inline u64 nanoseconds() {
@@ -34,10 +39,11 @@ inline u64 nanoseconds() {
   clock_gettime(CLOCK_MONOTONIC, &time);
   return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
-#define LOOK_EVERY 256
+#define LOOK_EVERY 64
 """
 """What the GPU's instructions do, in C++."""
 
+STREAM = 7
 THREADS = 3
 """Of a block: each is a thread of the CPU."""
 
@@ -49,47 +55,47 @@ class FewThreads(CudaKernel):
         super().__call__(2, THREADS, *values, **options)  # type: ignore[arg-type]
 
 
-def emulated_kernel(driver: CudaDriver) -> CudaKernel:
+class OnTheSpot(FewThreads):
+    """As if the CPU's own operators were on the same stream: they find the sum done."""
+
+    waits = True
+
+    def __call__(self, grid: int, block: int, *values: object, **options: object) -> None:
+        super().__call__(grid, block, *values, **{**options, "stream": STREAM})
+        while self.waits and not self._driver.is_idle(STREAM):
+            time.sleep(0.0002)
+
+
+def emulated_kernel(driver: CudaDriver, kind: type[CudaKernel] = FewThreads) -> CudaKernel:
     """The kernel's own source, but for its primitives."""
     source = kernel.TYPES + kernel.DEFINITIONS + _PRIMITIVES + kernel.PROTOCOL
     module = driver.load_module(emulated_cubin(source, kernel.NAME))
-    return FewThreads(driver, driver.function(module, kernel.NAME), ARGUMENTS)
+    return kind(driver, driver.function(module, kernel.NAME), ARGUMENTS)
 
 
-@dataclass
-class OneRank:
-    """A rank that is a stream of this process."""
+def emulated_access(_: torch.device) -> GpuAccess:
+    """A GPU whose memory is the host's, with CPU tensors."""
+    driver = emulated_driver()
 
-    sums: PeerSums
-    stream: int
-    host: PinnedMemory
-    state: Tensor
+    def load() -> CudaKernel:
+        with driver.in_primary_context(0):
+            return emulated_kernel(driver, OnTheSpot)
 
-    def add_up(self, vector: Tensor, name: str) -> None:
-        self.sums.add_up(vector, name, self.stream)
+    return GpuAccess(driver, torch.device("cpu"), 0, load, lambda: STREAM)
 
 
-def ranks_of_this_process(
-    driver: CudaDriver,
-    ranks: Sequence[int],
-    *,
-    first: int = layout.FIRST_NUMBER,
-    patience_s: float = 60.0,
-    notice_s: float = 60.0,
-) -> list[OneRank]:
-    """The ranks of a group. ``first``: number of their first sum."""
-    loaded = emulated_kernel(driver)
-    inboxes = [driver.allocate(layout.inbox_bytes(len(ranks))) for _ in ranks]
-    found = []
-    for rank in range(len(ranks)):
-        state = torch.zeros(layout.STATE_WORDS, dtype=torch.int32)
-        state[0] = ctypes.c_int32(first).value
-        host = driver.allocate_pinned(4 * layout.HOST_WORDS)
-        words = layout.setup_words(
-            rank, inboxes, state.data_ptr(), host.device, patience_s=patience_s, notice_s=notice_s
-        )
-        group = driver.allocate(len(words))
-        driver.copy_to_device(group, words)
-        sums = PeerSums(ranks, loaded, group, state, host.host)
-        found.append(OneRank(sums, 100 + rank, host, state))
-    return found
+def open_emulated(world: World) -> None:
+    """The session's BN group sums by the kernel, run on the CPU. All ranks call it together."""
+    with changed_environment({MODULE_LOADING: EAGER}):
+        open_peer_sums(world, torch.device("cuda", 0), emulated_access)
+
+
+def emulated_ranks(driver: CudaDriver, ranks: Sequence[int], **options: Any) -> list[OneRank]:
+    """As :func:`tests.comm.peer.one_process.ranks_of_this_process`."""
+
+    def load() -> CudaKernel:
+        return emulated_kernel(driver)
+
+    access = GpuAccess(driver, torch.device("cpu"), 0, load, lambda: STREAM)
+    streams = [100 + place for place in range(len(ranks))]
+    return ranks_of_this_process(access, ranks, streams, **options)

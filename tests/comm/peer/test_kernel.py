@@ -13,7 +13,8 @@ from megdet_hvd.comm.peer import kernel, layout
 from megdet_hvd.cuda import nvrtc
 from megdet_hvd.cuda.driver import CudaDriver
 from megdet_hvd.cuda.error import NoCudaLibrary
-from tests.comm.peer.emulated import OneRank, ranks_of_this_process
+from tests.comm.peer.emulated import emulated_ranks
+from tests.comm.peer.one_process import OneRank
 from tests.cuda.emulation import emulated_driver
 
 
@@ -64,7 +65,7 @@ def test_all_ranks_get_the_sum_in_the_ranks_order(
     driver: CudaDriver, count: int, first: int
 ) -> None:
     """Across the numbers' wrap-around, too."""
-    ranks = ranks_of_this_process(driver, range(count), first=first)
+    ranks = emulated_ranks(driver, range(count), first=first)
     sums = []
     for number in range(30):
         parts = vectors(count, 1 + number * 5 % 23, number)
@@ -86,7 +87,7 @@ def test_all_ranks_get_the_sum_in_the_ranks_order(
 
 
 def test_a_long_vector_goes_in_pieces(driver: CudaDriver) -> None:
-    ranks = ranks_of_this_process(driver, (0, 1))
+    ranks = emulated_ranks(driver, (0, 1))
     parts = vectors(2, layout.LONGEST + 5, 0)
     right = in_order(parts)
     for rank, part in zip(ranks, parts, strict=True):
@@ -97,7 +98,7 @@ def test_a_long_vector_goes_in_pieces(driver: CudaDriver) -> None:
 
 
 def test_ranks_that_sum_different_things_say_so(driver: CudaDriver) -> None:
-    ranks = ranks_of_this_process(driver, (4, 5, 6))
+    ranks = emulated_ranks(driver, (4, 5, 6))
     first = torch.ones(6, 8, dtype=torch.float64)
     for vector, (name, rank) in zip(first, product("ab", ranks), strict=True):
         rank.add_up(vector, name)  # each has heard of both names
@@ -119,7 +120,7 @@ def test_ranks_that_sum_different_things_say_so(driver: CudaDriver) -> None:
 
 
 def test_a_length_of_its_own_is_something_else(driver: CudaDriver) -> None:
-    ranks = ranks_of_this_process(driver, (0, 1))
+    ranks = emulated_ranks(driver, (0, 1))
     parts = [torch.ones(length, dtype=torch.float64) for length in (3, 20)]
     for rank, part in zip(ranks, parts, strict=True):
         rank.add_up(part, "a")
@@ -135,7 +136,7 @@ def waits(rank: OneRank) -> str | None:
 
 
 def test_a_rank_that_does_not_come_is_told_of_and_the_sum_given_up(driver: CudaDriver) -> None:
-    here, late = ranks_of_this_process(driver, (2, 7), notice_s=0.05)
+    here, late = emulated_ranks(driver, (2, 7), notice_s=0.05)
     vector, next_one = torch.ones(20, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
     here.add_up(vector, "cgbn.layer1.forward.0")
     here.add_up(next_one, "cgbn.layer2.forward.0")
@@ -155,7 +156,7 @@ def test_a_rank_that_does_not_come_is_told_of_and_the_sum_given_up(driver: CudaD
 
 
 def test_a_rank_that_comes_late_costs_waiting_and_nothing_more(driver: CudaDriver) -> None:
-    here, late = ranks_of_this_process(driver, (0, 1), notice_s=0.05)
+    here, late = emulated_ranks(driver, (0, 1), notice_s=0.05)
     first, second = vectors(2, 20, 0)
     right = first + second
     here.add_up(first, "a")
@@ -167,7 +168,7 @@ def test_a_rank_that_comes_late_costs_waiting_and_nothing_more(driver: CudaDrive
 
 
 def test_without_a_watchdog_patience_ends(driver: CudaDriver) -> None:
-    here, _ = ranks_of_this_process(driver, (0, 1), patience_s=0.1)
+    here, _ = emulated_ranks(driver, (0, 1), patience_s=0.1)
     vector = torch.ones(20, dtype=torch.float64)
     here.add_up(vector, "a")
     driver.synchronize()
