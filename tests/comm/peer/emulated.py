@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,12 +75,21 @@ def emulated_kernel(driver: CudaDriver, kind: type[CudaKernel] = FewThreads) -> 
 
 
 def emulated_access(_: torch.device) -> GpuAccess:
-    """A GPU whose memory is the host's, with CPU tensors."""
+    """A GPU whose memory is the host's, with CPU tensors that are summed on the spot."""
+    return _access(OnTheSpot)
+
+
+def not_waiting_access(_: torch.device) -> GpuAccess:
+    """The same, with streams of its own: what is summed is there once they are idle."""
+    return _access(FewThreads)
+
+
+def _access(kind: type[CudaKernel]) -> GpuAccess:
     driver = emulated_driver()
 
     def load() -> CudaKernel:
         with driver.in_primary_context(0):
-            return emulated_kernel(driver, OnTheSpot)
+            return emulated_kernel(driver, kind)
 
     return GpuAccess(driver, torch.device("cpu"), 0, load, lambda: STREAM)
 
@@ -92,10 +102,6 @@ def open_emulated(world: World) -> None:
 
 def emulated_ranks(driver: CudaDriver, ranks: Sequence[int], **options: Any) -> list[OneRank]:
     """As :func:`tests.comm.peer.one_process.ranks_of_this_process`."""
-
-    def load() -> CudaKernel:
-        return emulated_kernel(driver)
-
-    access = GpuAccess(driver, torch.device("cpu"), 0, load, lambda: STREAM)
+    access = replace(not_waiting_access(torch.device("cpu")), driver=driver)
     streams = [100 + place for place in range(len(ranks))]
     return ranks_of_this_process(access, ranks, streams, **options)
