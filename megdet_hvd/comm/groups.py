@@ -25,6 +25,8 @@ class BnGroup:
     """Over mpi4py, on the same ranks, for BN alone; None where there are none to be had."""
     peer: "PeerSums | None" = None
     """Between the ranks' GPUs; None where nobody asked for them."""
+    interrupted: Callable[[], bool] | None = None
+    """Whether another member of somebody's program has failed; None: it is not asked for."""
 
 
 _group: BnGroup | None = None

@@ -1,6 +1,7 @@
 """Opens the sums between the GPUs of each BN group: on all ranks of the job, or on none."""
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ EAGER = "EAGER"
 all that its GPU has begun, a sum among them, whose other ranks wait for this one."""
 MAX_CONNECTIONS = "CUDA_DEVICE_MAX_CONNECTIONS"
 """1: all streams of a GPU share one queue, where a sum holds up what others wait for."""
+
+
+_LISTEN_S = 0.1
 
 
 @serializable
@@ -75,7 +79,7 @@ def open_peer_sums(
         problem = None
         if memory is not None and gpu is not None:
             try:
-                memory.open(own, [offers[rank].handle for rank in group.ranks])
+                memory.connect(own, [offers[rank].handle for rank in group.ranks])
                 sums = memory.sums(group.ranks, own)
                 memory.set_patience(own, TEST_PATIENCE_S)
             except (CudaError, NoCudaLibrary) as error:
@@ -97,7 +101,34 @@ def open_peer_sums(
                 memory.close()
         raise
     if sums is not None and memory is not None:
-        groups.attach(sums, memory.close)
+        listener = None if group.interrupted is None else _Listener(group.interrupted, sums)
+
+        def close(own: PeerMemory = memory) -> None:
+            if listener is not None:
+                listener.stop()
+            own.close()
+
+        groups.attach(sums, close)
+
+
+class _Listener:
+    """Frees the GPU once another member has failed: the host may wait for the GPU meanwhile."""
+
+    def __init__(self, interrupted: Callable[[], bool], sums: PeerSums) -> None:
+        self._interrupted, self._sums = interrupted, sums
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="peer sums", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        while not self._over.wait(_LISTEN_S):
+            if self._interrupted():
+                self._sums.give_up()
+                return
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
 
 
 def refusal(

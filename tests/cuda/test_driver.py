@@ -57,7 +57,6 @@ def test_a_kernel_is_launched_with_its_arguments_as_they_were(driver: CudaDriver
         kernel(1, 1, 0, 0, stream=5)
     with pytest.raises(CudaError, match="CUDA_ERROR_NOT_FOUND"):
         driver.function(module, "nothing")
-    driver.unload_module(module)
 
 
 def test_a_kernel_is_launched_from_a_thread_that_has_not_called_cuda_yet() -> None:
@@ -79,7 +78,6 @@ def test_a_kernel_is_launched_from_a_thread_that_has_not_called_cuda_yet() -> No
 def test_pinned_memory_is_zeroed(driver: CudaDriver) -> None:
     memory = driver.allocate_pinned(100)
     assert ctypes.string_at(memory.host, memory.size) == bytes(100)
-    driver.free_pinned(memory)
 
 
 def test_two_processes_share_memory(driver: CudaDriver) -> None:
@@ -112,10 +110,9 @@ def test_a_failing_call_names_itself(driver: CudaDriver, monkeypatch: pytest.Mon
         driver.allocate(8)
 
 
-def test_facts(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_kernels_are_loaded(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
-    assert (driver.version(), driver.bus_id(0)) == (13000, "0000:1b:00.0")
-    assert driver.can_access(0, 0) and not driver.loads_eagerly()
+    assert not driver.loads_eagerly()
     monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
     assert driver.loads_eagerly()
 

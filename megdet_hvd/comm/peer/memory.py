@@ -53,6 +53,9 @@ def gpu_access(device: torch.device) -> GpuAccess:
     return GpuAccess(cuda_driver(), device, number, load, stream)
 
 
+_BLOCK = 2 << 20
+"""Smaller allocations may share a block of this size, and other processes open whole blocks."""
+
 _kept: dict[tuple[int, int], list[tuple[DriverPointer, PinnedMemory]]] = {}
 """Inboxes and words for the host of sums that were closed, by GPU and number of ranks.
 
@@ -80,7 +83,7 @@ class PeerMemory:
                 driver.synchronize()
                 ctypes.memset(self._host.host, 0, self._host.size)
             else:
-                self._inbox = driver.allocate(inbox_bytes(ranks))
+                self._inbox = driver.allocate(-(-inbox_bytes(ranks) // _BLOCK) * _BLOCK)
                 self._host = driver.allocate_pinned(4 * HOST_WORDS)
             self.handle = driver.ipc_handle(self._inbox)
         self._state: Tensor | None = None
@@ -88,7 +91,7 @@ class PeerMemory:
         self._opened: list[DriverPointer] = []
         self._inboxes: list[DriverPointer] = []
 
-    def open(self, own: int, handles: Sequence[bytes]) -> None:
+    def connect(self, own: int, handles: Sequence[bytes]) -> None:
         """Open the others' inboxes. ``handles`` by place in the group, where ``own`` is this one.
 
         Raises:
@@ -108,12 +111,12 @@ class PeerMemory:
         self._state[0] = FIRST_NUMBER
 
     def sums(self, ranks: Sequence[int], own: int) -> PeerSums:
-        """The sums of ``ranks``, with :meth:`open` before and :meth:`set_patience` after it.
+        """The sums of ``ranks``, with :meth:`connect` before and :meth:`set_patience` after it.
 
         Raises:
             CudaError, NoCudaLibrary: the kernel can't be compiled or loaded.
         """
-        assert self._state is not None, "open() comes first"
+        assert self._state is not None, "connect() comes first"
         self.set_patience(own, PATIENCE_S)
         kernel = self._access.kernel()
         return PeerSums(ranks, kernel, self._group, self._state, self._host.host)

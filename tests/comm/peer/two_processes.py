@@ -95,7 +95,7 @@ class _Member:
         memory = PeerMemory(gpu, 2)
         other.send_bytes(memory.handle)
         theirs = other.recv_bytes()
-        memory.open(place, [memory.handle, theirs] if place == 0 else [theirs, memory.handle])
+        memory.connect(place, [memory.handle, theirs] if place == 0 else [theirs, memory.handle])
         self.sums: PeerSums = memory.sums((0, 1), place)
         memory.set_patience(place, PATIENCE_S)
         other.send_bytes(b"open")  # nobody writes before both are
