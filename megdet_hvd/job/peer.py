@@ -2,9 +2,8 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import torch
 
@@ -12,13 +11,12 @@ from megdet_hvd.comm import groups
 from megdet_hvd.comm.peer.memory import GpuAccess, PeerMemory, gpu_access
 from megdet_hvd.comm.peer.self_test import TEST_PATIENCE_S, self_test
 from megdet_hvd.comm.peer.sums import PATIENCE_S, PeerSums
-from megdet_hvd.cuda.error import CudaError, NoCudaLibrary
-from megdet_hvd.errors import UserError
+from megdet_hvd.cuda.error import CudaError
+from megdet_hvd.errors import UserError, text_of
 from megdet_hvd.grouping import keys_by_value
 from megdet_hvd.job.agree import mark_agreed
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
-from megdet_hvd.serialize import serializable
 from megdet_hvd.wording import ranks_in_words
 
 MODULE_LOADING = "CUDA_MODULE_LOADING"
@@ -30,16 +28,6 @@ MAX_CONNECTIONS = "CUDA_DEVICE_MAX_CONNECTIONS"
 
 
 _LISTEN_S = 0.1
-
-
-@serializable
-@dataclass(frozen=True)
-class _Offer:
-    """What a rank tells the others before any memory is opened."""
-
-    problem: str | None
-    handle: bytes
-    """Of its inbox; empty where its group is one rank, or it has a problem."""
 
 
 def open_peer_sums(
@@ -57,58 +45,115 @@ def open_peer_sums(
     """
     group = groups.bn_group_of_session()
     assert group is not None, "a session of ours runs"
-    own = group.ranks.index(world.rank)
-    memory: PeerMemory | None = None
-    sums: PeerSums | None = None
-    offer = _Offer(None, b"")
-    gpu: GpuAccess | None = None
-    if len(group.ranks) > 1:
-        problem = refusal(world, group.ranks, device, os.environ)
-        try:
-            if problem is None:
-                gpu = access(device)
-                problem = _loading_problem(gpu)
-            if problem is None and gpu is not None:
-                memory = PeerMemory(gpu, len(group.ranks))
-        except (CudaError, NoCudaLibrary) as error:
-            problem = str(error)
-        offer = _Offer(problem, b"" if memory is None else memory.handle)
-    offers: list[_Offer] = gather_objects(offer, world, "peer.offers")
+    if len(group.ranks) == 1:  # nothing to open, but the others' reasons are this rank's, too
+        for name in ("offer", "connect", "test"):
+            _together(lambda: b"", world, name)
+        return
+    opening = _Opening(world, group, device)
     try:
-        _raise_together([one.problem for one in offers])
-        problem = None
-        if memory is not None and gpu is not None:
-            try:
-                memory.connect(own, [offers[rank].handle for rank in group.ranks])
-                sums = memory.sums(group.ranks, own)
-                memory.set_patience(own, TEST_PATIENCE_S)
-            except (CudaError, NoCudaLibrary) as error:
-                problem = str(error)
-        _raise_together(gather_objects(problem, world, "peer.open"))
-        if sums is not None and memory is not None and gpu is not None:
-            try:
-                problem = self_test(sums, gpu, own)
-                if problem is None:
-                    memory.set_patience(own, PATIENCE_S)
-            except CudaError as error:
-                problem = str(error)
-        _raise_together(gather_objects(problem, world, "peer.tested"))
+        handles = _together(lambda: opening.offer(access), world, "offer")
+        _together(lambda: opening.connect(handles), world, "connect")
+        _together(opening.test, world, "test")
     except UserError:
-        if sums is not None:
-            sums.give_up()
-        if memory is not None:
-            with suppress(CudaError):  # the GPU may be what is wrong
-                memory.close()
+        opening.close()
         raise
-    if sums is not None and memory is not None:
-        listener = None if group.interrupted is None else _Listener(group.interrupted, sums)
+    opening.attach()
 
-        def close(own: PeerMemory = memory) -> None:
+
+class _Refused(RuntimeError):
+    """The text says why this rank can't."""
+
+
+class _Opening:
+    """How far one rank is. Each step is taken once all ranks have taken the one before."""
+
+    def __init__(self, world: World, group: groups.BnGroup, device: torch.device) -> None:
+        self._world, self._group, self._device = world, group, device
+        self._own = group.ranks.index(world.rank)
+        self._gpu: GpuAccess | None = None
+        self._memory: PeerMemory | None = None
+        self._sums: PeerSums | None = None
+
+    def offer(self, access: Callable[[torch.device], GpuAccess]) -> bytes:
+        """The handle of this rank's inbox."""
+        problem = refusal(self._world, self._group.ranks, self._device, os.environ)
+        if problem is not None:
+            raise _Refused(problem)
+        self._gpu = gpu = access(self._device)
+        with gpu.driver.in_primary_context(gpu.number):
+            if not gpu.driver.loads_eagerly():
+                raise _Refused(
+                    "CUDA loads kernels when they are first launched, which may wait for a sum "
+                    f"that waits for this rank; set {MODULE_LOADING}={EAGER} before CUDA starts "
+                    "(a program that trains by itself sees to it, unless the environment says "
+                    "otherwise)"
+                )
+        self._memory = PeerMemory(gpu, len(self._group.ranks))
+        return self._memory.handle
+
+    def connect(self, handles: Sequence[bytes]) -> bytes:
+        """``handles`` of all ranks of the job."""
+        assert self._memory is not None, "offer() comes first"
+        self._memory.connect(self._own, [handles[rank] for rank in self._group.ranks])
+        self._sums = self._memory.sums(self._group.ranks, self._own)
+        self._memory.set_patience(self._own, TEST_PATIENCE_S)
+        return b""
+
+    def test(self) -> bytes:
+        """Sums that are known; their patience is short, that of others is not."""
+        assert self._memory is not None, "connect() comes first"
+        assert self._gpu is not None and self._sums is not None, "the same"
+        problem = self_test(self._sums, self._gpu, self._own)
+        if problem is not None:
+            raise _Refused(problem)
+        self._memory.set_patience(self._own, PATIENCE_S)
+        return b""
+
+    def close(self) -> None:
+        """Give back what there is."""
+        if self._sums is not None:
+            self._sums.give_up()
+        if self._memory is not None:
+            with suppress(CudaError):  # the GPU may be what is wrong
+                self._memory.close()
+
+    def attach(self) -> None:
+        """The session's group has the sums from here on."""
+        assert self._memory is not None, "connect() comes first"
+        assert self._sums is not None, "the same"
+        memory, interrupted = self._memory, self._group.interrupted
+        listener = None if interrupted is None else _Listener(interrupted, self._sums)
+
+        def close() -> None:
             if listener is not None:
                 listener.stop()
-            own.close()
+            memory.close()
 
-        groups.attach(sums, close)
+        groups.attach(self._sums, close)
+
+
+def _together(step: Callable[[], bytes], world: World, name: str) -> list[bytes]:
+    """Take a step on all ranks; what it returned on each.
+
+    Raises:
+        UserError: on all ranks alike, with the reasons of those that could not.
+    """
+    own: tuple[str | None, bytes] = (None, b"")
+    try:
+        own = (None, step())
+    except RuntimeError as error:  # CUDA's, torch's or ours: of one rank, and a reason for all
+        own = (text_of(error), b"")
+    found: list[tuple[str | None, bytes]] = gather_objects(own, world, f"peer.{name}")
+    problems = {rank: text for rank, (text, _) in enumerate(found) if text is not None}
+    if problems:
+        told = [
+            text if len(ranks) == len(found) else f"{ranks_in_words(ranks)}: {text}"
+            for text, ranks in keys_by_value(problems).items()
+        ]
+        raise mark_agreed(
+            UserError(f"bn.carrier=peer can't serve: {'; '.join(told)}; or set bn.carrier=horovod")
+        )
+    return [value for _, value in found]
 
 
 class _Listener:
@@ -148,28 +193,3 @@ def refusal(
             "up what the others wait for; unset it"
         )
     return None
-
-
-def _loading_problem(gpu: GpuAccess) -> str | None:
-    with gpu.driver.in_primary_context(gpu.number):
-        eager = gpu.driver.loads_eagerly()
-    if eager:
-        return None
-    return (
-        "CUDA loads kernels when they are first launched, which may wait for a sum that waits for "
-        f"this rank; set {MODULE_LOADING}={EAGER} before CUDA starts (a program that trains by "
-        "itself sees to it, unless the environment says otherwise)"
-    )
-
-
-def _raise_together(problems: list[str | None]) -> None:
-    found = {rank: text for rank, text in enumerate(problems) if text is not None}
-    if not found:
-        return
-    told = [
-        text if len(ranks) == len(problems) else f"{ranks_in_words(ranks)}: {text}"
-        for text, ranks in keys_by_value(found).items()
-    ]
-    raise mark_agreed(
-        UserError(f"bn.carrier=peer can't serve: {'; '.join(told)}; or set bn.carrier=horovod")
-    )

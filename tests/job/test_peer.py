@@ -5,6 +5,7 @@ import torch
 
 from megdet_hvd.job.peer import MAX_CONNECTIONS, refusal
 from megdet_hvd.job.world import World
+from tests.cuda.emulation import compiler
 from tests.pool import on_ranks
 
 
@@ -18,6 +19,7 @@ from tests.pool import on_ranks
     ],
 )
 def test_on_ranks(check: str, np: int) -> None:
+    compiler()  # or a skip, with the reason
     on_ranks(f"tests.job.check_peer:{check}", np)
 
 

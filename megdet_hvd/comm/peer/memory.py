@@ -17,6 +17,7 @@ from megdet_hvd.comm.peer.layout import (
 )
 from megdet_hvd.comm.peer.sums import ARGUMENTS, NOTICE_S, PATIENCE_S, PeerSums
 from megdet_hvd.cuda.driver import CudaDriver, DriverPointer, PinnedMemory, cuda_driver
+from megdet_hvd.cuda.error import CudaError
 from megdet_hvd.cuda.launch import CudaKernel, load_kernel
 
 
@@ -85,7 +86,11 @@ class PeerMemory:
             else:
                 self._inbox = driver.allocate(-(-inbox_bytes(ranks) // _BLOCK) * _BLOCK)
                 self._host = driver.allocate_pinned(4 * HOST_WORDS)
-            self.handle = driver.ipc_handle(self._inbox)
+            try:
+                self.handle = driver.ipc_handle(self._inbox)
+            except CudaError:
+                self._keep()
+                raise
         self._state: Tensor | None = None
         self._group: DriverPointer = 0
         self._opened: list[DriverPointer] = []
@@ -143,5 +148,8 @@ class PeerMemory:
             if self._group:
                 driver.free(self._group)
         self._opened, self._inboxes, self._group = [], [], 0
+        self._keep()
+
+    def _keep(self) -> None:
         kept = self._inbox, self._host
         _kept.setdefault((self._access.number, self._ranks), []).append(kept)
