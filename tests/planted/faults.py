@@ -19,6 +19,7 @@ Part = Literal[
     "elastic resume",
     "pipeline",
     "gpu",
+    "peer",
 ]
 
 
@@ -460,5 +461,53 @@ FAULTS = (
         "return values.to(device, non_blocking=True)",
         "return values.to(device)",
         "pretend_cuda/test_host.py pretend_cuda/test_counts.py",
+    ),
+    Fault(
+        "peer",
+        "sums between GPUs use one half of the inboxes",
+        "comm/peer/kernel.py",
+        "half = (size_t)(number & 1) * ranks * row;",
+        "half = 0;",
+        "comm/peer/test_kernel.py",
+    ),
+    Fault(
+        "peer",
+        "numbers begin anew with an odd one, so that one half serves twice in a row",
+        "comm/peer/layout.py",
+        "return FIRST_NUMBER if number == LAST_NUMBER",
+        "return FIRST_NUMBER - 1 if number == LAST_NUMBER",
+        "comm/peer/test_protocol.py",
+    ),
+    Fault(
+        "peer",
+        "a rank adds its own vector first, so that ranks differ in the last bits",
+        "comm/peer/kernel.py",
+        "for (int peer = 0; peer < ranks && !lost; ++peer) {",
+        "for (int p = 0, peer; peer = (rank + p) % ranks, p < ranks && !lost; ++p) {",
+        "comm/peer/test_kernel.py",
+    ),
+    Fault(
+        "peer",
+        "a lost sum keeps the values that it had",
+        "comm/peer/kernel.py",
+        "if (i > 0) vector[i - 1] = __longlong_as_double(0x7ff8000000000000LL);",
+        ";",
+        "comm/peer/test_kernel.py",
+    ),
+    Fault(
+        "peer",
+        "a step goes on though its GPU has lost a sum",
+        "engine/step/status.py",
+        "bad |= peer.is_lost()",
+        "bad |= peer.is_lost() & False",
+        "job/test_peer.py",
+    ),
+    Fault(
+        "watchdog",
+        "the watchdog does not see what the GPU waits in",
+        "job/watch/rank_state.py",
+        "place = position.device_place() or host",
+        "place = host",
+        "job/watch/test_device_sums.py",
     ),
 )
