@@ -480,7 +480,7 @@ FAULTS = (
     ),
     Fault(
         "peer",
-        "a rank adds its own vector first, so that ranks differ in the last bits",
+        "a rank begins to add up with its own vector, not with the first rank's",
         "comm/peer/kernel.py",
         "for (int peer = 0; peer < ranks && !lost; ++peer) {",
         "for (int p = 0, peer; peer = (rank + p) % ranks, p < ranks && !lost; ++p) {",
