@@ -94,6 +94,13 @@ def _access(kind: type[CudaKernel]) -> GpuAccess:
     return GpuAccess(driver, torch.device("cpu"), 0, load, lambda: STREAM)
 
 
+def wait_for_gpu() -> None:
+    """Until this process's emulated GPU has done what it was given."""
+    driver = emulated_driver()
+    while not driver.is_idle(STREAM):
+        time.sleep(0.001)
+
+
 def open_emulated(world: World) -> None:
     """The session's BN group sums by the kernel, run on the CPU. All ranks call it together."""
     with changed_environment({MODULE_LOADING: EAGER}):

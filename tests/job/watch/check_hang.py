@@ -27,7 +27,7 @@ from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.watch import start_watchdog
 from megdet_hvd.job.world import World
 from megdet_hvd.train import main as train_main
-from tests.comm.peer.emulated import OnTheSpot, emulated_access
+from tests.comm.peer.emulated import OnTheSpot, emulated_access, wait_for_gpu
 from tests.engine.small import small_settings, thin_backbones
 
 LIMIT_S = 4.0
@@ -73,6 +73,8 @@ def train(case: str, world: World) -> int:
             if here and case == "shape" and world.rank == last:
                 layer(world, number, values=9)
             if here and case == "stop" and world.rank == last:
+                if "--peer" in sys.argv:  # an emulated GPU stops with its process
+                    wait_for_gpu()
                 os.kill(os.getpid(), signal.SIGSTOP)
             if here and case == "stop0" and world.rank == 0:
                 os.kill(os.getpid(), signal.SIGSTOP)
