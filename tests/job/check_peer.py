@@ -126,7 +126,8 @@ def a_lost_sum_ends_the_step() -> None:
         for layer in (1, 2):
             odd = 3 - layer if world.rank == 1 and not sound else layer
             total = carrier.sum(torch.ones(4, dtype=torch.float64), f"cgbn.layer{odd}.forward.0")
-            assert total.isnan().all() or sound
+        # Threads that had their parts of the first one keep them; the second is not tried.
+        assert bool(total.isnan().all()) is not sound
         message = StatusMessage(world, torch.device("cpu"), ("loss",))
         message.add({"loss": torch.ones(2)}, None, 2, 0)  # as if nan had not come through
         message.send()

@@ -40,7 +40,7 @@ inline u64 nanoseconds() {
   clock_gettime(CLOCK_MONOTONIC, &time);
   return time.tv_sec * 1000000000ull + time.tv_nsec;
 }
-#define LOOK_EVERY 64
+#define LOOK_EVERY 8
 """
 """What the GPU's instructions do, in C++."""
 
