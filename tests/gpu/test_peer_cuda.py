@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 from tests.comm.peer.two_processes import check_two_processes
+from tests.ranks import ROOT
 
 
 def test_ranks_as_streams_have_the_sum_to_the_bit() -> None:
@@ -18,6 +19,7 @@ def test_ranks_as_streams_have_the_sum_to_the_bit() -> None:
         text=True,
         encoding="utf-8",
         timeout=170,
+        cwd=ROOT,
         check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
