@@ -9,6 +9,7 @@ from torch import Tensor
 
 from megdet_hvd.comm.groups import BnGroup
 from megdet_hvd.comm.mpi_sums import MpiSums
+from megdet_hvd.comm.peer.sums import PeerSums
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.errors import UserError
 
@@ -18,6 +19,8 @@ class Carrier(ABC):
 
     name: str
     """As ``bn.carrier`` has it."""
+    host_waits = True
+    """Whether the host waits for the sum, or only the GPU's stream that it is on."""
 
     def __init__(self, ranks: tuple[int, ...]) -> None:
         self.ranks = ranks
@@ -31,8 +34,10 @@ class Carrier(ABC):
     def sum(self, vector: Tensor, name: str) -> Tensor:
         """The sum over the group, on every member. ``name`` is equal on all of them.
 
-        Returns once it is there. ``vector`` may be overwritten.
+        ``vector`` may be overwritten.
         """
+        if not self.host_waits:
+            return self._sum(vector, name)
         with waiting(name, self.ranks, vector.numel()):
             return self._sum(vector, name)
 
@@ -110,14 +115,41 @@ class MpiCarrier(Carrier):
         return message[:-1]
 
 
+class PeerCarrier(Carrier):
+    """The GPUs of one machine write into each other's memory (:mod:`megdet_hvd.comm.peer`).
+
+    The host never waits: a sum is an operation of the GPU's stream, as a convolution is. Where one
+    is lost, it and all later ones are nan, and the step ends in an error before weights change.
+    """
+
+    name = "peer"
+    host_waits = False
+
+    def __init__(self, sums: PeerSums) -> None:
+        super().__init__(sums.ranks)
+        self._sums = sums
+
+    def _sum(self, vector: Tensor, name: str) -> Tensor:
+        self._sums.add_up(vector, name)
+        return vector
+
+
 def carrier_of(group: BnGroup | None, kind: str = "horovod") -> Carrier:
     """The carrier ``kind`` for a group; None or one rank: nothing to send.
 
     Raises:
-        UserError: ``mpi`` where MPI did not start the job.
+        UserError: ``mpi`` where MPI did not start the job, or ``peer`` where it was not opened.
     """
     if group is None or len(group.ranks) == 1:
         return SingleProcessCarrier()
+    if kind == "peer":
+        if group.peer is None:
+            raise UserError(
+                "bn.carrier=peer needs megdet_hvd.job.peer.open_peer_sums(world, device), called "
+                "by all ranks after megdet_hvd.job.session.start(), and serves the BN group of "
+                "the session: call it, or set bn.carrier=horovod"
+            )
+        return PeerCarrier(group.peer)
     if kind == "mpi":
         if group.sums is None:
             raise UserError(

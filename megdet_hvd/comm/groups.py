@@ -1,9 +1,16 @@
 """The groups of processes of a Horovod session, for its life: machines, and who shares BN."""
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from megdet_hvd.comm import position
 from megdet_hvd.comm.mpi_sums import MpiSums
+from megdet_hvd.cuda.error import CudaError
+
+if TYPE_CHECKING:
+    from megdet_hvd.comm.peer.sums import PeerSums
 
 
 @dataclass(frozen=True)
@@ -16,10 +23,15 @@ class BnGroup:
     """Horovod's; None where the group is one process."""
     sums: MpiSums | None = None
     """Over mpi4py, on the same ranks, for BN alone; None where there are none to be had."""
+    peer: "PeerSums | None" = None
+    """Between the ranks' GPUs; None where nobody asked for them."""
+    interrupted: Callable[[], bool] | None = None
+    """Whether another member of somebody's program has failed; None: it is not asked for."""
 
 
 _group: BnGroup | None = None
 _session = 0
+_close_peer: Callable[[], None] | None = None
 
 
 def session() -> int:
@@ -33,9 +45,23 @@ def remember(bn_group: BnGroup) -> None:
     _group, _session = bn_group, _session + 1
 
 
+def attach(peer: "PeerSums", close: Callable[[], None]) -> None:
+    """Let the group that was remembered sum between GPUs; ``close`` ends it, with the session."""
+    global _group, _session, _close_peer
+    assert _group is not None and _close_peer is None, "once a session"
+    _group, _session, _close_peer = replace(_group, peer=peer), _session + 1, close
+    position.watch_device(peer)
+
+
 def forget() -> None:
     """Drop it: Horovod stops."""
-    global _group, _session
+    global _group, _session, _close_peer
+    if _close_peer is not None and _group is not None and _group.peer is not None:
+        position.watch_device(None)
+        _group.peer.give_up()  # whatever still waits there, nobody will ask for it
+        with suppress(CudaError):  # of a GPU that failed, say, which was told of by then
+            _close_peer()
+        _close_peer = None
     if _group is not None and _group.sums is not None:
         _group.sums.close()
     _group, _session = None, _session + 1

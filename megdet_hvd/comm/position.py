@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 Kind = Literal["waiting", "computing", "outside"]
 
@@ -39,6 +39,19 @@ class CollectiveTime(NamedTuple):
     seconds: float
 
 
+class DeviceSums(Protocol):
+    """Sums that a GPU waits in, and the host does not. All methods may be called by any thread."""
+
+    ranks: tuple[int, ...]
+    """Whom they need."""
+
+    def long_sum(self) -> tuple[str, int, float] | None:
+        """Name, length, and since when by ``time.monotonic()``, of one that takes long."""
+
+    def give_up(self) -> None:
+        """Leave the one that it waits in, and all later ones."""
+
+
 class _Position:
     """The one position of this process."""
 
@@ -51,11 +64,48 @@ class _Position:
 
 _position = _Position()
 _numbers: Sequence[int] | None = None
+_device: DeviceSums | None = None
+_device_place: RankPosition | None = None
 
 
 def place() -> tuple[RankPosition, int, int]:
     """The place, the training step (from 1; 0: none yet), and how often the place has changed."""
     return _position.place, _position.step, _position.moves
+
+
+def watch_device(sums: DeviceSums | None) -> None:
+    """From now on this process's GPU may wait in ``sums``; None: it does not."""
+    global _device, _device_place
+    _device, _device_place = sums, None
+
+
+def device_place() -> RankPosition | None:
+    """The sum that the GPU waits in for long, whatever the host does; None: there is none.
+
+    The same object as long as it is the same sum.
+    """
+    global _device_place
+    found = None if _device is None else _device.long_sum()
+    if found is None or _device is None:
+        _device_place = None
+        return None
+    name, elements, since = found
+    if _device_place is None or _device_place.since != since:
+        _device_place = RankPosition("waiting", name, _numbered(_device.ranks), elements, since)
+    return _device_place
+
+
+def give_up_device_sums(fallen: Sequence[int] | None = None) -> None:
+    """Let this process's GPU go from what it waits in, since the job ends.
+
+    ``fallen``: only if one of these ranks, as whoever watches counts them, is needed there.
+    """
+    if _device is not None and (fallen is None or set(fallen) & set(_numbered(_device.ranks))):
+        _device.give_up()
+
+
+def _numbered(ranks: Sequence[int]) -> Sequence[int]:
+    return ranks if _numbers is None else [_numbers[rank] for rank in ranks]
 
 
 def count_steps_anew() -> None:
@@ -113,8 +163,7 @@ class waiting:
 
     def __enter__(self) -> None:
         self._before = _position.place
-        ranks = self._ranks if _numbers is None else [_numbers[rank] for rank in self._ranks]
-        _move("waiting", self._name, ranks, self._elements)
+        _move("waiting", self._name, _numbered(self._ranks), self._elements)
 
     def __exit__(
         self,

@@ -24,13 +24,17 @@ def gradient_order(config: Config, bn_is_shared: bool) -> GradientOrder:
 
     Horovod has one thread and, on GPUs, one stream for all sums. A layer that waits for a BN sum
     there waits for every gradient that was sent before it too, so these are held. Sums of
-    ``bn.carrier=mpi`` don't pass Horovod.
+    ``bn.carrier=mpi`` don't pass Horovod. Those of ``peer`` don't either, but wait on the GPUs for
+    other ranks, as sums of gradients do: with both under way, each could wait for a rank that waits
+    for the other.
     """
     wanted = config.horovod.gradients
     if config.deterministic:
         # Fusion is off, unless the environment says otherwise: then, too, what is fused does not
         # depend on timing.
         return GradientOrder(True, "deterministic=true")
+    if bn_is_shared and config.bn.carrier == "peer":
+        return GradientOrder(True, "no BN sum on the GPUs waits beside one (bn.carrier=peer)")
     if wanted != "auto":
         return GradientOrder(wanted == "held", f"horovod.gradients={wanted}")
     if not bn_is_shared:

@@ -62,24 +62,14 @@ class CudaDriver:
             found.append(text.value.decode("ascii", "replace") if text.value else "")
         return found[0] or "an error without a name", found[1]
 
-    def version(self) -> int:
-        """The newest CUDA that the driver serves: 13000 is 13.0."""
-        found = ctypes.c_int()
-        self._call("cuDriverGetVersion", ctypes.byref(found))
-        return found.value
+    def loads_eagerly(self) -> bool:
+        """Whether all kernels are loaded when CUDA starts (``CUDA_MODULE_LOADING=EAGER``).
 
-    def bus_id(self, device: int) -> str:
-        """Where GPU number ``device`` of this process is plugged in, ``0000:1b:00.0``."""
-        text = ctypes.create_string_buffer(32)
-        self._call("cuDeviceGetPCIBusId", text, 32, self._device(device))
-        return text.value.decode("ascii").lower()
-
-    def can_access(self, device: int, peer: int) -> bool:
-        """Whether GPU ``device`` reads and writes the memory of GPU ``peer`` of this process."""
-        found = ctypes.c_int()
-        own, other = self._device(device), self._device(peer)
-        self._call("cuDeviceCanAccessPeer", ctypes.byref(found), own, other)
-        return bool(found.value)
+        Otherwise each is loaded when it is first launched, which may wait for all that runs.
+        """
+        eager, found = 1, ctypes.c_int()
+        self._call("cuModuleGetLoadingMode", ctypes.byref(found))
+        return found.value == eager
 
     def _device(self, device: int) -> ctypes.c_int:
         found = ctypes.c_int()
@@ -105,10 +95,6 @@ class CudaDriver:
         module = ctypes.c_void_p()
         self._call("cuModuleLoadData", ctypes.byref(module), cubin)
         return module.value or 0
-
-    def unload_module(self, module: DriverPointer) -> None:
-        """Undo :meth:`load_module`; its kernels must have ended."""
-        self._call("cuModuleUnload", ctypes.c_void_p(module))
 
     def function(self, module: DriverPointer, name: str) -> DriverPointer:
         """A kernel of a module."""
@@ -228,10 +214,6 @@ class CudaDriver:
         device = ctypes.c_uint64()
         self._call("cuMemHostGetDevicePointer_v2", ctypes.byref(device), host, ctypes.c_uint(0))
         return PinnedMemory(address, device.value, size)
-
-    def free_pinned(self, memory: PinnedMemory) -> None:
-        """Undo :meth:`allocate_pinned`."""
-        self._call("cuMemFreeHost", ctypes.c_void_p(memory.host))
 
 
 @functools.cache

@@ -127,7 +127,7 @@ def _elastic_resume(
 def _needs(config: Config, resumption: Resumption | None) -> SessionNeeds:
     needs = training_needs(config, resumption)
     settings = None if needs.horovod is None else light_cycle(needs.horovod, config)
-    return SessionNeeds(settings, needs.bn_groups, needs.watchdog_s)
+    return SessionNeeds(settings, needs.bn_groups, needs.watchdog_s, needs.environment)
 
 
 def _agree_on_run(

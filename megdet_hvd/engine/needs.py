@@ -15,13 +15,23 @@ def training_needs(config: Config, resumption: Resumption | None = None) -> Sess
     from megdet_hvd.preflight.facts import gather_facts
 
     needs = SessionNeeds(
-        settings_for(config), sharing_of(config), watchdog_s=config.watchdog.seconds
+        settings_for(config),
+        sharing_of(config),
+        watchdog_s=config.watchdog.seconds,
+        environment=environment_for(config),
     )
     if resumption is not None:
         needs = replace(needs, bn_groups=resumption.sharing)
     if config.preflight == "never":
         return needs
     return replace(needs, facts=lambda: gather_facts(config), check=check_facts)
+
+
+def environment_for(config: Config) -> dict[str, str]:
+    """Variables that must be there before CUDA starts, for a run with this configuration."""
+    from megdet_hvd.job.peer import EAGER, MODULE_LOADING
+
+    return {MODULE_LOADING: EAGER} if config.bn.carrier == "peer" else {}
 
 
 def evaluation_needs(config: Config) -> SessionNeeds:

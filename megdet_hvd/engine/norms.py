@@ -17,6 +17,12 @@ from megdet_hvd.wording import ranks_in_words
 
 _CPU = torch.device("cpu")
 
+_CARRIER_NOTES = {
+    "peer": ", as asked for: its test sums were right; no run on GPUs is on record yet, so compare "
+    "a short one with bn.carrier=horovod"
+}
+"""What the log says of a carrier beside its name."""
+
 
 def sharing_of(config: Config) -> Callable[[Machines], Machines]:
     """Who shares BN statistics, for :func:`megdet_hvd.job.session.start`."""
@@ -50,7 +56,7 @@ def detector_norm(
     """A factory: number of channels → layer, as ``model.norm`` and the section ``bn`` say.
 
     Raises:
-        UserError: ``bn.carrier=mpi`` where it can't serve.
+        UserError: ``bn.carrier`` can't serve.
     """
     model = config.model
     if model.norm == "none":
@@ -132,5 +138,5 @@ def describe_norm(detector: nn.Module, config: Config, world: World, images: int
     return (
         f"CGBN: {len(layers)} layers share statistics over {ranks_in_words(ranks)} "
         f"({where}): {len(ranks)} × {images} = {len(ranks) * images} images a statistic"
-        f"{more}; bn.carrier={config.bn.carrier}"
+        f"{more}; bn.carrier={config.bn.carrier}{_CARRIER_NOTES.get(config.bn.carrier, '')}"
     )

@@ -59,6 +59,7 @@ from megdet_hvd.errors import UserError
 from megdet_hvd.job.agree import together
 from megdet_hvd.job.exchange import barrier, broadcast_object
 from megdet_hvd.job.log import LOGGER, log_to_file
+from megdet_hvd.job.peer import open_peer_sums
 from megdet_hvd.job.world import World, machine_names
 from megdet_hvd.run_lock.lock import RunLock
 from megdet_hvd.wording import counted, first_of, ranks_in_words
@@ -168,6 +169,8 @@ def prepare_run(
         own_code = find_own_code(config, given)
     with together(world, "device"):
         device = prepare_device(config, world)
+    if config.bn.carrier == "peer" and shares_statistics(config, world):
+        open_peer_sums(world, device)
     with together(world, "data"):
         data = open_datasets(
             prepared or config.data,

@@ -88,7 +88,8 @@ def light_cycle(settings: HorovodSettings, config: Config) -> HorovodSettings:
 
 
 def _waits_for_sums(config: Config) -> bool:
-    return config.model.norm == "cgbn" and config.bn.scope != "process"
+    shared = config.model.norm == "cgbn" and config.bn.scope != "process"
+    return shared and config.bn.carrier != "peer"
 
 
 def _computes_on_gpu(config: Config) -> bool:

@@ -185,6 +185,8 @@ class Life(Generic[T]):
 
         asked = None if value is None else self.program.needs
         needs = SessionNeeds() if asked is None or value is None else asked(value)
+        for name, word in needs.environment.items():
+            os.environ.setdefault(name, word)
         self.world = world = (self.program.meet or _start_session)(self, needs, problem)
         start_log(world)
         if self._cores is not None:
@@ -324,6 +326,7 @@ def run_member(
         Exception: on all members; see :func:`megdet_hvd.job.members_ending.exception_of`.
     """
     from megdet_hvd.comm.position import count_steps_anew, go_outside
+    from megdet_hvd.job.horovod_settings import changed_environment
     from megdet_hvd.job.log import log_urgent
     from megdet_hvd.job.members_ending import end_together, exception_of
     from megdet_hvd.job.session import start
@@ -340,6 +343,8 @@ def run_member(
             go_outside("starting")
             value = configure(meeting)
             asked = needs(value)
+            missing = {k: v for k, v in asked.environment.items() if k not in os.environ}
+            lent.enter_context(changed_environment(missing))
             world = start(
                 communicator=communicator,
                 interrupted=meeting.heard_of_failure,

@@ -1,7 +1,7 @@
 """What a program asks of the session that it runs in."""
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from megdet_hvd.job.horovod_settings import HorovodSettings
@@ -20,6 +20,8 @@ class SessionNeeds:
     """Who shares BN statistics, given the ranks of each machine; None: each machine."""
     watchdog_s: float = DEFAULT_WATCHDOG_S
     """When a hang ends the job; 0: never."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables that libraries read when they start; those that the user set stand."""
     facts: Callable[[], Any] | None = None
     """What each rank tells the others of itself."""
     check: Callable[[list[Any], Machines], str | None] | None = None

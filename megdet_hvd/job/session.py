@@ -105,7 +105,7 @@ def start(
     own = next(tuple(ranks) for ranks in sharing if hvd.rank() in ranks)
     process_set = hvd.global_process_set if len(own) == hvd.size() else sets.get(own)
     sums = _sums(sharing, communicator, interrupted) if launch.controller == "mpi" else None
-    groups.remember(groups.BnGroup(own, process_set, sums))
+    groups.remember(groups.BnGroup(own, process_set, sums, interrupted=interrupted))
     world = World(
         rank=hvd.rank(),
         size=hvd.size(),

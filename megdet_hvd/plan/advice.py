@@ -177,6 +177,11 @@ def _outside(question: Question, row: Prediction) -> list[str]:
             "bn.carrier=mpi sums CPU tensors, and training on GPUs refuses it: set "
             "bn.carrier=horovod, whose times these are"
         )
+    if config.model.norm == "cgbn" and config.bn.carrier == "peer":
+        lines.append(
+            "bn.carrier=peer has not run on GPUs yet: the times of BN messages are those of "
+            "bn.carrier=horovod"
+        )
     if config.deterministic or config.horovod.fusion_threshold_mib == 0:
         lines.append(
             "without fusion (deterministic, horovod.fusion_threshold_mib=0) each gradient goes by "

@@ -14,6 +14,7 @@ from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import Machines, World, machines_of
 from tests.bn.sent import watched_messages
+from tests.comm.peer.emulated import open_emulated
 
 CHANNELS = 5
 carrier = "horovod"
@@ -347,8 +348,8 @@ def equal_to_plain_bn(
     """Everything above.
 
     ``machines``: of each rank; None: what the machines say. ``words``: the carriers to check, or
-    ``refused`` where ``mpi`` can't serve. ``sharing``: the group of each rank, where it is not its
-    machine.
+    ``refused`` where ``mpi`` can't serve; ``peer``'s kernel runs on the CPU. ``sharing``: the group
+    of each rank, where it is not its machine.
     """
     global carrier
     shares: Machines | None = None if sharing is None else machines_of(sharing)
@@ -360,6 +361,8 @@ def equal_to_plain_bn(
             check_refused()
             continue
         carrier = word
+        if word == "peer":
+            open_emulated(world)
         check_all(world)
     check_running_average(world)
     check_eval(world)

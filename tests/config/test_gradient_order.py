@@ -13,6 +13,13 @@ from megdet_hvd.config.load import load_config
         ((), False, False, "no BN sum could wait behind one"),
         (("model.norm=frozen",), False, False, "no BN sum could wait behind one"),
         (("bn.carrier=mpi",), True, False, "BN sums go past Horovod (bn.carrier=mpi)"),
+        (
+            ("bn.carrier=peer", "horovod.gradients=as_ready"),
+            True,
+            True,
+            "no BN sum on the GPUs waits beside one (bn.carrier=peer)",
+        ),
+        (("bn.carrier=peer",), False, False, "no BN sum could wait behind one"),
         (("horovod.gradients=as_ready",), True, False, "horovod.gradients=as_ready"),
         (("horovod.gradients=held",), False, True, "horovod.gradients=held"),
         (("deterministic=true",), False, True, "deterministic=true"),

@@ -2,8 +2,7 @@
 // memory of the host, a stream is a thread, a module is a shared library of kernels compiled for the
 // CPU (emulated_kernel.h). Processes share memory through the same calls as with CUDA.
 //
-// EMULATED_CUDA_FAIL=cuIpcOpenMemHandle_v2:217 makes a call fail with a number;
-// EMULATED_CUDA_BUS_ID is the GPU's.
+// EMULATED_CUDA_FAIL=cuIpcOpenMemHandle_v2:217 makes a call fail with a number.
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -96,7 +95,6 @@ Stream* stream_of(void* id) {
 
 extern "C" {
 int cuInit(unsigned) { MAY_FAIL(cuInit); return 0; }
-int cuDriverGetVersion(int* found) { *found = 13000; return 0; }
 int cuGetErrorName(int number, const char** text) {
   static const std::map<int, const char*> names = {
       {1, "CUDA_ERROR_INVALID_VALUE"}, {2, "CUDA_ERROR_OUT_OF_MEMORY"},
@@ -116,12 +114,11 @@ int cuDeviceGet(int* found, int device) {
   *found = 0;
   return 0;
 }
-int cuDeviceGetPCIBusId(char* text, int size, int) {
-  const char* own = getenv("EMULATED_CUDA_BUS_ID");
-  snprintf(text, size, "%s", own ? own : "0000:1B:00.0");
+int cuModuleGetLoadingMode(int* mode) {
+  const char* wanted = getenv("CUDA_MODULE_LOADING");
+  *mode = wanted && !strcmp(wanted, "EAGER") ? 1 : 2;
   return 0;
 }
-int cuDeviceCanAccessPeer(int* found, int, int) { *found = 1; return 0; }
 int cuDevicePrimaryCtxRetain(void** context, int) { *context = &memories; return 0; }
 int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
 int cuCtxPushCurrent_v2(void*) { ++contexts; return 0; }
@@ -142,7 +139,6 @@ int cuModuleLoadData(void** module, const void* data) {
   if (!*module) fprintf(stderr, "%s\n", dlerror());
   return *module ? 0 : 200;
 }
-int cuModuleUnload(void*) { return 0; }
 int cuModuleGetFunction(void** found, void* module, const char* name) {
   auto pack = dlsym(module, (std::string("pack_") + name).c_str());
   auto run = dlsym(module, (std::string("run_") + name).c_str());
@@ -243,5 +239,4 @@ int cuMemHostGetDevicePointer_v2(uint64_t* found, void* host, unsigned flags) {
   *found = (uint64_t)host;
   return flags ? 1 : 0;
 }
-int cuMemFreeHost(void* host) { free(host); return 0; }
 }

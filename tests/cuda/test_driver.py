@@ -3,7 +3,6 @@
 import ctypes
 import multiprocessing
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from megdet_hvd.cuda.driver import IPC_HANDLE_BYTES, CudaDriver
 from megdet_hvd.cuda.error import CudaError
 from megdet_hvd.cuda.launch import FLOAT64, INT32, POINTER, CudaKernel
 from tests.cuda.emulation import emulated_cubin, emulated_driver
+from tests.cuda.other_process import write_back
 
 SCALE = """
 extern "C" __global__ void scale(double* x, int n, double factor, long long* where) {
@@ -57,7 +57,6 @@ def test_a_kernel_is_launched_with_its_arguments_as_they_were(driver: CudaDriver
         kernel(1, 1, 0, 0, stream=5)
     with pytest.raises(CudaError, match="CUDA_ERROR_NOT_FOUND"):
         driver.function(module, "nothing")
-    driver.unload_module(module)
 
 
 def test_a_kernel_is_launched_from_a_thread_that_has_not_called_cuda_yet() -> None:
@@ -79,17 +78,6 @@ def test_a_kernel_is_launched_from_a_thread_that_has_not_called_cuda_yet() -> No
 def test_pinned_memory_is_zeroed(driver: CudaDriver) -> None:
     memory = driver.allocate_pinned(100)
     assert ctypes.string_at(memory.host, memory.size) == bytes(100)
-    driver.free_pinned(memory)
-
-
-def _other(handle: bytes, pipe: Connection) -> None:
-    driver = emulated_driver()
-    with driver.in_primary_context(0):
-        memory = driver.open_ipc(handle)
-        pipe.send(driver.copy_from_device(memory, 4))
-        driver.copy_to_device(memory, b"back")
-        driver.close_ipc(memory)
-        pipe.send("closed")
 
 
 def test_two_processes_share_memory(driver: CudaDriver) -> None:
@@ -98,7 +86,7 @@ def test_two_processes_share_memory(driver: CudaDriver) -> None:
     handle = driver.ipc_handle(memory)
     assert len(handle) == IPC_HANDLE_BYTES
     own, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_other, args=(handle, theirs))
+    process = multiprocessing.get_context("spawn").Process(target=write_back, args=(handle, theirs))
     process.start()
     theirs.close()
     assert own.recv() == b"here" and own.recv() == "closed"
@@ -120,6 +108,13 @@ def test_a_failing_call_names_itself(driver: CudaDriver, monkeypatch: pytest.Mon
     monkeypatch.setenv("EMULATED_CUDA_FAIL", "cuMemAlloc_v2:999")
     with pytest.raises(CudaError, match=r"with an error without a name \(999\)$"):
         driver.allocate(8)
+
+
+def test_how_kernels_are_loaded(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
+    assert not driver.loads_eagerly()
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "EAGER")
+    assert driver.loads_eagerly()
 
 
 def test_without_a_context_nothing_is_allocated() -> None:

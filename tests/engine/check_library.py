@@ -21,7 +21,9 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.checkpoint.file import load_checkpoint
 from megdet_hvd.engine.step.loop import apply_gradients
 from megdet_hvd.errors import MemberError, UserError
+from megdet_hvd.job.world import World
 from megdet_hvd.train import train
+from tests.comm.peer.emulated import open_emulated
 from tests.engine.small import small_and_quiet, small_config
 
 STEPS = 3
@@ -60,6 +62,12 @@ def failing_gradients(rank: int, on: int) -> Iterator[None]:
 
     with mock.patch("megdet_hvd.engine.step.loop.apply_gradients", once):
         yield
+
+
+def emulated_gpus(world: World, device: torch.device) -> None:
+    """The kernel of ``bn.carrier=peer`` runs on the CPU, where this trains."""
+    assert device.type == "cpu" and os.environ["CUDA_MODULE_LOADING"] == "EAGER"
+    open_emulated(world)
 
 
 def surroundings() -> list[Any]:
@@ -134,6 +142,16 @@ def check_members(folder: Path, rank: int, comm: Any, *more: str) -> None:
     if comm is not None:
         last = train(small_config(folder, [*settings, "bn.carrier=mpi"]), comm)
         assert last.iteration == STEPS
+        with mock.patch("megdet_hvd.engine.prepare.open_peer_sums", emulated_gpus):
+            fails("peer", failing_layer, 1, "bn.carrier=peer")
+            folder_of_peer = folder / "runs" / "peer-whole"
+            peer = small_config(folder, [*settings, "bn.carrier=peer"])
+            train(peer, comm, run_folder=folder_of_peer)
+        # Of two ranks' vectors there is one order of adding up, up to which comes first.
+        third = weights(folder_of_peer)
+        assert all(torch.equal(value, third[name]) for name, value in first.items())
+        log = (folder_of_peer / "log.txt").read_text()
+        assert "bn.carrier=peer, as asked for: its test sums were right" in log
     longer = small_config(folder, [*settings, f"learning.max_iterations={STEPS + 1}"])
     carried_on = train(longer, comm, run_folder=folder / "runs" / "first", resume=True)
     assert carried_on.iteration == STEPS + 1

@@ -6,6 +6,7 @@ import torch
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
+from megdet_hvd.engine.needs import training_needs
 from megdet_hvd.engine.norms import (
     describe_norm,
     detector_norm,
@@ -46,6 +47,14 @@ def world(rank: int = 5) -> World:
             False,
             "CGBN: 1 layers share statistics over ranks 4-5 (one machine): 2 × 2 = 4 images a "
             "statistic; 4 such groups; bn.carrier=mpi",
+        ),
+        (
+            ("bn.carrier=peer",),
+            MACHINES,
+            False,
+            "CGBN: 1 layers share statistics over ranks 4-7 (one machine): 4 × 2 = 8 images a "
+            "statistic; 2 such groups; bn.carrier=peer, as asked for: its test sums were right; no "
+            "run on GPUs is on record yet, so compare a short one with bn.carrier=horovod",
         ),
         (
             ("bn.scope=world",),
@@ -98,6 +107,11 @@ def test_a_split_reaches_the_layers() -> None:
 def test_a_bn_size_without_cgbn_is_refused() -> None:
     with pytest.raises(UserError, match=r"bn\.size=4 belongs to model\.norm=cgbn"):
         config("model.norm=bn", "bn.size=4")
+
+
+def test_peer_sums_want_kernels_loaded_before_any_sum() -> None:
+    assert training_needs(config("bn.carrier=peer")).environment == {"CUDA_MODULE_LOADING": "EAGER"}
+    assert training_needs(config()).environment == {}
 
 
 def test_uneven_machines_are_told_apart() -> None:

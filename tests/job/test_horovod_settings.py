@@ -55,6 +55,7 @@ def test_deterministic_turns_fusion_off_unless_the_environment_says_otherwise() 
         (["device=cuda", "bn.scope=world"], 0.1),
         (["device=cuda", "bn.scope=process"], None),
         (["device=cuda", "model.norm=frozen"], None),
+        (["device=cuda", "bn.carrier=peer"], None),
         (["device=cpu"], None),
         (["device=cpu", "horovod.cycle_time_ms=0.5"], 0.5),
         (["device=cuda", "horovod.cycle_time_ms=5"], 5),

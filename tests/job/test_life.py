@@ -15,6 +15,7 @@ from megdet_hvd.errors import FAULT, RunError, StorageError, UserError
 from megdet_hvd.job import outcome_notes, stopping
 from megdet_hvd.job.agree import mark_agreed
 from megdet_hvd.job.life import Life, Program, run_program
+from megdet_hvd.job.needs import SessionNeeds
 from tests.engine.tale import ALONE
 
 SINGLE = Launch("single", "python", None, None, None, None)
@@ -96,6 +97,22 @@ def test_known_errors_end_with_their_codes(
         assert lived(Program(lambda: 1, raising(mark_agreed(error))), FIRST) == code
     told = capsys.readouterr().err
     assert "Traceback" not in told and told.count("error: ") >= 2
+
+
+def test_what_libraries_read_when_they_start_is_set_before_unless_the_user_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MEGDET_TEST_GIVEN", "the user's")
+    monkeypatch.setenv("MEGDET_TEST_MISSING", "")  # so that it is taken back in the end
+    monkeypatch.delenv("MEGDET_TEST_MISSING")
+    needs = SessionNeeds(environment={"MEGDET_TEST_GIVEN": "ours", "MEGDET_TEST_MISSING": "ours"})
+
+    def work(value: int, life: Life[int]) -> int:
+        assert os.environ["MEGDET_TEST_GIVEN"] == "the user's"
+        assert os.environ["MEGDET_TEST_MISSING"] == "ours"
+        return 7
+
+    assert lived(Program(lambda: 1, work, needs=lambda value: needs), FIRST) == 7
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ class HorovodConfig(Section):
     gradients: Literal["auto", "held", "as_ready"] = "auto"
     """When gradients go: ``as_ready``, beside the rest of the backward pass, or ``held`` until all
     of a step are there. ``auto``: held where BN sums go through Horovod too, which would wait
-    behind them. With ``deterministic`` always held."""
+    behind them. With ``deterministic`` or ``bn.carrier=peer`` always held."""
 
     @field_validator("compression", mode="before")
     @classmethod

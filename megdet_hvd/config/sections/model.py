@@ -139,8 +139,9 @@ class BatchNormConfig(Section):
     """``machine``: the processes of one machine, as in the paper. ``world``: all of them."""
     size: Positive | None = None
     """Images per statistic: divides the scope, or a process's images. None: all of the scope."""
-    carrier: Literal["horovod", "mpi"] = "horovod"
-    """Who sums: ``hvd.allreduce``, or mpi4py's (CPU tensors, under MPI launchers)."""
+    carrier: Literal["horovod", "mpi", "peer"] = "horovod"
+    """Who sums: ``hvd.allreduce``, mpi4py's (CPU tensors, under MPI launchers), or the GPUs of one
+    machine by themselves (``peer``: has not run on GPUs yet; docs/method.md)."""
     kernels: Literal["auto", "fused", "torch"] = "auto"
     """On GPUs, a process's own sums: ``fused``, kernels of ours in few launches, or ``torch``'s.
     ``auto``: ``fused`` where a check before training finds them right, else ``torch``."""

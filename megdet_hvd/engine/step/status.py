@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from megdet_hvd.comm import groups
+from megdet_hvd.comm.peer.sums import PeerSums
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.data.batch import fetched
 from megdet_hvd.errors import RunError, StorageError
@@ -110,7 +112,11 @@ class StatusMessage:
         for place, share in enumerate(shares, len(facts)):
             if isinstance(share, Tensor):
                 counted[place] = share
-        bad = (~torch.isfinite(self.sums)).any().double().view(1)
+        bad = (~torch.isfinite(self.sums)).any()
+        peer = _peer_sums()
+        if peer is not None:
+            bad |= peer.is_lost()
+        bad = bad.double().view(1)
         self._flat = torch.cat([counted, bad, self.sums])
         if self.world.size > 1:
             import horovod.torch as hvd
@@ -126,7 +132,8 @@ class StatusMessage:
             norm: () of any type, on the device of the losses; equal on all ranks.
 
         Raises:
-            RunError: on every rank, when any cannot go on; names iteration, ranks and reasons.
+            RunError: on every rank, when any cannot go on, or its GPU has lost a BN sum; names
+                iteration, ranks and reasons.
             StorageError: so, where storage is all that keeps them from it.
         """
         assert self._flat is not None, "send() comes first"
@@ -166,7 +173,8 @@ class StatusMessage:
         return values
 
     def _reasons(self, iteration: int, images: str) -> RunError | StorageError:
-        own = self.problem
+        peer = _peer_sums()
+        own = self.problem or (None if peer is None else peer.lost())
         parts = dict(zip(self.parts, self.sums.tolist(), strict=True))
         if own is None and not torch.isfinite(self.sums).all():
             shown = ", ".join(f"{part} {value:g}" for part, value in parts.items())
@@ -177,6 +185,12 @@ class StatusMessage:
         told = f"iteration {iteration}: {'; '.join(lasting + passing)}"
         # What would come again is not to be tried again.
         return RunError(told) if lasting else StorageError(told)
+
+
+def _peer_sums() -> PeerSums | None:
+    """BN sums that the host does not wait for: whether one was lost shows here."""
+    group = groups.bn_group_of_session()
+    return None if group is None else group.peer
 
 
 def _mean_and_spread(name: str, total: float, squares: float, count: float) -> dict[str, float]:

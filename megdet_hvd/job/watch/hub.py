@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from megdet_hvd.comm import position
 from megdet_hvd.job import stopping
 from megdet_hvd.job.watch.channel import LineSocket
 from megdet_hvd.job.watch.handshake import (
@@ -118,6 +119,8 @@ class Hub(Member):
     def beat(self, own: RankState) -> Message:
         """As any rank's, with what is known here of ranks that fell."""
         message = super().beat(own)
+        if self.failures:
+            message["fallen"] = sorted(self.failures)
         return {**message, "fell": self.last_words} if self.last_words else message
 
     def _needed(self, states: dict[int, RankState]) -> dict[int, RankState]:
@@ -309,6 +312,7 @@ class Hub(Member):
             self._note_lost(self._terminated, rank, peer.state)
         if "failed" in beat and rank not in self.failures:
             self.failures[rank] = str(beat["failed"])[:LONGEST_REASON]
+            position.give_up_device_sums([rank])
             self._note_lost(self._failed, rank, peer.state)
 
     def _note_lost(self, lost: dict[int, RankState], rank: int, state: RankState) -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from megdet_hvd.comm import position
 from megdet_hvd.job import stopping
 from megdet_hvd.job.abort import end_job
 from megdet_hvd.job.watch.handshake import Message
@@ -202,6 +203,7 @@ class Member(ABC):
         self, verdict: Verdict, states: Mapping[int, RankState], stacks: Mapping[int, str]
     ) -> None:
         """Write the report and end the job; never returns."""
+        position.give_up_device_sums()
         text = report(verdict, states, self.job.hosts, stacks, self.job.exit_code)
         self.speak(text)
         at_end = threading.Thread(target=self.job.at_end, args=(text,), daemon=True)
@@ -218,6 +220,7 @@ class Member(ABC):
 
     def end_quietly(self, stopped: Sequence[int]) -> None:
         """Another rank has reported; never returns."""
+        position.give_up_device_sums()
         _hush()
         time.sleep(2 * self.job.interval_s)  # until the others have heard it too
         self.kill_stopped(stopped)

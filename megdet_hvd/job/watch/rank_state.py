@@ -126,7 +126,8 @@ class OwnState:
 
     def read(self, now: float) -> RankState:
         """The state at ``now`` of an :class:`AwakeClock`."""
-        place, step, _ = position.place()
+        host, step, _ = position.place()
+        place = position.device_place() or host  # whatever the host does, it can't go on
         if place is not self._seen:
             self._seen = place
             self._arrived = now - min(time.monotonic() - place.since, self._interval_s)

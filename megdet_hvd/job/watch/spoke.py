@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from megdet_hvd.comm import position
 from megdet_hvd.job import stopping
 from megdet_hvd.job.watch.channel import LineSocket
 from megdet_hvd.job.watch.handshake import Message, hello, is_welcome, session_key
@@ -119,6 +120,9 @@ class Spoke(Member):
                 self._hub = self.state_of(message["beat"])
                 if "stop" in message:
                     stopping.request(str(message["stop"])[:LONGEST_REASON])
+                fallen = [0] if "failed" in message else []
+                fallen += [int(rank) for rank in message.get("fallen", ())]
+                position.give_up_device_sums(fallen)
                 if "failed" in message:
                     self.failures[0] = str(message["failed"])[:LONGEST_REASON]
                     self.last_words = failed_words({0: self._hub}, self.failures, self.job.hosts)[0]

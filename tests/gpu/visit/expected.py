@@ -101,6 +101,8 @@ def of_carriers() -> Iterator[Expected]:
         streams = f"{ranks} ranks as streams"
         yield Expected("peer", f"{streams}, wrong sums", 0, 0, "cuda", EXACT, False)
         yield Expected("peer", f"{streams}, lost sums", 0, 0, "cuda", EXACT, False)
+        yield Expected("peer", f"{streams}, in a graph, wrong sums", 0, 0, "cuda", EXACT, False)
+        yield Expected("peer", f"{streams}, in a graph, lost sums", 0, 0, "cuda", EXACT, False)
         time = f"{TIMED}4 to 6 µs for 2, at most 30 for 8"
         yield Expected("peer", f"{streams}, in a graph, µs", 2, most, "cuda", time, False)
         host = f"{TIMED}10 to 15 µs of ctypes"

@@ -44,6 +44,8 @@ def of_streams(line: str) -> Iterator[tuple[str, Value]]:
     ranks = f"{found['ranks']} ranks as streams"
     yield f"{ranks}, wrong sums", found["wrong"]
     yield f"{ranks}, lost sums", len(found["lost"])
+    yield f"{ranks}, in a graph, wrong sums", found["graph_wrong"]
+    yield f"{ranks}, in a graph, lost sums", len(found["graph_lost"])
     for key, shown in (("eager_us", "a sum"), ("host_us", "a launch"), ("graph_us", "in a graph")):
         if found[key] is not None:
             yield f"{ranks}, {shown}, µs", found[key]

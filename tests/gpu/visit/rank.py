@@ -219,6 +219,7 @@ def config_of(options: argparse.Namespace) -> "Config":
 
 def main() -> int:
     """One rank's life."""
+    from megdet_hvd.engine.needs import environment_for
     from megdet_hvd.engine.norms import sharing_of
     from megdet_hvd.job.horovod_settings import settings_for
     from megdet_hvd.job.life import Program, run_program
@@ -248,7 +249,7 @@ def main() -> int:
     if options.blocking:
         settings = replace(settings, async_completion=False)
     limit_s = WATCHDOG_S.get(options.case, DEFAULT_WATCHDOG_S)
-    needs = SessionNeeds(settings, sharing_of(config), limit_s)
+    needs = SessionNeeds(settings, sharing_of(config), limit_s, environment_for(config))
     program = Program(
         lambda: options, work, needs=lambda _: needs, machine_of_rank=options.machines
     )

@@ -1,7 +1,7 @@
 """Run by several ranks: one of them does something that hangs a job. Argument 1: what.
 
 With ``--four``, ranks 0 and 1, 2 and 3 pretend to stand on two machines. With ``--mpi``, BN sums go
-through mpi4py.
+through mpi4py; with ``--peer``, they are those of emulated GPUs, for which the host does not wait.
 """
 
 import os
@@ -22,21 +22,27 @@ from megdet_hvd.engine.step.optimizer import set_rate
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.life import Program, run_program
 from megdet_hvd.job.needs import SessionNeeds
+from megdet_hvd.job.peer import EAGER, MODULE_LOADING, open_peer_sums
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.watch import start_watchdog
 from megdet_hvd.job.world import World
 from megdet_hvd.train import main as train_main
+from tests.comm.peer.emulated import OnTheSpot, emulated_access, wait_for_gpu
 from tests.engine.small import small_settings, thin_backbones
 
 LIMIT_S = 4.0
 LAYERS, STEPS = 3, 4
+kept: list[torch.Tensor] = []
+"""An emulated GPU writes into them later."""
 
 
 def layer(world: World, number: int, values: int = 8) -> None:
     """As a CGBN layer sums over its machine."""
-    carrier = carrier_of(groups.bn_group(), "mpi" if "--mpi" in sys.argv else "horovod")
+    kinds = [kind for kind in ("mpi", "peer") if f"--{kind}" in sys.argv]
+    carrier = carrier_of(groups.bn_group(), *kinds)
     assert carrier.ranks == world.local_ranks
-    carrier.sum(torch.ones(values), f"cgbn.layer{number}.forward.0")
+    total = carrier.sum(torch.ones(values).double(), f"cgbn.layer{number}.forward.0")
+    kept.append(total)
 
 
 def gradients(world: World) -> None:
@@ -53,6 +59,9 @@ def work(seconds: float) -> None:
 def train(case: str, world: World) -> int:
     """Four steps of three layers; in the third, ``case`` happens."""
     last = world.size - 1
+    if "--peer" in sys.argv:
+        open_peer_sums(world, torch.device("cuda", 0), emulated_access)
+        OnTheSpot.waits = False  # the host goes on
     for step in range(1, STEPS + 1):
         compute(step, "forward")
         for number in range(LAYERS):
@@ -64,6 +73,8 @@ def train(case: str, world: World) -> int:
             if here and case == "shape" and world.rank == last:
                 layer(world, number, values=9)
             if here and case == "stop" and world.rank == last:
+                if "--peer" in sys.argv:  # an emulated GPU stops with its process
+                    wait_for_gpu()
                 os.kill(os.getpid(), signal.SIGSTOP)
             if here and case == "stop0" and world.rank == 0:
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -123,7 +134,7 @@ def main() -> int:
     if case == "train":
         return stop_in_training(Path(sys.argv[2]))
     machines = [0, 0, 1, 1] if "--four" in sys.argv else None
-    job = SessionNeeds(watchdog_s=LIMIT_S)
+    job = SessionNeeds(watchdog_s=LIMIT_S, environment={MODULE_LOADING: EAGER})
     program = Program(
         lambda: case,
         lambda case, life: train(case, life.world),

@@ -103,6 +103,16 @@ def test_a_stopped_rank(marker: str) -> None:
     assert "Fatal Python error" not in text, "the report is the last word"
 
 
+@pytest.mark.tail  # what the watchdog sees of a GPU: tests/job/test_peer.py
+def test_a_stopped_rank_where_the_gpus_sum(marker: str) -> None:
+    """The others' hosts are further, in the gradients; the report names the layer all the same."""
+    text = run_to_its_end(3, "gloo", marker, "stop", "--peer")
+    assert text.count("error: the job hangs and is ended by its watchdog") == 1
+    assert "rank 2 (" in text and "no sign of life for" in text
+    assert "cgbn.layer1.forward.0 needs ranks 0-2; waited in for" in text
+    assert "by 0-1; missing: 2" in text
+
+
 @pytest.mark.tail  # a rank stopped in training: above; whose verdict counts: test_judge.py
 def test_a_stopped_rank_0(marker: str) -> None:
     text = run_to_its_end(2, "mpirun", marker, "stop0")
