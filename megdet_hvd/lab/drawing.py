@@ -13,6 +13,7 @@ from megdet_hvd.lab.runs import (
     FIGURE4,
     TABLE2,
     TABLE3,
+    TUNING,
     LabRun,
     judged_runs,
     rate_runs,
@@ -48,25 +49,35 @@ def draw_batches(runs: Sequence[LabRun], scale: LabScale, found: Found, title: s
     """Loss over epochs of the first seed, and mmAP over the batch with every seed."""
     figure, (losses, scores) = new_axes((f"{title}: loss", "mmAP at the end, %; ×: diverged"))
     colours = {batch: COLOURS[i] for i, batch in enumerate(sorted({run.batch for run in runs}))}
+    _losses(losses, scale, found, {run: colours[run.batch] for run in runs})
     for run in runs:
-        records = {seed: r for (name, seed), r in found.items() if name == run.name}
-        label, style = _label(run), _style(run)
-        if records:
-            record = records[min(records)]
-            epochs = record.get("epochs") or record["updates"] * run.batch / scale.train_images
-            xs = [i * epochs / max(1, record["updates"]) for i, _ in record["loss"]]
-            ys = [value for _, value in record["loss"]]
-            losses.plot(xs, ys, style, color=colours[run.batch], label=label, linewidth=1.2)
-        _dots(scores, run, records, colours[run.batch])
-    losses.set_xlabel("epoch")
-    losses.set_ylim(0, _top(found, runs))
-    if losses.lines:
-        losses.legend(fontsize="x-small", ncols=2)
+        shift = {"o": 1.0, "s": 1.06, "^": 0.94}[_marker(run)]
+        _dots(scores, run, found, run.batch * shift, colours[run.batch])
     scores.set_xscale("log", base=2)
     scores.set_xticks(sorted(colours), [str(batch) for batch in sorted(colours)])
     scores.set_xlabel("batch; circle: full rate, square: half, triangle: no warm-up")
     scores.set_ylim(0, 1.08 * max(1.0, scores.get_ylim()[1]))
     return figure
+
+
+def _losses(axes: Any, scale: LabScale, found: Found, colours: Mapping[LabRun, str]) -> None:
+    """Over epochs, of the first seed."""
+    for run, colour in colours.items():
+        records = _of(run, found)
+        if records:
+            record = records[min(records)]
+            epochs = record.get("epochs") or record["updates"] * run.batch / scale.train_images
+            xs = [i * epochs / max(1, record["updates"]) for i, _ in record["loss"]]
+            ys = [value for _, value in record["loss"]]
+            axes.plot(xs, ys, _style(run), color=colour, label=_label(run), linewidth=1.2)
+    axes.set_xlabel("epoch")
+    axes.set_ylim(0, _top(found, list(colours)))
+    if axes.lines:
+        axes.legend(fontsize="x-small", ncols=2)
+
+
+def _of(run: LabRun, found: Found) -> dict[int, LabRecord]:
+    return {seed: record for (name, seed), record in found.items() if name == run.name}
 
 
 def _label(run: LabRun) -> str:
@@ -90,14 +101,13 @@ def _marker(run: LabRun) -> str:
     return "s" if run.rate_factor == 0.5 or run.processes > 1 else "o"
 
 
-def _dots(axes: Any, run: LabRun, records: Mapping[int, LabRecord], colour: str) -> None:
-    shift = {"o": 1.0, "s": 1.06, "^": 0.94}[_marker(run)]
-    for record in records.values():
+def _dots(axes: Any, run: LabRun, found: Found, x: float, colour: str) -> None:
+    for record in _of(run, found).values():
         ap = final_ap(record)
         if ap is not None:
-            axes.plot(run.batch * shift, 100 * ap, _marker(run), color=colour, alpha=0.8)
+            axes.plot(x, 100 * ap, _marker(run), color=colour, alpha=0.8)
         elif record["diverged"] is not None:
-            axes.plot(run.batch * shift, 0.5, "x", color=colour)
+            axes.plot(x, 0.5, "x", color=colour)
 
 
 def _top(found: Found, runs: Sequence[LabRun]) -> float:
@@ -114,6 +124,21 @@ def draw_table2(scale: LabScale, found: Found) -> Any:
 def draw_table3(scale: LabScale, found: Found) -> Any:
     """Loss and mmAP with CGBN."""
     return draw_batches(TABLE3, scale, found, "CGBN, 8 images a statistic")
+
+
+def draw_tuning(scale: LabScale, found: Found) -> Any:
+    """Loss, and mmAP over the rate."""
+    figure, (losses, scores) = new_axes(("the baseline: loss", "mmAP at the end, %; ×: diverged"))
+    colours = dict(zip(TUNING, COLOURS, strict=True))
+    _losses(losses, scale, found, colours)
+    for run, colour in colours.items():
+        _dots(scores, run, found, run.peak_rate(scale), colour)
+    scores.set_xscale("log", base=2)
+    rates = [run.peak_rate(scale) for run in TUNING]
+    scores.set_xticks(rates, [f"{rate:g}" for rate in rates])
+    scores.set_xlabel("peak rate")
+    scores.set_ylim(0, 1.08 * max(1.0, scores.get_ylim()[1]))
+    return figure
 
 
 def draw_rates(scale: LabScale, found: Found) -> Any:
