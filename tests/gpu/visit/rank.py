@@ -174,11 +174,12 @@ def prepared(options: argparse.Namespace, config: "Config", world: "World") -> J
     from megdet_hvd.engine.device import prepare_device
     from megdet_hvd.engine.norms import detector_norm, shares_statistics
     from megdet_hvd.engine.step.optimizer import build_optimizer
+    from megdet_hvd.job.peer import open_peer_sums
     from megdet_hvd.model.build import build_detector
-    from tests.gpu.visit.connected import open_peer_sums
 
     device = prepare_device(config, world)
-    open_peer_sums(config, world, device)
+    if config.bn.carrier == "peer":
+        open_peer_sums(world, device)
     norm = detector_norm(config, world, device)
     detector = build_detector(config.model, CLASSES, norm, seed=0)
     name_layers(detector)
