@@ -166,6 +166,19 @@ def test_torchvision_of_another_kind() -> None:
     assert "operator torchvision::nms does not exist" in fault.text
 
 
+def test_a_horovod_without_mpi_needs_none() -> None:
+    over_gloo = ProbeAnswer({"version": "0.28.1", "mpi": False, "gloo": True, "nccl": True})
+    none = ProbeAnswer(error="RuntimeError: cannot load MPI library")
+    facts = dataclasses.replace(HEALTHY, horovod=over_gloo, mpi4py=none)
+    for without_it in (facts, dataclasses.replace(facts, versions=without("mpi4py"))):
+        findings = judge(without_it)
+        assert can_run(findings), report(findings)
+        (note,) = [finding for finding in findings if finding.subject == "MPI"]
+        assert note.state == "note" and note.text.endswith("runs over Gloo, without it")
+    fault = only_fault(dataclasses.replace(HEALTHY, mpi4py=none))
+    assert fault.subject == "MPI" and "finds no MPI" in fault.text
+
+
 def test_two_mpis_in_one_process() -> None:
     other = ProbeAnswer({"library": "Open MPI v4.1.4", "libmpi": "/usr/lib/libmpi.so.40"})
     facts = dataclasses.replace(HEALTHY, mpi4py=other, mpirun_version="mpirun (Open MPI) 4.1.4")

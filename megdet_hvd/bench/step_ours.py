@@ -37,18 +37,22 @@ def our_step(
 ) -> Callable[[], None]:
     """A call takes one step: what the engine does from the batch to the changed weights.
 
-    Horovod runs already. ``batch`` is on the CPU; where the device is a GPU, its pictures go into
-    pinned memory first, where the loader lays them.
+    CGBN's sums run on the kernels that a run would take. Horovod runs already. ``batch`` is on the
+    CPU; where the device is a GPU, its pictures go into pinned memory first, where the loader lays
+    them.
     """
     import torch
 
     from megdet_hvd.config.derive import derive
+    from megdet_hvd.engine.bn_kernels import find_bn_kernels
     from megdet_hvd.engine.step.loop import train_steps
     from megdet_hvd.engine.step.optimizer import build_optimizer
 
     if device.type == "cuda":
         with torch.cuda.device(device):
             batch = replace(batch, images=batch.images.pin_memory())
+    if kernels := find_bn_kernels(detector, config, world, device):
+        kernels.put_to_use(detector)
     pictures = STEPS_A_PASS * config.global_batch
     derived = derive(config, pictures, world.size, [len(ranks) for ranks in world.machines])
     steps = train_steps(

@@ -162,12 +162,15 @@ def _horovod(facts: DoctorFacts) -> Iterator[Finding]:
 
 
 def _mpi(facts: DoctorFacts) -> Iterator[Finding]:
+    over_gloo = facts.horovod.works and not facts.horovod.values.get("mpi")
+    state = "note" if over_gloo else "NO"
+    needless = "; this Horovod runs over Gloo, without it" if over_gloo else ""
     if "mpi4py" not in facts.versions:
-        yield Finding("NO", "MPI", "mpi4py is not installed", SET_UP)
+        yield Finding(state, "MPI", f"mpi4py is not installed{needless}", SET_UP)
         return
     if not facts.mpi4py.works:
-        text = f"mpi4py {facts.versions['mpi4py']} finds no MPI: {facts.mpi4py.error}"
-        yield Finding("NO", "MPI", text, "make setup, or load the site's MPI module and try again")
+        text = f"mpi4py {facts.versions['mpi4py']} finds no MPI: {facts.mpi4py.error}{needless}"
+        yield Finding(state, "MPI", text, "make setup, or load the site's MPI module and try again")
         return
     library = facts.mpi4py.text("library")
     mine, theirs = facts.mpi4py.text("libmpi"), facts.horovod.text("libmpi")

@@ -8,6 +8,7 @@ from torch import nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.bn.statistics import group_moments, local_moments
+from tests.gpu.visit.bn_kernels import errors_beside_torch, no_worse
 from tests.ranks import run_ranks
 
 
@@ -33,31 +34,8 @@ def test_statistics_are_exact_before_they_are_stored(offset: float, last: bool) 
 def test_no_worse_than_torchs_own(dtype: torch.dtype, offset: float, last: bool) -> None:
     if dtype == torch.bfloat16 and offset == 1e4:
         pytest.skip("bfloat16 has one value there, 9984: nothing is left to compare")
-    generator = torch.Generator().manual_seed(0)
-    shape = (3, 16, 40, 56)
-    x = (torch.randn(shape, generator=generator, dtype=torch.float64) + offset).to(dtype)
-    g = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    wide = x.double().requires_grad_()
-    right = nn.BatchNorm2d(16).double()(wide)
-    right.backward(g.double())
-    form = torch.channels_last if last else torch.contiguous_format
-    kept = torch.float64 if dtype == torch.float64 else torch.float32
-    errors = []
-    for layer in (CrossGPUBatchNorm2d(16), nn.BatchNorm2d(16)):
-        layer = layer.to("cuda", kept)
-        own = x.cuda().contiguous(memory_format=form).requires_grad_()
-        y = layer(own)
-        y.backward(g.cuda())
-        assert own.grad is not None and wide.grad is not None and y.dtype == dtype
-        errors.append(
-            [
-                float((found.cpu().double() - exact).abs().max() / exact.abs().max())
-                for found, exact in ((y.detach(), right.detach()), (own.grad, wide.grad))
-            ]
-        )
-    ours, theirs = errors
-    for what, own_error, other in zip(("y", "gradient"), ours, theirs, strict=True):
-        assert own_error <= max(1.01 * other, 1e-5 if kept == torch.float32 else 1e-10), what
+    for what, errors in errors_beside_torch(torch.device("cuda"), dtype, offset, last).items():
+        assert no_worse(*errors, dtype, offset), (what, *errors)
 
 
 def test_an_empty_input_and_one_value() -> None:

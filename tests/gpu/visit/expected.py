@@ -19,8 +19,6 @@ class Expected(NamedTuple):
     high: float
     where: Literal["cuda", "any"]
     source: str
-    required: bool = True
-    """Whether it must be there; else it is compared where it is."""
 
 
 ALWAYS = float("inf")
@@ -91,25 +89,25 @@ def of_ranks() -> Iterator[Expected]:
 
 
 def of_carriers() -> Iterator[Expected]:
-    """Where a checkout has them: CGBN's own kernels, and sums between GPUs."""
+    """CGBN's own kernels, and sums between GPUs without Horovod."""
     for form in ("contiguous_format", "channels_last"):
         for dtype in ("bfloat16", "float32"):
             name = f"{dtype} {form}, its own to torch's, times"
-            yield Expected("fused", name, 0.2, 0.95, "cuda", f"{TIMED}6 launches to 19", False)
-    yield Expected("fused", "failed", 0, 0, "any", TESTS, False)
+            yield Expected("fused", name, 0.2, 0.95, "cuda", f"{TIMED}6 launches to 19")
+    yield Expected("fused", "failed", 0, 0, "any", TESTS)
     for ranks, most in ((2, 10), (4, 20), (8, 30)):
         streams = f"{ranks} ranks as streams"
-        yield Expected("peer", f"{streams}, wrong sums", 0, 0, "cuda", EXACT, False)
-        yield Expected("peer", f"{streams}, lost sums", 0, 0, "cuda", EXACT, False)
-        yield Expected("peer", f"{streams}, in a graph, wrong sums", 0, 0, "cuda", EXACT, False)
-        yield Expected("peer", f"{streams}, in a graph, lost sums", 0, 0, "cuda", EXACT, False)
+        yield Expected("peer", f"{streams}, wrong sums", 0, 0, "cuda", EXACT)
+        yield Expected("peer", f"{streams}, lost sums", 0, 0, "cuda", EXACT)
+        yield Expected("peer", f"{streams}, in a graph, wrong sums", 0, 0, "cuda", EXACT)
+        yield Expected("peer", f"{streams}, in a graph, lost sums", 0, 0, "cuda", EXACT)
         time = f"{TIMED}4 to 6 µs for 2, at most 30 for 8"
-        yield Expected("peer", f"{streams}, in a graph, µs", 2, most, "cuda", time, False)
+        yield Expected("peer", f"{streams}, in a graph, µs", 2, most, "cuda", time)
         host = f"{TIMED}10 to 15 µs of ctypes"
-        yield Expected("peer", f"{streams}, a launch, µs", 3, 20, "cuda", host, False)
-    yield Expected("peer", "failed", 0, 0, "any", TESTS, False)
-    yield Expected("peer", "training, exit code", 0, 0, "cuda", "its end", False)
-    yield Expected("peer", "training, weights equal to the bit", 1, 1, "cuda", EXACT, False)
+        yield Expected("peer", f"{streams}, a launch, µs", 3, 20, "cuda", host)
+    yield Expected("peer", "failed", 0, 0, "any", TESTS)
+    yield Expected("peer", "training, exit code", 0, 0, "cuda", "its end")
+    yield Expected("peer", "training, weights equal to the bit", 1, 1, "cuda", EXACT)
 
 
 def of_steps() -> Iterator[Expected]:
@@ -122,7 +120,8 @@ def of_steps() -> Iterator[Expected]:
         ("torchvision bfloat16", ours, 1.5, ALWAYS, "*aim*"),
         ("torchvision bfloat16", "bn bfloat16", 1.5, ALWAYS, "*aim*"),
         ("torchvision float32", "cgbn float32", 1.05, ALWAYS, "*aim*"),
-        (ours, "bn bfloat16", 0.95, 1.25, f"{TIMED}2,000 small launches of 5 µs, partly hidden"),
+        (ours, "bn bfloat16", 0.95, 1.25, f"{TIMED}200 launches of 5 µs more, partly hidden"),
+        (f"{ours} torch's kernels", ours, 1.0, 1.4, f"{TIMED}13 launches less a layer"),
         (ours, f"{ours} channels_last", 1.0, 1.4, f"{TIMED}cuDNN need not transpose"),
         (f"{ours} recomputed", ours, 1.1, 1.45, f"{TIMED}one forward pass of three more"),
     ):
@@ -131,8 +130,8 @@ def of_steps() -> Iterator[Expected]:
         name = f"{images} pictures, {ours}, images/s"
         source = f"{PLAN}{images} images; above it, hand-tuned entries: 181 at 12 (*published*)"
         yield Expected("large_batches", name, low, high, "cuda", source)
-    few = f"{COUNTED}: 2,400 operators, some of several kernels"
-    yield Expected("profile", "launches a step", 1000, 4000, "cuda", few)
+    few = f"{COUNTED}: 1,440 operators, some of several kernels"
+    yield Expected("profile", "launches a step", 700, 2500, "cuda", few)
     waits = f"{COUNTED}: 3, and one of the measurement"
     yield Expected("profile", "waits of the host a step", 1, 12, "cuda", waits)
     busy = f"{TIMED}the host is ahead of the GPU"

@@ -1,12 +1,12 @@
 """CGBN's own kernels for CUDA: their tests, and all layers of ResNet-50 beside plain BN."""
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 import torch
 
-from tests.gpu.visit.connected import BN_TIMES, FUSED, there
+from megdet_hvd.bn.fused_kernels import load
+from tests.gpu import bn_times
 from tests.gpu.visit.parts import Setting
 from tests.gpu.visit.pytests import counts
 from tests.gpu.visit.record import Value
@@ -16,17 +16,11 @@ TESTS = "tests/gpu/test_fused_cuda.py"
 
 def measure(setting: Setting) -> Iterator[tuple[str, Value]]:
     """ms of all 53 layers together, forward and backward, of 2 pictures."""
-    if not (there(BN_TIMES) and there(FUSED)):
-        yield "kernels of our own", "not in this checkout"
-        return
-    bn_times: Any = import_module(BN_TIMES)
     device = torch.device(setting.device)
     small: dict[str, Any] = {"canvas": (64, 96), "repeats": 1} if setting.small else {}
     for dtype in (torch.bfloat16, torch.float32):
         for form in (torch.contiguous_format, torch.channels_last):
-            kernels = None
-            if device.type == "cuda":
-                kernels = import_module(FUSED).load(device, [dtype])
+            kernels = load(device, [dtype]) if device.type == "cuda" else None
             found = bn_times.measure(device, dtype, form, kernels, **small)
             print(bn_times.table(found), flush=True)
             name = f"{dtype} {form}".replace("torch.", "")

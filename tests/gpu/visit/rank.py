@@ -169,20 +169,25 @@ def prepared(options: argparse.Namespace, config: "Config", world: "World") -> J
 
     from megdet_hvd.bench.step_ours import CLASSES
     from megdet_hvd.bn import name_layers
+    from megdet_hvd.config.gradient_order import gradient_order
+    from megdet_hvd.engine.bn_kernels import find_bn_kernels
     from megdet_hvd.engine.device import prepare_device
-    from megdet_hvd.engine.norms import detector_norm
+    from megdet_hvd.engine.norms import detector_norm, shares_statistics
     from megdet_hvd.engine.step.optimizer import build_optimizer
+    from megdet_hvd.job.peer import open_peer_sums
     from megdet_hvd.model.build import build_detector
-    from tests.gpu.visit.connected import open_peer_sums, use_own_kernels
 
     device = prepare_device(config, world)
-    open_peer_sums(config, world, device)
+    if config.bn.carrier == "peer":
+        open_peer_sums(world, device)
     norm = detector_norm(config, world, device)
     detector = build_detector(config.model, CLASSES, norm, seed=0)
     name_layers(detector)
     detector.to(device)
-    optimizer = build_optimizer(detector, config)  # held: BN sums have the way to themselves
-    print(use_own_kernels(detector, config, world, device), flush=True)
+    order = gradient_order(config, shares_statistics(config, world))
+    optimizer = build_optimizer(detector, config, hold=order.held)
+    kernels = find_bn_kernels(detector, config, world, device)
+    print(order, kernels and kernels.put_to_use(detector), flush=True)
     hvd.broadcast_parameters(detector.state_dict(), root_rank=0)
     scaler = torch.amp.GradScaler(device.type) if options.case == "overflow" else None
     return Job(options, config, world, device, detector, optimizer, scaler)

@@ -20,7 +20,6 @@ from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
 from megdet_hvd.memory.recompute import recompute_segments
 from megdet_hvd.model.device import autocast
-from tests.gpu.visit.connected import use_own_kernels
 
 WARM_STEPS = 3
 
@@ -65,7 +64,6 @@ def build(side: Side, batch: Batch, world: World, device: torch.device) -> Built
     if side.ours:
         if side.blocks:
             recompute_segments(detector, "blocks")
-        print(use_own_kernels(detector, config, world, device), flush=True)
         counts = our_counts(detector, config, moved)
         step = our_step(detector, config, world, device, batch)
     else:

@@ -20,6 +20,7 @@ SIDES = (
     Side("bn bfloat16", "bfloat16"),
     Side("cgbn float32", "float32", "cgbn"),
     Side("cgbn bfloat16", "bfloat16", "cgbn"),
+    Side("cgbn bfloat16 torch's kernels", "bfloat16", "cgbn", ("bn.kernels=torch",)),
     Side("cgbn bfloat16 channels_last", "bfloat16", "cgbn", LAST),
     Side("cgbn bfloat16 recomputed", "bfloat16", "cgbn", blocks=True),
 )
@@ -29,6 +30,7 @@ RATIOS = (
     ("torchvision bfloat16", "cgbn bfloat16"),
     ("torchvision bfloat16", "bn bfloat16"),
     ("torchvision frozen bfloat16", "frozen bfloat16"),
+    ("cgbn bfloat16 torch's kernels", "cgbn bfloat16"),
     ("cgbn bfloat16", "cgbn bfloat16 channels_last"),
     ("cgbn bfloat16 recomputed", "cgbn bfloat16"),
     ("cgbn bfloat16", "bn bfloat16"),

@@ -59,7 +59,7 @@ def lines(
         wanted = [
             one.quantity
             for one in expectations
-            if one.part == part and one.required and one.quantity not in record.quantities
+            if one.part == part and one.quantity not in record.quantities
         ]
         for quantity in [*record.quantities, *wanted]:
             value = record.quantities.get(quantity)

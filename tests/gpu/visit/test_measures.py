@@ -9,6 +9,7 @@ import torch
 
 from megdet_hvd.config.schema import Config
 from tests.gpu.visit import syncs
+from tests.gpu.visit.bn_kernels import errors_beside_torch, no_worse
 from tests.gpu.visit.profile import STEPS, covered, of_events
 from tests.gpu.visit.pytests import of_report
 from tests.gpu.visit.ranks import all_equal
@@ -81,3 +82,14 @@ def test_each_side_is_a_run_that_there_may_be() -> None:
     assert (
         configs[names.index("cgbn bfloat16 channels_last")].model.memory_format == "channels_last"
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("offset", [0.0, 100.0, 1e4])
+def test_what_a_gpu_is_asked_holds_on_a_cpu(dtype: torch.dtype, offset: float) -> None:
+    if dtype == torch.bfloat16 and offset == 1e4:
+        pytest.skip("bfloat16 has one value there")
+    cpu = torch.device("cpu")
+    for errors in errors_beside_torch(cpu, dtype, offset, last=False).values():
+        assert no_worse(*errors, dtype, offset), errors
+    assert not no_worse(1e-4, 1e-6, torch.float32, offset)

@@ -36,13 +36,6 @@ def test_a_cpus_times_are_compared_with_nothing() -> None:
     assert told[told.index("off:") + 1 :] == ["steps, equal bits: no, expected 1"]
 
 
-def test_what_a_checkout_may_lack_is_compared_where_it_is() -> None:
-    wanted = [Expected("peer", "wrong sums", 0, 0, "any", "the code", required=False)]
-    assert "off:" not in lines({"peer": Record("peer", "done", "cpu")}, wanted, "cpu")
-    told = lines({"peer": Record("peer", "done", "cpu", {"wrong sums": 2})}, wanted, "cpu")
-    assert told[-1] == "peer, wrong sums: 2, expected 0"
-
-
 def test_a_part_that_failed_misses_nothing_more() -> None:
     record = Record("steps", "failed", "cuda", {"equal bits": True}, why="exit code 1: out of luck")
     told = lines({"steps": record}, WANTED, "cuda")
