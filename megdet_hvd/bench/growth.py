@@ -27,7 +27,7 @@ PARTS = {
 }
 """Of each part: what it grows with, and its name in the table."""
 
-Found = dict[str, dict[int, dict[str, float]]]
+Growth = dict[str, dict[int, dict[str, float]]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +54,7 @@ def _measure(options: argparse.Namespace) -> None:
 
     machine = describe_machine(torch.device("cpu"))
     print(machine, flush=True)
-    found: Found = {
+    found: Growth = {
         part: {size: measure_part(part, size) for size in getattr(options, kind)}
         for part, (kind, _) in PARTS.items()
     }
@@ -77,7 +77,7 @@ def measure_part(part: str, size: int) -> dict[str, float]:
     return found
 
 
-def table(found: Found) -> list[str]:
+def table(found: Growth) -> list[str]:
     """A line for each part and size."""
     lines = [f"{'':<26}{'size':>16}{'processor s':>14}{'MB more':>10}"]
     for part, sizes in found.items():
