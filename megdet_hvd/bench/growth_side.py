@@ -6,7 +6,6 @@ Each part makes its input, then measures; what making it took is not counted.
 import argparse
 import json
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -14,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.bench.peak import forget_peak, peak_bytes
 from megdet_hvd.command import leave, need_environment
 
 if __name__ == "__main__":
@@ -47,13 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measured(work: Callable[[], Any]) -> dict[str, float]:
-    """Processor seconds, and MB by which the process's largest size grew meanwhile."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Processor seconds, and MB that the process had at most beyond what it had before."""
+    before = forget_peak()
     began = time.process_time()
     work()
     took = time.process_time() - began
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"processor_s": took, "mb": grown * 1024 / 1e6}
+    return {"processor_s": took, "mb": (peak_bytes() - before) / 1e6}
 
 
 def written_metrics(lines: int, folder: Path) -> Path:

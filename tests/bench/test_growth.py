@@ -4,6 +4,7 @@ import pytest
 
 from megdet_hvd.bench.growth import PARTS, measure_part, table
 from megdet_hvd.bench.growth_side import PARTS as MEASURED
+from megdet_hvd.bench.growth_side import measured
 from megdet_hvd.errors import RunError
 
 
@@ -25,3 +26,10 @@ def test_a_part_that_fails_is_named() -> None:
 def test_a_part_says_what_it_takes(part: str) -> None:
     found = measure_part(part, 300)
     assert found["processor_s"] > 0 and found["mb"] >= 0
+
+
+def test_memory_is_what_the_work_takes_and_not_what_was_there() -> None:
+    """20 MB are held for a moment, after 60 MB were made and given back."""
+    bytes(60_000_000)
+    found = measured(lambda: len(bytearray(b"x" * 20_000_000)))
+    assert 20 <= found["mb"] < 60
