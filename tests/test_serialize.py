@@ -236,7 +236,7 @@ def sent_by_the_package() -> list[Any]:
     from megdet_hvd.engine.resumption import Resumption
     from megdet_hvd.evaluation.coco_ap import STATS, CocoResult
     from megdet_hvd.job.members_ending import Ending
-    from megdet_hvd.job.session import _Told
+    from megdet_hvd.job.session import Met, _Told
     from megdet_hvd.job.watch.identity import own_identity
     from megdet_hvd.job.watch.start import _Meeting
     from megdet_hvd.preflight.facts import gather_facts
@@ -258,10 +258,11 @@ def sent_by_the_package() -> list[Any]:
         ("end", Ending("failed", "KeyError", "'x'", result, (0, 1), SumsState(3, 8, "<f8"))),
         CocoResult(stats, {"a": None}, 3, 4),
         [Problem("kind", "file", "where")],
+        Met(((0, 1), (2,)), (4, 8), ("n1", "n2")),
     ]
 
 
-@pytest.mark.parametrize("number", range(7))
+@pytest.mark.parametrize("number", range(8))
 def test_what_the_package_sends(number: int) -> None:
     value = sent_by_the_package()[number]
     arrived = loads(dumps(value))

@@ -15,6 +15,7 @@ MEASUREMENTS = {
     "scaling": "what more processes gain, and where a step's time goes",
     "startup": "from the launch to the first step's forward, beside a bare script",
     "start_ranks": "what the start of up to 128 ranks costs each of them, without torch",
+    "growth": "what grows with a run's length, its ranks and its pictures",
     "index": "opening an annotation file as large as COCO's, beside pycocotools",
     "loader": "pictures a second on one core, beside torchvision's own loading",
     "step": "a training step, beside torchvision's model and loop",

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from megdet_hvd.bench.peak import peak_bytes
 from megdet_hvd.data.index_cache import cache as index_cache
 from megdet_hvd.data.index_cache.cache import HowToRead, read_kept
 from megdet_hvd.data.source import PictureSource
-from megdet_hvd.errors import RunError
 
 MIB = 2**20
 
@@ -42,7 +42,7 @@ def main() -> int:
     sys.stdin.readline()
     _say({"private_mib": (itself.memory_full_info().uss - before) / MIB})
     sys.stdin.readline()
-    peak = _peak_bytes() / MIB  # opening's; what comes is our own doing
+    peak = peak_bytes() / MIB  # opening's; what comes is our own doing
     _say({"content": opened(), "peak_mib": peak})
     sys.stdin.readline()
     _say({"private_used_mib": (itself.memory_full_info().uss - before) / MIB})
@@ -83,14 +83,6 @@ def pycocotools(source: PictureSource) -> Callable[[], Callable[[], str]]:
         return content
 
     return opens
-
-
-def _peak_bytes() -> int:
-    """Of this program; what getrusage says is at least that of whoever started it."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RunError("/proc/self/status has no VmHWM, the peak of a process's memory")
 
 
 def _digest(*arrays: Any) -> str:

@@ -64,8 +64,7 @@ def _measure(options: argparse.Namespace) -> int:
         check=check_facts,
     )
     marks["meeting"] = time.process_time()
-    hosts = tuple(met.hosts[ranks[0]] for ranks in met.machines)
-    world = World(rank, world_size, met.machines, launcher=launch.launcher, hosts=hosts)
+    world = World(rank, world_size, met.machines, launcher=launch.launcher, hosts=met.hosts)
     with meeting_at_start(launch) as meeting:
         watchdog = start_watchdog(world, gather=partial(meeting.gather, name="watchdog"))
         marks["watchdog"] = time.process_time()

@@ -53,16 +53,22 @@ DECIMALS = 3
 def flatten(found: Mapping[int, Detections]) -> FoundBoxes:
     """Detections by number of picture (tensors on the CPU) as flat arrays."""
     numbers = sorted(found)
-    counts = [len(found[i].scores) for i in numbers]
-    corners = [np.asarray(found[i].boxes, np.float64).reshape(-1, 4) for i in numbers]
-    boxes = np.concatenate(corners) if corners else np.zeros((0, 4))
+    counts = [len(found[number].scores) for number in numbers]
+    ends = np.cumsum(counts, dtype=np.int64).tolist()
+    total = ends[-1] if ends else 0
+    boxes, scores = np.empty((total, 4)), np.empty(total)
+    labels = np.empty(total, np.int64)
+    # Each array is filled in place: millions of boxes are in memory once.
+    for number, count, end in zip(numbers, counts, ends, strict=True):
+        own = found[number]
+        boxes[end - count : end] = np.asarray(own.boxes).reshape(-1, 4)
+        scores[end - count : end] = np.asarray(own.scores)
+        labels[end - count : end] = np.asarray(own.labels)
     with np.errstate(invalid="ignore"):  # infinite corners
-        boxes = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-    scores = [np.asarray(found[i].scores, np.float64) for i in numbers]
-    labels = [np.asarray(found[i].labels, np.int64) for i in numbers]
+        boxes[:, 2:] -= boxes[:, :2]
     return FoundBoxes(
         owners=np.repeat(np.asarray(numbers, np.int64), counts),
-        labels=np.concatenate(labels) if labels else np.zeros(0, np.int64),
-        boxes=np.round(boxes, DECIMALS),
-        scores=np.concatenate(scores) if scores else np.zeros(0),
+        labels=labels,
+        boxes=np.round(boxes, DECIMALS, out=boxes),
+        scores=scores,
     )

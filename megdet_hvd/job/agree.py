@@ -43,20 +43,38 @@ def raise_first(found: Sequence[Sequence[str] | None]) -> None:
     """Raise one rank's error, given those of all ranks (:func:`error_record`); None: it has none.
 
     Raises:
-        UserError, StorageError: on all ranks that are given the same; the rank is named where not
-            all have an error. The lowest rank's, but one of storage first: what the others miss
-            then may well be its fault.
+        UserError, StorageError: on all ranks that are given the same; see :func:`first_error`.
+    """
+    raise_agreed(first_error(found))
+
+
+def first_error(found: Sequence[Sequence[str] | None]) -> ErrorRecord | None:
+    """One rank's error, of those of all ranks; None: none has any.
+
+    The rank is named where not all have an error. The lowest rank's, but one of storage first: what
+    the others miss then may well be its fault.
     """
     ranks = [rank for rank, one in enumerate(found) if one is not None]
     if not ranks:
-        return
+        return None
     failing = [rank for rank in ranks if (one := found[rank]) and one[0] == "StorageError"]
     first = (failing or ranks)[0]
     one = found[first]
     assert one is not None, "it has an error"
     kind, text = one
     shared = len(ranks) == len(found) and len(failing) in (0, len(found))
-    raise mark_agreed(_TRAVEL[kind](text if shared else f"rank {first}: {text}"))
+    return kind, text if shared else f"rank {first}: {text}"
+
+
+def raise_agreed(record: Sequence[str] | None) -> None:
+    """Raise the error that all ranks were given; None: there is none.
+
+    Raises:
+        UserError, StorageError: on all of them.
+    """
+    if record is not None:
+        kind, text = record
+        raise mark_agreed(_TRAVEL[kind](text))
 
 
 def mark_agreed(error: _E) -> _E:

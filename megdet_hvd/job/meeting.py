@@ -9,7 +9,7 @@ the last meeting at once, so that the others may find it there while they look f
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -17,8 +17,14 @@ from megdet_hvd.cluster.launch import Launch
 from megdet_hvd.comm.mpi_wait import Interrupted, wait_for
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.job.launch_check import check_mpi
-from megdet_hvd.job.mpi_exchange import allgather_values, receive_value, send_value
-from megdet_hvd.job.rendezvous import meet
+from megdet_hvd.job.mpi_exchange import (
+    allgather_values,
+    broadcast_value,
+    gather_values,
+    receive_value,
+    send_value,
+)
+from megdet_hvd.job.rendezvous import meet, meet_and_decide
 from megdet_hvd.serialize import dumps
 
 T = TypeVar("T")
@@ -46,10 +52,31 @@ class Meeting(ABC):
         """
         with waiting(f"megdet.meeting.{name}", range(self.size)):
             found = self._gather((name, value))
-        others = {rank: other for rank, (other, _) in enumerate(found) if other != name}
-        if others:
-            raise Interrupted(f"meeting {name}: ranks {[*others]} are at {[*others.values()]}")
+        if elsewhere := _elsewhere(found, name):
+            raise Interrupted(elsewhere)
         return [value for _, value in found]
+
+    def decide(self, value: Any, name: str, decide: Callable[[list[Any]], T]) -> T:
+        """What ``decide`` makes of every member's ``value``, on every member. All call it together.
+
+        Values go to rank 0 alone, which calls ``decide`` with all of them, by rank; it must not
+        raise, since the others would wait. What it returns goes to all: with many members, much
+        less than all of their values.
+
+        Raises:
+            Interrupted: as in :meth:`gather`.
+        """
+
+        def of_all(found: list[Any]) -> tuple[str, Any]:
+            elsewhere = _elsewhere(found, name)
+            return elsewhere, None if elsewhere else decide([value for _, value in found])
+
+        with waiting(f"megdet.meeting.{name}", range(self.size)):
+            elsewhere, decided = self._decide((name, value), of_all)
+        if elsewhere:
+            raise Interrupted(elsewhere)
+        result: T = decided
+        return result
 
     def tell_failure(self) -> None:
         """Let the others know at once that this member has failed, where there is a way."""
@@ -66,6 +93,15 @@ class Meeting(ABC):
     @abstractmethod
     def _gather(self, value: Any) -> list[Any]: ...
 
+    @abstractmethod
+    def _decide(self, value: Any, decide: Callable[[list[Any]], Any]) -> Any: ...
+
+
+def _elsewhere(found: Sequence[Sequence[Any]], name: str) -> str:
+    """Which members came to another meeting than this one, in words; empty: none."""
+    others = {rank: other for rank, (other, _) in enumerate(found) if other != name}
+    return f"meeting {name}: ranks {[*others]} are at {[*others.values()]}" if others else ""
+
 
 class SingleMemberMeeting(Meeting):
     """One member."""
@@ -75,6 +111,9 @@ class SingleMemberMeeting(Meeting):
     def _gather(self, value: Any) -> list[Any]:
         dumps(value)  # what cannot travel is refused here, too, and not first among several
         return [value]
+
+    def _decide(self, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
+        return decide(self._gather(value))
 
 
 class StoreMeeting(Meeting):
@@ -90,6 +129,11 @@ class StoreMeeting(Meeting):
     def _gather(self, value: Any) -> list[Any]:
         return meet(value, self.rank, self.size, self._environ, wait_s=self._wait_s)
 
+    def _decide(self, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
+        return meet_and_decide(
+            value, decide, self.rank, self.size, self._environ, wait_s=self._wait_s
+        )
+
 
 class MpiMeeting(Meeting):
     """Over a duplicate of an mpi4py communicator, so that the caller's own messages never mix."""
@@ -104,6 +148,11 @@ class MpiMeeting(Meeting):
     def _gather(self, value: Any) -> list[Any]:
         wait_for(self._communicator.Ibarrier())
         return allgather_values(self._communicator, value)
+
+    def _decide(self, value: Any, decide: Callable[[list[Any]], Any]) -> Any:
+        wait_for(self._communicator.Ibarrier())
+        found = gather_values(self._communicator, value)
+        return broadcast_value(self._communicator, None if found is None else decide(found))
 
     def tell_failure(self) -> None:
         """A message to each other member."""
@@ -175,5 +224,5 @@ def rank_0_decides(make: Callable[[], T], launch: Launch) -> T:
     """
     with meeting_at_start(launch) as meeting:
         own = make() if meeting.rank == 0 else None
-        decided: T = meeting.gather(own, "rank 0 decides")[0]
+        decided: T = meeting.decide(own, "rank 0 decides", lambda told: told[0])
     return decided

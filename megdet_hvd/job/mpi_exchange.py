@@ -6,6 +6,7 @@ As bytes of :mod:`megdet_hvd.serialize`: mpi4py's calls in lower case unpickle.
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from megdet_hvd.serialize import dumps, loads
 
@@ -17,6 +18,22 @@ def allgather_values(communicator: Any, value: Any) -> list[Any]:
     communicator.Allgather(np.asarray([own.size], np.int64), sizes)
     everything = np.zeros(int(sizes.sum()), np.uint8)
     communicator.Allgatherv(own, [everything, sizes.tolist()])
+    return _values(everything, sizes)
+
+
+def gather_values(communicator: Any, value: Any) -> list[Any] | None:
+    """``value`` of every process, by rank, on process 0; None elsewhere. All call it together."""
+    own = np.frombuffer(dumps(value), np.uint8)
+    first = communicator.Get_rank() == 0
+    sizes = np.zeros(communicator.Get_size(), np.int64)
+    communicator.Gather(np.asarray([own.size], np.int64), sizes if first else None, root=0)
+    everything = np.zeros(int(sizes.sum()), np.uint8)
+    communicator.Gatherv(own, [everything, sizes.tolist()] if first else None, root=0)
+    return _values(everything, sizes) if first else None
+
+
+def _values(everything: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Any]:
+    """What lies one behind another, by its sizes."""
     ends = np.cumsum(sizes).tolist()
     return [
         loads(everything[end - size : end].data)

@@ -17,7 +17,7 @@ import math
 import os
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from megdet_hvd.cluster.time_limits import start_limit_s
@@ -61,10 +61,33 @@ def meet(
             take to start; None: wait for ever); names the ranks that are missing. Or the store
             holds what no process of this job has put there.
     """
+    everyone = meet_and_decide(value, _all, rank, size, environ, wait_s=wait_s)
+    if not isinstance(everyone, list) or len(everyone) != size:
+        raise _not_ours(environ, "all")
+    return [value if other == rank else one for other, one in enumerate(everyone)]
+
+
+def _all(found: list[Any]) -> list[Any]:
+    return found
+
+
+def meet_and_decide(
+    value: Any,
+    decide: Callable[[list[Any]], Any],
+    rank: int,
+    size: int,
+    environ: Mapping[str, str],
+    *,
+    wait_s: float | Literal["start"] | None = "start",
+) -> Any:
+    """What ``decide`` makes of every process's ``value``, on every process; rank 0 calls it.
+
+    Raises:
+        RunError: as :func:`meet` does.
+    """
     if size == 1:
-        return [value]
+        return decide([value])
     scope = _scope()
-    _put(environ, scope, str(rank), value)
     limit_s = start_limit_s(size) if wait_s == "start" else wait_s
     end = math.inf if limit_s is None else time.monotonic() + limit_s
     if rank == 0:
@@ -79,15 +102,15 @@ def meet(
                 raise _too_late([len(found), *gone])
             else:  # those after it are asked once it is there: one question a pause
                 time.sleep(_POLL_S)
-        _put(environ, scope, "all", found)
-        return found
-    while (everyone := _get(environ, scope, "all")) is None:
+        decided = decide(found)
+        _put(environ, scope, "all", decided)
+        return decided
+    _put(environ, scope, str(rank), value)
+    while (answer := _get(environ, scope, "all")) is None:
         if time.monotonic() > end:
             raise _too_late([0])
         time.sleep(max(_POLL_S, size / _ASKED_A_SECOND))
-    if not isinstance(everyone[0], list) or len(everyone[0]) != size:
-        raise _not_ours(environ, f"{scope}/all")
-    return [value if other == rank else one for other, one in enumerate(everyone[0])]
+    return answer[0]
 
 
 def _scope() -> str:

@@ -19,7 +19,13 @@ from megdet_hvd.comm import groups
 from megdet_hvd.comm.mpi_sums import MpiSums
 from megdet_hvd.comm.position import waiting
 from megdet_hvd.errors import StorageError, UserError
-from megdet_hvd.job.agree import ErrorRecord, error_record, mark_agreed, raise_first
+from megdet_hvd.job.agree import (
+    ErrorRecord,
+    error_record,
+    first_error,
+    mark_agreed,
+    raise_agreed,
+)
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.horovod_settings import HorovodSettings, horovod_variables, initialise
 from megdet_hvd.job.launch_check import launch_mismatch
@@ -110,10 +116,10 @@ def start(
         rank=hvd.rank(),
         size=hvd.size(),
         machines=machines,
-        cores=cores_per_process([met.cores[rank] for rank in local]),
+        cores=met.cores[machines.index(local)],
         launcher=launch.launcher,
         horovod=notes,
-        hosts=tuple(met.hosts[ranks[0]] for ranks in machines),
+        hosts=met.hosts,
     )
     if machine_of_rank is None:
         own_problem = _local_size_problem(launch, world)
@@ -123,15 +129,17 @@ def start(
     return world
 
 
+@serializable
 @dataclass(frozen=True)
 class Met:
-    """What all processes know of one another before Horovod runs."""
+    """What all processes know of one another before Horovod runs: little, however many they are."""
 
     machines: Machines
-    cores: Sequence[frozenset[int]]
-    """Those that each rank may use."""
-    hosts: Sequence[str]
-    """Host name of each rank."""
+    """Ranks of each machine."""
+    cores: tuple[int, ...]
+    """Of each process of each machine."""
+    hosts: tuple[str, ...]
+    """Host name of each machine."""
 
 
 def meet_all(
@@ -143,28 +151,40 @@ def meet_all(
     check: Callable[[list[Any], Machines], str | None] | None = None,
     problem: UserError | StorageError | None = None,
 ) -> Met:
-    """All processes tell one another of themselves, Horovod aside; see :func:`start`.
+    """All processes tell rank 0 of themselves, Horovod aside, which tells all; see :func:`start`.
 
     Raises:
         UserError, StorageError: as :func:`start` does.
     """
+
+    def decide(found: list[_Told]) -> tuple[ErrorRecord | None, Met | None]:
+        if (first := first_error([one.problem for one in found])) is not None:
+            return first, None
+        try:
+            machines = _machines([one.machine for one in found], machine_of_rank)
+        except UserError as error:
+            return error_record(error), None
+        told = [one.facts for one in found]
+        if check is not None and None not in told and (misfit := check(told, machines)):
+            return error_record(UserError(misfit)), None
+        cores = [cores_per_process([found[rank].cores for rank in ranks]) for ranks in machines]
+        hosts = [found[ranks[0]].machine[0] for ranks in machines]
+        return None, Met(machines, tuple(cores), tuple(hosts))
+
     with meeting_at_start(launch, communicator) as meeting:
         own_facts = None if facts is None else facts()
         cores = frozenset(os.sched_getaffinity(0))
         own = _Told(machine_key(), cores, own_facts, error_record(problem))
-        found: list[_Told] = meeting.gather(own, "start")
-    raise_first([one.problem for one in found])
-    machines = _machines([one.machine for one in found], machine_of_rank)
-    told = [one.facts for one in found]
-    if check is not None and None not in told and (misfit := check(told, machines)):
-        raise mark_agreed(UserError(misfit))
-    return Met(machines, [one.cores for one in found], [one.machine[0] for one in found])
+        error, met = meeting.decide(own, "start", decide)
+    raise_agreed(error)
+    assert met is not None, "without an error there is a job"
+    return met
 
 
 @serializable
 @dataclass(frozen=True)
 class _Told:
-    """What a rank tells the others before Horovod runs."""
+    """What a rank tells rank 0 before Horovod runs."""
 
     machine: tuple[str, str]
     cores: frozenset[int]

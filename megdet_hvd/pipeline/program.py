@@ -135,7 +135,6 @@ class _Pipeline:
         """
         from mpi4py import MPI
 
-        from megdet_hvd.cluster.threads import cores_per_process
         from megdet_hvd.job.meeting import MpiMeeting
         from megdet_hvd.job.session import meet_all
         from megdet_hvd.job.world import World
@@ -150,7 +149,7 @@ class _Pipeline:
         self.meeting = MpiMeeting(MPI.COMM_WORLD)
         life.gather = partial(self.meeting.gather, name="watchdog")
         local = next(ranks for ranks in met.machines if self.meeting.rank in ranks)
-        shared = cores_per_process([met.cores[rank] for rank in local])
+        shared = met.cores[met.machines.index(local)]
         return World(
             self.meeting.rank, self.meeting.size, met.machines, shared, life.launch.launcher
         )

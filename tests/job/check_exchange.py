@@ -1,12 +1,16 @@
 """What the ranks of a job send one another, and how much of it."""
 
+import os
 from typing import Any
 from unittest import mock
 
+from megdet_hvd.cluster.launch import read_launch
+from megdet_hvd.comm.mpi_wait import Interrupted
 from megdet_hvd.errors import UserError
 from megdet_hvd.job import agree as agreeing
 from megdet_hvd.job.agree import agree, together
 from megdet_hvd.job.exchange import any_rank, barrier, gather_objects, gather_on_main
+from megdet_hvd.job.meeting import meeting_at_start
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.serialize import loads
 
@@ -40,3 +44,20 @@ def exchanged() -> dict[str, Any]:
         "gathers": [quiet, gathered.call_count],
         "text": text,
     }
+
+
+def decided() -> dict[str, Any]:
+    """What rank 0 makes of the values of all, and how many values each rank reads for it."""
+    launch = read_launch(os.environ)
+    with (
+        mock.patch("megdet_hvd.job.mpi_exchange.loads", wraps=loads) as over_mpi,
+        mock.patch("megdet_hvd.job.rendezvous.loads", wraps=loads) as over_store,
+        meeting_at_start(launch) as meeting,
+    ):
+        everyone = meeting.decide(meeting.rank, "all", list[Any])
+        reads = over_mpi.call_count + over_store.call_count
+        try:
+            meeting.decide(0, "there" if meeting.rank == 2 else "here", len)
+        except Interrupted as error:
+            text = str(error)
+    return {"everyone": everyone, "reads": reads, "text": text}

@@ -22,3 +22,14 @@ def test_an_agreement_without_an_error_is_one_number() -> None:
     assert all(rank["said"] == [True, True, True, False] for rank in ranks)
     assert all(rank["gathers"] == [0, 1] for rank in ranks), "the texts travel where there are any"
     assert all(rank["text"] == "rank 1: bad" for rank in ranks)
+
+
+@pytest.mark.parametrize("launcher", ["gloo", "mpirun"])
+def test_what_rank_0_decides_is_all_that_the_others_read(launcher: Launcher) -> None:
+    ranks = on_ranks("tests.job.check_exchange:decided", 3, launcher=launcher).values
+    assert all(rank["everyone"] == [0, 1, 2] for rank in ranks)
+    assert ranks[0]["reads"] >= 2 and all(rank["reads"] == 1 for rank in ranks[1:])
+    for rank in ranks:
+        assert rank["text"] == ("meeting here: ranks [2] are at ['there']"), (
+            "rank 0 says where each has come to"
+        )
