@@ -119,6 +119,24 @@ def test_pictures_keep_their_order_in_memory_and_gaps_go_by_value(pipe: Pipe) ->
     assert whole.untyped_storage().data_ptr() != rows.untyped_storage().data_ptr()
 
 
+def test_what_is_no_plain_bytes_from_a_room_s_start_on_arrives_as_it_is(pipe: Pipe) -> None:
+    here, there = pipe
+    sender = Sender(2)
+    sender.begin()
+    with rooms_from(sender.room):
+        laid = room_for((4, 8))
+    laid.copy_(torch.arange(32, dtype=torch.uint8).view(4, 8))
+    sent = [
+        *(laid.view(torch.int32), laid.t(), laid[:, ::2], laid[:2], laid),
+        torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+    ]
+    there.send_bytes(sender.packed(sent))
+    found, problem = Receiver().take(here)
+    assert problem is None
+    for one, other in zip(found, sent, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
 def test_pictures_are_copied_into_the_room_that_is_given(pipe: Pipe) -> None:
     here, there = pipe
     sender, given = Sender(2), []
