@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from megdet_hvd.data import shared_memory
 from megdet_hvd.data.ahead import load_ahead
 from megdet_hvd.data.room import room_for, rooms_from
 from megdet_hvd.data.shared_memory import Receiver, Sender
@@ -135,6 +137,24 @@ def test_what_is_no_plain_bytes_from_a_room_s_start_on_arrives_as_it_is(pipe: Pi
     assert problem is None
     for one, other in zip(found, sent, strict=True):
         assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+def test_memory_that_is_not_there_is_asked_for_once(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each try leaves a dead file in /dev/shm, and room there is what is short.
+    here, there = pipe
+    shared = Mock(side_effect=RuntimeError("no room"))
+    monkeypatch.setattr(shared_memory, "_shared", shared)
+    sender, receiver = Sender(2), Receiver()
+    with rooms_from(sender.room):
+        for number in range(4):
+            sender.begin()
+            there.send_bytes(sender.packed(item(number)))
+            found, problem = receiver.take(here)
+            check(found, number)
+            assert problem == "no room"
+    assert shared.call_count == 1
 
 
 def test_pictures_are_copied_into_the_room_that_is_given(pipe: Pipe) -> None:
