@@ -372,12 +372,12 @@ def test_workers_are_sent_a_reference(tmp_path: Path) -> None:
     assert len(sent) < 2500 + other.labels.nbytes
     (file,) = index_files(tmp_path / "cache")
     context = multiprocessing.get_context("spawn")
-    answers: Any = context.SimpleQueue()
+    answers: Any = context.Queue()  # a worker that fails puts nothing: get() must not wait for ever
     file.rename(file.with_suffix(".away"))
     arrays.write_arrays(file, {"boxes": np.zeros(3)}, {})
     worker = context.Process(target=look_and_leave, args=(sent, answers))
     worker.start()
-    boxes, names, doubts, is_stored = answers.get()
+    boxes, names, doubts, is_stored = answers.get(timeout=120)
     worker.join()
     assert boxes == index.boxes.tolist() and names == list(index.file_names)
     assert doubts == ("said",) and is_stored
@@ -385,6 +385,19 @@ def test_workers_are_sent_a_reference(tmp_path: Path) -> None:
     assert again.labels.tolist() == other.labels.tolist()
     plain = plainly([source], TRAIN)
     same(plain, pickle.loads(pickle.dumps(plain)))
+
+
+def test_a_worker_does_not_take_up_half_a_copy(tmp_path: Path) -> None:
+    """One with the right header, of which a worker reads no more."""
+    index = kept([some_set(tmp_path)], tmp_path / "cache")
+    (file,) = index_files(tmp_path / "cache")
+    half = file.with_suffix(".half")
+    half.write_bytes(file.read_bytes()[:-64])
+    half.rename(file)
+    same(index, pickle.loads(pickle.dumps(index)))
+    digest = index.stored._arrays.digest  # type: ignore[union-attr]
+    with pytest.raises(StorageError, match="can't be opened any more"):
+        arrays._again(str(file), digest, os.getpid(), 10_000)
 
 
 def test_a_reference_to_what_is_nowhere_is_told(tmp_path: Path) -> None:
