@@ -183,6 +183,25 @@ def moved_box(source: PictureSource) -> None:
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
+def test_an_index_is_kept_under_what_was_read_though_the_file_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = some_set(tmp_path)
+    first = source.annotations.read_bytes()
+    examine = cache.examine
+
+    def once_changed(*given: Any, **named: Any) -> Any:
+        moved_box(source)  # between its digest and its reading
+        return examine(*given, **named)
+
+    monkeypatch.setattr(cache, "examine", once_changed)
+    assert kept([source], tmp_path / "cache").raw_boxes[:, 0].min() == 2
+    monkeypatch.setattr(cache, "examine", examine)
+    same(plainly([source], TRAIN), kept([source], tmp_path / "cache"))
+    source.annotations.write_bytes(first)
+    assert kept([source], tmp_path / "cache").raw_boxes[:, 0].min() == 1
+
+
 @pytest.mark.parametrize("how_old", ["young", "settled"])
 def test_corrected_boxes_are_read_though_size_and_time_are_the_same(
     how_old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
