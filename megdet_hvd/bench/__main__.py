@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from megdet_hvd.command import leave, name_of
+from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.version import version_line
 
 MEASUREMENTS = {
@@ -28,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Hand the arguments after NAME to that measurement; 2: there is none of that name."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in MEASUREMENTS:
-        code: int = import_module(f"megdet_hvd.bench.{words[0]}").main(words[1:])
+        try:
+            code: int = import_module(f"megdet_hvd.bench.{words[0]}").main(words[1:])
+        except (UserError, RunError, StorageError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return exit_code_of(error)
         return code
     if words and words[0] == "--version":
         print(version_line())

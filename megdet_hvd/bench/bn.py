@@ -14,6 +14,8 @@ from megdet_hvd.bench.launch import run_in_ranks
 from megdet_hvd.cli import make_parser, parse
 
 RANKS = "megdet_hvd.bench.bn_ranks"
+SMALLEST = 64
+"""Side of a canvas, pixels."""
 PLAIN = "plain BN"
 
 BnTimings = Mapping[str, Any]
@@ -32,9 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--size", type=int, default=256, help="side of the canvas in the step")
     parser.add_argument("--images", type=int, default=2, help="pictures a process")
-    parser.add_argument("--backbone", default="resnet50", help="resnet18, resnet50 or resnet101")
+    parser.add_argument(
+        "--backbone", choices=["resnet18", "resnet50", "resnet101"], default="resnet50"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parse(parser, arguments)
+    if min(options.turns, options.images, *options.processes) < 1 or options.step < 0:
+        parser.error("--processes, --turns and --images are 1 or more, --step 0 or more")
+    if options.size < SMALLEST:
+        parser.error(f"--size {options.size}: must be {SMALLEST} or more")
     words = [
         f"--{name}={getattr(options, name)}"
         for name in ("turns", "size", "images", "backbone", "device")

@@ -7,6 +7,7 @@ momentum, stay within ``--memory``. Time is that of a step at the largest batch.
 """
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--device", default="auto", help="auto, cpu or cuda")
     add("--json", type=Path, metavar="FILE", help="write the record there, too")
     options = parse(parser, arguments)
-    if options.size < 64 or options.memory <= 0 or options.most < 1:
+    if options.size < 64 or not 0 < options.memory < math.inf or options.most < 1:
         parser.error("--size is 64 or more, --most 1 or more, --memory above 0")
     _measure(options)
     return 0

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from megdet_hvd.bench.__main__ import main as bench
 from megdet_hvd.bench.bn import RANKS, busy_table, isolation_table, step_table
 from megdet_hvd.bench.launch import run_in_ranks
 from megdet_hvd.bench.textbook import TextbookBatchNorm2d
@@ -64,3 +65,29 @@ def test_tables() -> None:
         "worst_message_s": math.pi,
     }  # fmt: skip
     assert busy_table([row])[2] == "| CGBN | at rest | 7 | 1.00 | 3141.59 |"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("bn --processes 0", "--processes, --turns and --images are 1 or more"),
+        ("bn --turns 0", "--turns and --images are 1 or more"),
+        ("bn --images 0", "--turns and --images are 1 or more"),
+        ("bn --step -1", "--step 0 or more"),
+        ("bn --size 32", "--size 32: must be 64 or more"),
+        ("bn --backbone vgg", "invalid choice: 'vgg'"),
+        ("fit --memory nan", "--memory above 0"),
+        ("fit --memory inf", "--memory above 0"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_measured(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        bench(words.split())
+    assert told in capsys.readouterr().err
+
+
+def test_an_error_is_told_without_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench(["memory", "--device", "tpu"]) == 2
+    assert capsys.readouterr().err.startswith("error: device=tpu: expected auto, cpu, cuda")

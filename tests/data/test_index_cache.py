@@ -183,6 +183,25 @@ def moved_box(source: PictureSource) -> None:
     assert (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
 
 
+def test_an_index_is_kept_under_what_was_read_though_the_file_changed_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = some_set(tmp_path)
+    first = source.annotations.read_bytes()
+    examine = cache.examine
+
+    def once_changed(*given: Any, **named: Any) -> Any:
+        moved_box(source)  # between its digest and its reading
+        return examine(*given, **named)
+
+    monkeypatch.setattr(cache, "examine", once_changed)
+    assert kept([source], tmp_path / "cache").raw_boxes[:, 0].min() == 2
+    monkeypatch.setattr(cache, "examine", examine)
+    same(plainly([source], TRAIN), kept([source], tmp_path / "cache"))
+    source.annotations.write_bytes(first)
+    assert kept([source], tmp_path / "cache").raw_boxes[:, 0].min() == 1
+
+
 @pytest.mark.parametrize("how_old", ["young", "settled"])
 def test_corrected_boxes_are_read_though_size_and_time_are_the_same(
     how_old: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -372,12 +391,12 @@ def test_workers_are_sent_a_reference(tmp_path: Path) -> None:
     assert len(sent) < 2500 + other.labels.nbytes
     (file,) = index_files(tmp_path / "cache")
     context = multiprocessing.get_context("spawn")
-    answers: Any = context.SimpleQueue()
+    answers: Any = context.Queue()  # a worker that fails puts nothing: get() must not wait for ever
     file.rename(file.with_suffix(".away"))
     arrays.write_arrays(file, {"boxes": np.zeros(3)}, {})
     worker = context.Process(target=look_and_leave, args=(sent, answers))
     worker.start()
-    boxes, names, doubts, is_stored = answers.get()
+    boxes, names, doubts, is_stored = answers.get(timeout=120)
     worker.join()
     assert boxes == index.boxes.tolist() and names == list(index.file_names)
     assert doubts == ("said",) and is_stored
@@ -385,6 +404,19 @@ def test_workers_are_sent_a_reference(tmp_path: Path) -> None:
     assert again.labels.tolist() == other.labels.tolist()
     plain = plainly([source], TRAIN)
     same(plain, pickle.loads(pickle.dumps(plain)))
+
+
+def test_a_worker_does_not_take_up_half_a_copy(tmp_path: Path) -> None:
+    """One with the right header, of which a worker reads no more."""
+    index = kept([some_set(tmp_path)], tmp_path / "cache")
+    (file,) = index_files(tmp_path / "cache")
+    half = file.with_suffix(".half")
+    half.write_bytes(file.read_bytes()[:-64])
+    half.rename(file)
+    same(index, pickle.loads(pickle.dumps(index)))
+    digest = index.stored._arrays.digest  # type: ignore[union-attr]
+    with pytest.raises(StorageError, match="can't be opened any more"):
+        arrays._again(str(file), digest, os.getpid(), 10_000)
 
 
 def test_a_reference_to_what_is_nowhere_is_told(tmp_path: Path) -> None:

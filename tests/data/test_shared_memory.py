@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor
 
+from megdet_hvd.data import shared_memory
 from megdet_hvd.data.ahead import load_ahead
 from megdet_hvd.data.room import room_for, rooms_from
 from megdet_hvd.data.shared_memory import Receiver, Sender
@@ -117,6 +119,42 @@ def test_pictures_keep_their_order_in_memory_and_gaps_go_by_value(pipe: Pipe) ->
     assert whole.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(whole, step[0]) and torch.equal(part, step[1])
     assert whole.untyped_storage().data_ptr() != rows.untyped_storage().data_ptr()
+
+
+def test_what_is_no_plain_bytes_from_a_room_s_start_on_arrives_as_it_is(pipe: Pipe) -> None:
+    here, there = pipe
+    sender = Sender(2)
+    sender.begin()
+    with rooms_from(sender.room):
+        laid = room_for((4, 8))
+    laid.copy_(torch.arange(32, dtype=torch.uint8).view(4, 8))
+    sent = [
+        *(laid.view(torch.int32), laid.t(), laid[:, ::2], laid[:2], laid),
+        torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+    ]
+    there.send_bytes(sender.packed(sent))
+    found, problem = Receiver().take(here)
+    assert problem is None
+    for one, other in zip(found, sent, strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+def test_memory_that_is_not_there_is_asked_for_once(
+    pipe: Pipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each try leaves a dead file in /dev/shm, and room there is what is short.
+    here, there = pipe
+    shared = Mock(side_effect=RuntimeError("no room"))
+    monkeypatch.setattr(shared_memory, "_shared", shared)
+    sender, receiver = Sender(2), Receiver()
+    with rooms_from(sender.room):
+        for number in range(4):
+            sender.begin()
+            there.send_bytes(sender.packed(item(number)))
+            found, problem = receiver.take(here)
+            check(found, number)
+            assert problem == "no room"
+    assert shared.call_count == 1
 
 
 def test_pictures_are_copied_into_the_room_that_is_given(pipe: Pipe) -> None:

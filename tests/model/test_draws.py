@@ -3,8 +3,8 @@
 import pytest
 import torch
 from torch import Tensor
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
 from torchvision.models.detection._utils import BoxCoder as TheirCoder
-from torchvision.models.detection._utils import Matcher
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.model.box_coding import BoxCoder
@@ -64,6 +64,19 @@ def test_sample_takes_the_share_and_fills_with_negatives(sampler: Sampler) -> No
     assert [len(x) for x in drawn(sampler, few[:0], 16, 0.25, seed=1)] == [0, 0]
     assert [len(x) for x in drawn(sampler, few, 16, 0.0, seed=1)] == [0, 3]
     assert [len(x) for x in drawn(sampler, few, 2, 1.0, seed=1)] == [2, 0]
+
+
+@pytest.mark.parametrize("positives", [0, 1, 3, 40])
+@pytest.mark.parametrize("negatives", [0, 2, 40])
+def test_a_share_that_is_not_whole_is_rounded_as_torchvisions(
+    sampler: Sampler, positives: int, negatives: int
+) -> None:
+    labels = torch.tensor([1] * positives + [0] * negatives + [-1] * 3)
+    for number, fraction in ((1, 0.5), (5, 0.25), (7, 0.5), (11, 0.9), (64, 0.3)):
+        theirs = BalancedPositiveNegativeSampler(number, fraction)([labels])
+        expected = [int(mask[0].sum()) for mask in theirs]
+        found = [len(part) for part in drawn(sampler, labels, number, fraction, seed=3)]
+        assert found == expected, (number, fraction)
 
 
 def test_sample_depends_on_its_seed_alone(sampler: Sampler) -> None:

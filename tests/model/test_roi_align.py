@@ -175,6 +175,20 @@ def test_boxes_that_are_no_numbers_break_nothing() -> None:
     assert torch.equal(pooled[2], sparse_roi_align(levels, [boxes[2:]])[0])
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_sums_are_in_float32_at_least(dtype: torch.dtype) -> None:
+    # 600 ones and a half: bfloat16 counts to 256 by ones, float16 loses the half beyond 1,024.
+    level = torch.full((1, 1, 1, 2), 2.0, dtype=dtype, requires_grad=True)
+    weights = torch.ones(1, 601)
+    weights[0, 0] = 0.25
+    summed = gather_cells([level], torch.zeros(1, 601, dtype=torch.int32), weights)
+    assert summed.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert summed.item() == 1200.5
+    summed.sum().backward()
+    assert level.grad is not None and level.grad.dtype == dtype
+    assert level.grad.flatten().tolist() == [torch.tensor(600.25, dtype=dtype).item(), 0.0]
+
+
 def test_levels_are_torchvisions() -> None:
     exact = [torch.tensor([[0.0, 0.0, 112 * 2.0**k, 112 * 2.0**k]]) for k in range(-3, 4)]
     boxes = torch.cat([*boxes_of(1, 3000), *exact])
