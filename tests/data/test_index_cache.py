@@ -1,6 +1,7 @@
 """An index that is kept says what the annotation files say, or is made anew."""
 
 import errno
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -21,11 +22,11 @@ import pytest
 from megdet_hvd.bench.index_set import make_set
 from megdet_hvd.config.schema import AnnotationSource, DataConfig
 from megdet_hvd.data import stamps
-from megdet_hvd.data.coco import read_sources
+from megdet_hvd.data.coco import examine, read_sources
 from megdet_hvd.data.disks import _mounts, kind_at
 from megdet_hvd.data.factory import open_datasets, open_validation
 from megdet_hvd.data.index import ImageIndex
-from megdet_hvd.data.index_cache import arrays, cache, folder, stored
+from megdet_hvd.data.index_cache import arrays, cache, folder, records, stored
 from megdet_hvd.data.index_cache.cache import HowToRead, read_kept
 from megdet_hvd.data.index_cache.names import NameTable
 from megdet_hvd.data.source import PictureSource, expand_source
@@ -188,7 +189,6 @@ def test_an_index_is_kept_under_what_was_read_though_the_file_changed_meanwhile(
 ) -> None:
     source = some_set(tmp_path)
     first = source.annotations.read_bytes()
-    examine = cache.examine
 
     def once_changed(*given: Any, **named: Any) -> Any:
         moved_box(source)  # between its digest and its reading
@@ -238,6 +238,26 @@ def test_bytes_are_digested_again_unless_an_old_stamp_says_the_same(
     assert json.loads(note.read_text())[1] == digest
     note.write_text("[")
     same(plainly([source], TRAIN), kept([source], place))
+
+
+@pytest.mark.usefixtures("settled")
+def test_no_digest_is_noted_of_a_file_that_changed_under_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "annotations.json"
+    file.write_bytes(b"as it was")
+
+    def once_changed(*given: bytes) -> Any:
+        if given:  # the name of a note
+            return sha256(*given)
+        file.write_bytes(b"as it is, and longer")
+        monkeypatch.setattr(hashlib, "sha256", sha256)
+        return sha256(b"as it was")
+
+    sha256 = hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", once_changed)
+    records.digest_of(file, tmp_path)
+    assert records.digest_of(file, tmp_path) == sha256(file.read_bytes()).hexdigest()
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
