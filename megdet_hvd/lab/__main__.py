@@ -123,11 +123,17 @@ def experiments_and_overrides(words: Sequence[str]) -> tuple[Sequence[str], tupl
 
 
 def _run_seed(sitting: Sitting, names: Sequence[str], seed: int, *, first: bool) -> None:
-    wanted = [one for one in EXPERIMENTS if one.name in names and (first or not one.once)]
-    for one in [one for one in wanted if one.once]:
-        if elsewhere := sitting.seeds_with(one.runs(sitting.scale), but=seed):
-            tell(f"seed {seed}: {one.name} is for one seed, and {elsewhere[0]} has it")
-            wanted.remove(one)
+    wanted = []
+    for one in EXPERIMENTS:
+        if one.name not in names:
+            continue
+        begun = sitting.seeds_with(one.runs(sitting.scale)) if one.once else []
+        if one.once and not begun and not first:
+            continue
+        if begun and begun[0] != seed:
+            tell(f"seed {seed}: {one.name} is for one seed, and {begun[0]} has it")
+            continue
+        wanted.append(one)
     runs = [run for one in wanted for run in one.runs(sitting.scale)]
     if runs:
         sitting.train(runs, seed)

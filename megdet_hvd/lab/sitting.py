@@ -59,17 +59,15 @@ class Sitting:
         """The seed's records."""
         return SeedRecords(self.records / f"{self.scale.name}-seed{seed}")
 
-    def seeds_with(self, runs: Iterable[LabRun], but: int | None = None) -> list[int]:
-        """The seeds, ``but`` that one, which have a record of one of ``runs`` at this scale."""
+    def seeds_with(self, runs: Iterable[LabRun]) -> list[int]:
+        """The seeds that have a record of one of ``runs`` at this scale."""
         prefix, names = f"{self.scale.name}-seed", {f"{run.name}.json" for run in runs}
         folders = self.records.glob(f"{prefix}*")
         numbers = {folder: folder.name.removeprefix(prefix) for folder in folders}
         return sorted(
             int(number)
             for folder, number in numbers.items()
-            if number.isdecimal()
-            and int(number) != but
-            and any((folder / name).exists() for name in names)
+            if number.isdecimal() and any((folder / name).exists() for name in names)
         )
 
     def _work(self, seed: int) -> Path:

@@ -224,7 +224,7 @@ def test_what_one_seed_runs_is_not_run_for_a_second(
     assert lab.main([*words, "4"]) == 0
     assert asked == [] and "seed 4: large is for one seed, and 3 has it" in capsys.readouterr().out
     assert "| 8 | no |" in (tmp_path / "quick-large.md").read_text(encoding="utf-8")
-    assert lab.main([*words, "3"]) == 0
+    assert lab.main([*words, "4", "3"]) == 0
     assert asked == [(3, judged)]  # broken off there, carried on there
 
 
