@@ -70,7 +70,13 @@ def measure_part(part: str, size: int) -> dict[str, float]:
         RunError: it failed.
     """
     command = launched([SIDE, part, str(size)], 1)
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+    )
     if done.returncode:
         raise RunError(f"{part} of {size} failed (exit code {done.returncode}): {done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -8,7 +8,7 @@ from megdet_hvd.bench import index as bench_index
 from megdet_hvd.bench.__main__ import main
 from megdet_hvd.bench.index import COLD, PEER, WARM, Opening, at_once_line, memory_table
 from megdet_hvd.data import stamps
-from megdet_hvd.errors import RunError
+from megdet_hvd.errors import RUN_ERROR, RunError
 
 
 def test_a_small_measurement_is_printed_and_recorded(
@@ -46,13 +46,15 @@ def test_tables() -> None:
     )
 
 
-def test_other_boxes_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_boxes_end_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(stamps, "SETTLED_S", -1.0)
     monkeypatch.setattr(
         bench_index, "open_at_once", lambda side, *_: [opening(1.0, str(side == PEER))]
     )
-    with pytest.raises(RunError, match="the sides have read other boxes"):
-        main(["index", "--images", "2", "--boxes", "3", "--turns", "1"])
+    assert main(["index", "--images", "2", "--boxes", "3", "--turns", "1"]) == RUN_ERROR
+    assert "error: the sides have read other boxes" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["index", "--turns", "0"])
 

@@ -36,7 +36,9 @@ def test_a_start_is_rank_0_and_the_median_of_the_others() -> None:
 
 
 @pytest.mark.tail  # two launches
-def test_what_a_rank_hears_grows_with_the_ranks_and_what_it_tells_does_not(tmp_path: Path) -> None:
+def test_what_rank_0_hears_grows_with_the_ranks_and_what_each_tells_does_not(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "starts.json"
     words = ["start_ranks", "--ranks", "2", "6", "--per-machine", "2", "--json", str(file)]
     assert main(words) == 0
@@ -45,8 +47,11 @@ def test_what_a_rank_hears_grows_with_the_ranks_and_what_it_tells_does_not(tmp_p
     assert two["watched"] and six["watched"]
     for who in ("rank_0", "others"):
         assert six["told_bytes"][who] == pytest.approx(two["told_bytes"][who], rel=0.1)
-        assert six["heard_bytes"][who] == pytest.approx(3 * two["heard_bytes"][who], rel=0.1)
         assert 0 < two["uss_bytes"][who] < 100e6, "without torch"
+    # Rank 0 hears all that each has told; the others who they all are, and what follows.
+    heard = {ranks: one["heard_bytes"] for ranks, one in ((2, two), (6, six))}
+    assert heard[6]["rank_0"] == pytest.approx(3 * heard[2]["rank_0"], rel=0.1)
+    assert heard[6]["others"] - heard[2]["others"] < (heard[6]["rank_0"] - heard[2]["rank_0"]) / 4
     # Rank 0 greets each of the others, with two lines; they answer with two, however many.
     assert six["watchdog_lines"]["rank_0"] == 5 * two["watchdog_lines"]["rank_0"]
     assert six["watchdog_lines"]["others"] == two["watchdog_lines"]["others"]

@@ -6,7 +6,7 @@ from tests.pool import on_ranks
 from tests.ranks import Launcher
 
 
-@pytest.mark.parametrize("launcher", ["gloo", "mpirun"])
+@pytest.mark.parametrize("launcher", [pytest.param("gloo", marks=pytest.mark.tail), "mpirun"])
 def test_what_only_rank_0_needs_goes_to_rank_0_alone(launcher: Launcher) -> None:
     ranks = on_ranks("tests.job.check_exchange:exchanged", 3, launcher=launcher).values
     lengths = [["", "x" * 1000, "x" * 2000], [["", {"rank": rank}] for rank in range(3)]]

@@ -10,7 +10,7 @@ from tests.ranks import Launcher
     ("launcher", "np", "machines"),
     [
         pytest.param("python", 1, None, marks=pytest.mark.tail),
-        ("gloo", 2, None),
+        pytest.param("gloo", 2, None, marks=pytest.mark.tail),
         pytest.param("mpirun", 3, None, marks=pytest.mark.tail),
         ("mpirun", 4, (0, 0, 1, 1)),
     ],
