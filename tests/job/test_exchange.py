@@ -24,7 +24,7 @@ def test_an_agreement_without_an_error_is_one_number() -> None:
     assert all(rank["text"] == "rank 1: bad" for rank in ranks)
 
 
-@pytest.mark.parametrize("launcher", ["gloo", "mpirun"])
+@pytest.mark.parametrize("launcher", [pytest.param("gloo", marks=pytest.mark.tail), "mpirun"])
 def test_what_rank_0_decides_is_all_that_the_others_read(launcher: Launcher) -> None:
     ranks = on_ranks("tests.job.check_exchange:decided", 3, launcher=launcher).values
     assert all(rank["everyone"] == [0, 1, 2] for rank in ranks)
