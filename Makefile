@@ -9,14 +9,14 @@ export OMPI_MCA_mpi_yield_when_idle ?= 1
 endif
 
 # Processes that test at once: one launches jobs, one keeps ranks up, the others do the rest; the first
-# two wait more than they compute. With what they start they take 4 GB each. 0: one test after another in one
-# process (make test JOBS=0).
+# two wait more than they compute. With what they start they take 4 GB each. 0: one test after another
+# in one process (make test JOBS=0).
 JOBS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); \
 	fit=$$(awk '/^MemTotal/ {print int($$2 / 4000000)}' /proc/meminfo 2>/dev/null); \
 	most=$$((cores + 2 < 8 ? cores + 2 : 8)); fit=$${fit:-2}; [ "$$fit" -ge 2 ] || fit=2; \
 	echo $$((fit < most ? fit : most)))
 # Tests are read once and kept as byte code, whatever the shell says of that: pytest's rewriting of
-# their asserts took each of those processes ten seconds.
+# their asserts took each of those processes five seconds.
 pytest = env -u PYTHONDONTWRITEBYTECODE sh install/run python -m pytest -n $(JOBS) --dist loadgroup --ignore=tests/slurm
 
 # Seed 1, 30 minutes; make test-faults FAULTS="--seed 7 --minutes 5"
