@@ -9,11 +9,16 @@ from install.problem import SetupProblem
 
 
 def fake_tree(root: Path) -> Path:
-    for edit in EDITS:
-        path = root / edit.file
+    for file in {edit.file for edit in EDITS}:
+        path = root / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"project(x)\n{edit.old}\nset(LAST 1)\n", encoding="utf-8")
+        olds = "\n".join(edit.old for edit in EDITS if edit.file == file)
+        path.write_text(f"project(x)\n{olds}\nset(LAST 1)\n", encoding="utf-8")
     return root
+
+
+def files_of(root: Path) -> dict[Path, str]:
+    return {path: path.read_text() for path in root.rglob("*") if path.is_file()}
 
 
 def test_standards_are_raised(tmp_path: Path) -> None:
@@ -31,14 +36,15 @@ def test_standards_are_raised(tmp_path: Path) -> None:
 def test_an_edit_that_no_longer_fits_is_named(tmp_path: Path, number: int) -> None:
     tree = fake_tree(tmp_path)
     edit = EDITS[number]
-    (tree / edit.file).write_text("set(CMAKE_CXX_STANDARD 23)\n", encoding="utf-8")
-    before = {path: path.read_text() for path in tree.rglob("*.txt")}
+    text = (tree / edit.file).read_text()
+    (tree / edit.file).write_text(text.replace(edit.old, "by another version"), encoding="utf-8")
+    before = files_of(tree)
     with pytest.raises(SetupProblem) as caught:
         apply_edits(tree)
     message = str(caught.value)
     assert f"edit {number + 1} of {len(EDITS)}" in message
     assert edit.file in message and edit.why in message and "0 times" in message
-    assert {path: path.read_text() for path in tree.rglob("*.txt")} == before
+    assert files_of(tree) == before
 
 
 def test_text_that_occurs_twice_is_refused(tmp_path: Path) -> None:
