@@ -20,7 +20,7 @@ from megdet_hvd.cli import make_parser, parse
 if TYPE_CHECKING:
     import torch
 
-BOXES, CLASSES = 8, 80
+BOXES = 8
 GIB = 2**30
 COPIES = 3
 """Of the weights: themselves, gradients, momentum."""
@@ -88,13 +88,13 @@ def canvas_of(size: int) -> tuple[int, int]:
 
 def largest_batch(options: Any, device: "torch.device", mode: Any) -> LargestBatch:
     """Try batches until one doesn't fit."""
-    from megdet_hvd.bench.memory import made_detector
+    from megdet_hvd.bench.detector import CLASSES, made_detector
     from megdet_hvd.memory.measure import peak_bytes
     from megdet_hvd.memory.probe import made_up
     from megdet_hvd.memory.recompute import recompute_segments
     from megdet_hvd.model.device import autocast
 
-    detector = made_detector(options, device)
+    detector = made_detector(options.backbone, options.norm, options.precision, device)
     recompute_segments(detector, mode)
     weights = sum(p.numel() * p.element_size() for p in detector.parameters())
     canvas = canvas_of(options.size)

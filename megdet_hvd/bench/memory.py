@@ -19,9 +19,7 @@ from megdet_hvd.cli import make_parser, parse
 if TYPE_CHECKING:
     import torch
 
-    from megdet_hvd.model.detector import Detector
-
-BOXES, CLASSES = 8, 80
+BOXES = 8
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from megdet_hvd.bench.detector import CLASSES, made_detector
     from megdet_hvd.bench.machine import describe_machine
     from megdet_hvd.memory.measure import LiveBytes, peak_bytes
     from megdet_hvd.memory.probe import made_up
@@ -66,7 +65,7 @@ def _measure(options: argparse.Namespace) -> None:
         f"{options.repeats} turns",
         flush=True,
     )
-    detector = made_detector(options, device)
+    detector = made_detector(options.backbone, options.norm, options.precision, device)
     batch = made_up(options.images, canvas, BOXES, CLASSES).to(device)
 
     def step() -> None:
@@ -129,19 +128,6 @@ def table(rows: Sequence[Row]) -> list[str]:
             f"{row.processor_s:13.3f}{row.processor_s / first.processor_s:7.2f}"
         )
     return lines
-
-
-def made_detector(options: argparse.Namespace, device: "torch.device") -> "Detector":
-    """Of the backbone and norm that the command line asks for, in training mode."""
-    from megdet_hvd.bn import convert_cross_gpu_bn
-    from megdet_hvd.config.schema import ModelConfig
-    from megdet_hvd.model.build import build_detector, local_norm
-
-    config = ModelConfig(backbone=options.backbone, norm=options.norm)
-    detector = build_detector(config, CLASSES, local_norm(config), seed=0)
-    if options.norm == "cgbn":
-        convert_cross_gpu_bn(detector)
-    return detector.to(device).train()
 
 
 def _seconds(step: Callable[[], None], device: "torch.device") -> tuple[float, float]:

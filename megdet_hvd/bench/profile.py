@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 RANKS = "megdet_hvd.bench.profile_ranks"
-BOXES, CLASSES = 8, 80
+BOXES = 8
 STRIDE = 32
 SMALLEST = 64
 """Pixels; below, a statistic of one image has a single value."""
@@ -138,17 +138,11 @@ def _steps(
     """Seconds of a step by images, and of one picture in evaluation."""
     import torch
 
-    from megdet_hvd.bn import convert_cross_gpu_bn
-    from megdet_hvd.config.schema import ModelConfig
+    from megdet_hvd.bench.detector import CLASSES, made_detector
     from megdet_hvd.memory.probe import made_up
-    from megdet_hvd.model.build import build_detector, local_norm
     from megdet_hvd.model.device import autocast
 
-    config = ModelConfig(backbone=options.backbone, norm=options.norm)
-    detector = build_detector(config, CLASSES, local_norm(config), seed=0)
-    if options.norm == "cgbn":
-        convert_cross_gpu_bn(detector)
-    detector.to(device).train()
+    detector = made_detector(options.backbone, options.norm, precision, device)
     sgd = torch.optim.SGD(
         [p for p in detector.parameters() if p.requires_grad], lr=1e-6, momentum=0.9
     )

@@ -73,9 +73,10 @@ def step_config(options: argparse.Namespace) -> Config:
 def _measure(options: argparse.Namespace) -> None:
     import torch
 
+    from megdet_hvd.bench.detector import CLASSES
     from megdet_hvd.bench.machine import describe_machine
     from megdet_hvd.bench.step_counts import require_same_work
-    from megdet_hvd.bench.step_ours import CLASSES, build_ours, our_counts, our_step
+    from megdet_hvd.bench.step_ours import build_ours, our_counts, our_step
     from megdet_hvd.bench.step_torchvision import as_lists, build_peer, peer_counts, peer_step
     from megdet_hvd.bench.turns import take_turns, turns_table, write_record
     from megdet_hvd.job.session import start, stop
@@ -134,7 +135,7 @@ def pictures_of(size: tuple[int, int], images: int) -> "Batch":
     """Noise of that size with boxes anywhere, on the canvas that the loader would take."""
     import torch
 
-    from megdet_hvd.bench.step_ours import CLASSES
+    from megdet_hvd.bench.detector import CLASSES
     from megdet_hvd.data.batch import Batch
     from megdet_hvd.data.canvas import STRIDE
     from megdet_hvd.memory.probe import made_up

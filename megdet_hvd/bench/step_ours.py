@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING
 
+from megdet_hvd.bench.detector import CLASSES
 from megdet_hvd.bench.step_counts import StepCounts
 from megdet_hvd.config.schema import Config
 from megdet_hvd.data.batch import Batch
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from megdet_hvd.job.world import World
     from megdet_hvd.model.detector import Detector
 
-CLASSES = 80
 STEPS_A_PASS = 1000
 """Of the made-up data set, so that the rate hardly moves."""
 

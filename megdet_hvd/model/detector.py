@@ -18,6 +18,8 @@ from megdet_hvd.model.rpn import RegionProposals, RpnOutputs
 
 LOSSES = ("rpn_class", "rpn_box", "class", "box")
 """The four parts of l(x_i, w), in the order of eq. (1)'s description."""
+LARGEST_VECTOR = 16
+"""Values of float32 in the CPU's largest vectors (AVX-512)."""
 
 
 class Detector(nn.Module):
@@ -59,6 +61,7 @@ class Detector(nn.Module):
         self.choice = KernelChoice(
             "memory_format", setting=config.memory_format, new="channels_last"
         )
+        self._reordered_overruns = any(map(_overruns_reordered, backbone.modules()))
         self.sample_balance = SampleBalance()
         """Of the newest forward in training; its pictures in the order of the batch."""
 
@@ -106,6 +109,8 @@ class Detector(nn.Module):
 
         ``auto`` is contiguous on a GPU, where nobody has measured it.
         """
+        if self._reordered_overruns and device.type == "cpu":
+            return torch.contiguous_format
         automatic = self.choice.setting == "auto" and device.type != "cpu"
         last = self.choice.kernel == "channels_last" and not automatic
         return torch.channels_last if last else torch.contiguous_format
@@ -115,6 +120,20 @@ class Detector(nn.Module):
             draw_key(self.seed, info.epoch, info.source, info.image_id, purpose)
             for info in batch.infos
         ]
+
+
+def _overruns_reordered(module: nn.Module) -> bool:
+    """Whether oneDNN writes beyond its buffer in the backward pass, in channels_last order.
+
+    It does where a kernel of 1×1 with strides has fewer input channels than a vector has values
+    (oneDNN's issue 6035): the process ends, or other memory is changed. No ResNet has such.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < LARGEST_VECTOR
+    )
 
 
 def in_original_pixels(found: Detections, info: ImageInfo) -> Detections:

@@ -7,16 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from megdet_hvd.bench import memory
 from megdet_hvd.bench.__main__ import main
-from megdet_hvd.bench.fit import (
-    CLASSES,
-    LargestBatch,
-    canvas_of,
-    largest_batch,
-    search_largest,
-    table,
-)
+from megdet_hvd.bench.detector import CLASSES
+from megdet_hvd.bench.fit import LargestBatch, canvas_of, largest_batch, search_largest, table
 from megdet_hvd.model.build import build_detector, local_norm
 from megdet_hvd.model.detector import Detector
 from tests.engine.small import small_config, thin_backbones
@@ -71,7 +64,7 @@ def test_memory_is_given_back_once_nothing_holds_it(
     model = small_config(tmp_path).model
     with thin_backbones():
         detector = build_detector(model, CLASSES, local_norm(model), seed=0).train()
-    monkeypatch.setattr(memory, "made_detector", lambda *_: detector)
+    monkeypatch.setattr("megdet_hvd.bench.detector.made_detector", lambda *_: detector)
     monkeypatch.setattr("megdet_hvd.memory.measure.peak_bytes", peak_bytes)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(held[-1]() is None))
     assert largest_batch(options, torch.device("cpu"), "none").images == 1
@@ -86,7 +79,7 @@ def test_a_small_measurement_is_printed(
         with thin_backbones():
             return build_detector(model, CLASSES, local_norm(model), seed=0).train()
 
-    monkeypatch.setattr(memory, "made_detector", small)
+    monkeypatch.setattr("megdet_hvd.bench.detector.made_detector", small)
     file = tmp_path / "fit.json"
     words = f"fit --backbone resnet18 --size 64 --most 3 --memory 0.5 --device cpu --json={file}"
     assert main(words.split()) == 0

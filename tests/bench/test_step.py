@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from megdet_hvd.bench.__main__ import main
+from megdet_hvd.bench.detector import CLASSES
 from megdet_hvd.bench.step import pictures_of, step_config
 from megdet_hvd.bench.step_counts import StepCounts, require_same_work
-from megdet_hvd.bench.step_ours import CLASSES, build_ours, our_counts
+from megdet_hvd.bench.step_ours import build_ours, our_counts
 from megdet_hvd.bench.step_torchvision import as_lists, build_peer, peer_counts
 from megdet_hvd.cli import make_parser
 from megdet_hvd.errors import RunError

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.model.detector import LOSSES
+from megdet_hvd.model.detector import LOSSES, Detector
 from tests.model.samples import backward, build, part, random_batch, slim
 
 
@@ -41,3 +41,21 @@ def test_on_a_gpu_it_must_be_asked_for() -> None:
         detector = build(slim(memory_format=setting))
         asked = setting == "channels_last"
         assert (detector._memory_format(gpu) == torch.channels_last) == asked
+
+
+def test_not_on_a_cpu_where_onednn_writes_beyond_its_buffer() -> None:
+    detector = build(slim(memory_format="channels_last"))
+    body = detector.backbone.get_submodule("body")
+    for channels, kernel, stride, last in ((8, 1, 2, False), (16, 1, 2, True), (8, 3, 2, True)):
+        body.conv1 = nn.Conv2d(channels, 64, kernel, stride)
+        own = Detector(
+            detector.backbone,
+            detector.rpn,
+            detector.roi_heads,
+            config=detector.config,
+            num_classes=detector.num_classes,
+            seed=0,
+        )
+        found = own._memory_format(torch.device("cpu"))
+        assert (found == torch.channels_last) == last
+        assert own._memory_format(torch.device("cuda", 0)) == torch.channels_last

@@ -101,7 +101,9 @@ class ModelConfig(Section):
     """``same``: the backbone's normalisation after each convolution of the pyramid."""
     memory_format: Literal["auto", "contiguous", "channels_last"] = "auto"
     """Order of the activations' values, equal up to rounding. ``auto``: on a CPU ``channels_last``,
-    or what a resumed run began with; on a GPU ``contiguous``."""
+    or what a resumed run began with; on a GPU ``contiguous``. On a CPU it stays ``contiguous`` in
+    any case for a backbone of one's own with strided 1×1 convolutions of fewer than 16 channels:
+    oneDNN writes beyond its buffer there."""
     anchor_sizes: Annotated[tuple[PositiveFloat, ...], Field(min_length=5, max_length=5)] = (
         32,
         64,

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from megdet_hvd.bench.detector import CLASSES
 from megdet_hvd.bench.step import BOXES, pictures_of
-from megdet_hvd.bench.step_ours import CLASSES, build_ours
+from megdet_hvd.bench.step_ours import build_ours
 from megdet_hvd.data.batch import Batch
 from megdet_hvd.memory.measure import peak_bytes
 from megdet_hvd.memory.probe import Workload, estimate_peaks

@@ -170,7 +170,7 @@ def prepared(options: argparse.Namespace, config: "Config", world: "World") -> J
     import horovod.torch as hvd
     import torch
 
-    from megdet_hvd.bench.step_ours import CLASSES
+    from megdet_hvd.bench.detector import CLASSES
     from megdet_hvd.bn import name_layers
     from megdet_hvd.config.gradient_order import gradient_order
     from megdet_hvd.engine.bn_kernels import find_bn_kernels

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from megdet_hvd.bench.detector import CLASSES
 from megdet_hvd.bench.step import RATE, waited_for
 from megdet_hvd.bench.step_counts import StepCounts
-from megdet_hvd.bench.step_ours import CLASSES, build_ours, our_counts, our_step
+from megdet_hvd.bench.step_ours import build_ours, our_counts, our_step
 from megdet_hvd.bench.step_torchvision import as_lists, build_peer, peer_counts, peer_step
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
