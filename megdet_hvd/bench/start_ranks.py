@@ -4,10 +4,12 @@
 without torch go through a training's start: MPI, the meeting at which all tell one another of their
 code, settings, versions and cores, and the watchdog's connections. They stand on pretended machines
 of 8. More of them than cores take turns, so that the clock says little; processor time, memory and
-what is sent are each process's own.
+what is sent are each process's own. ``--read FILE …`` prints the table of what
+``bench.start_ranks_side`` wrote under a cluster's own launcher.
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from megdet_hvd.cli import make_parser, parse
+from megdet_hvd.errors import UserError
 
 SIDE = "megdet_hvd.bench.start_ranks_side"
 PHASES = ("imports", "mpi", "meeting", "watchdog")
@@ -28,7 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--per-machine", type=int, default=8, metavar="N")
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument(
+        "--read", type=Path, nargs="+", metavar="FILE", help="of start_ranks_side: start nothing"
+    )
     options = parse(parser, arguments)
+    if options.read:
+        print("\n".join(table(read_starts(options.read))))
+        return 0
     if min(*options.ranks) < 2 or min(options.per_machine, options.turns) < 1:
         parser.error("--ranks are 2 or more, --per-machine and --turns 1 or more")
     _measure(options)
@@ -54,6 +63,26 @@ def _measure(options: argparse.Namespace) -> None:
     if options.json is not None:
         settings = {"turns": options.turns, "per_machine": options.per_machine}
         write_record(options.json, machine, settings, starts=found)
+
+
+def read_starts(files: Sequence[Path]) -> dict[int, list[dict[str, Any]]]:
+    """Starts by number of ranks, from files of ``start_ranks_side``; timed from the first process.
+
+    Raises:
+        UserError: a file can't be read, or is none of these.
+    """
+    starts: dict[int, list[dict[str, Any]]] = {}
+    for file in files:
+        try:
+            records = json.loads(file.read_text(encoding="utf-8"))
+            began = min(record["created"] for record in records)
+            starts.setdefault(len(records), []).append(summed_up(records, began))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"--read {file}: must be what bench.start_ranks_side has written with --out "
+                f"({type(error).__name__}: {error})"
+            ) from error
+    return dict(sorted(starts.items()))
 
 
 def summed_up(records: Sequence[dict[str, Any]], began: float) -> dict[str, Any]:

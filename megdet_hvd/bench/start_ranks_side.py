@@ -1,7 +1,8 @@
-"""One process of the bench of many ranks' start: ``bench start_ranks`` starts it, nobody else need.
+"""One process of the bench of many ranks' start, started by ``bench start_ranks`` or a cluster.
 
 What a training's processes do from their launch until all have met and are watched, without torch
-and Horovod, so that a small machine holds 128 of them.
+and Horovod, so that a small machine holds 128 of them. On a cluster, for ``bench start_ranks
+--read``: ``srun --mpi=pmix python -m megdet_hvd.bench.start_ranks_side --out FILE``.
 """
 
 import argparse
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from megdet_hvd.bench.launch import measure_or_end_all
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("--per-machine", type=int, required=True)
+    parser.add_argument("--per-machine", type=int, help="pretended; else as they stand")
     parser.add_argument("--out", type=Path, required=True)
     return measure_or_end_all(_measure, parser.parse_args(argv))
 
@@ -59,7 +60,7 @@ def _measure(options: argparse.Namespace) -> int:
     lines = _Counted(LineSocket, "send", lambda given, made: 0)
     met = meet_all(
         launch,
-        machine_of_rank=[one // options.per_machine for one in range(world_size)],
+        machine_of_rank=_pretended(world_size, options.per_machine),
         facts=lambda: gather_facts(config),
         check=check_facts,
     )
@@ -71,7 +72,9 @@ def _measure(options: argparse.Namespace) -> int:
         there = time.time()
         memory = psutil.Process().memory_full_info()
         own: dict[str, Any] = {
+            "created": psutil.Process().create_time(),
             "there": there,
+            "machines": len(met.machines),
             "processor_s": marks,
             "told": [told.calls, told.bytes],
             "heard": [heard.calls, heard.bytes],
@@ -85,6 +88,10 @@ def _measure(options: argparse.Namespace) -> int:
     if rank == 0:
         options.out.write_text(json.dumps(found), encoding="utf-8")
     return 0
+
+
+def _pretended(size: int, per_machine: int | None) -> list[int] | None:
+    return None if per_machine is None else [rank // per_machine for rank in range(size)]
 
 
 class _Counted:

@@ -35,6 +35,19 @@ def test_a_start_is_rank_0_and_the_median_of_the_others() -> None:
     assert line[:2] == ["4", "5.0"] and line[2:5] == ["27000.0", ":", "6000.0"]
 
 
+def test_what_a_cluster_wrote_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "found.json"
+    records = [told(15.0, 9.0) | {"created": 12.5}, told(14.0, 2.0) | {"created": 11.0}]
+    file.write_text(json.dumps(records), encoding="utf-8")
+    assert main(["start_ranks", "--read", str(file), str(file)]) == 0
+    _, line = capsys.readouterr().out.splitlines()
+    assert line.split()[:5] == ["2", "4.0", "27000.0", ":", "6000.0"]
+    for text in ("", "[]", "[{}]", "7", '{"starts": []}'):
+        file.write_text(text, encoding="utf-8")
+        assert main(["start_ranks", "--read", str(file)]) == 2
+        assert f"--read {file}: must be what" in capsys.readouterr().err
+
+
 @pytest.mark.tail  # two launches
 def test_what_rank_0_hears_grows_with_the_ranks_and_what_each_tells_does_not(
     tmp_path: Path,

@@ -1,10 +1,12 @@
 """Every template through real ``sbatch``: the right number of processes in the right places."""
 
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 
+from megdet_hvd.bench.start_ranks import summed_up, table
 from megdet_hvd.init import lay_out, link_environment
 from tests.slurm.coco import write_coco
 from tests.slurm.lab import ROOT, Lab, hosts_file_has, project_copy, scenario
@@ -35,6 +37,24 @@ def test_all_128_tasks_start_where_they_belong(lab: Lab) -> None:
     cards = sorted(map(int, re.findall(r"local rank (\d) .*, network card mlx5_\1,", job.log)))
     assert cards == [n for n in range(8) for _ in range(16)], job.log
     assert not hosts_file_has("n16"), "two machines are names of this cluster alone"
+
+
+@scenario
+def test_processes_of_many_nodes_meet_and_are_watched(lab: Lab) -> None:
+    """A training's start, all but torch and Horovod, on 16 nodes: 2 tasks each, for two cores."""
+    found = lab.folder / "starts.json"
+    side = f"{sys.executable} -m megdet_hvd.bench.start_ranks_side --out {shlex.quote(str(found))}"
+    options = ["--nodes=16", "--ntasks-per-node=2", "--licenses=turn", "--output=%x-%j.log"]
+    options += ["--job-name=starts", "--wrap", f"srun --mpi=pmix --kill-on-bad-exit=1 {side}"]
+    environ = {**lab.environ({}), "PYTHONPATH": str(ROOT)}
+    number = lab.cluster.run("sbatch", "--parsable", *options, cwd=lab.folder, environ=environ)
+    lab.wait_for(int(number.strip()))
+    records = json.loads(found.read_text(encoding="utf-8"))
+    start = summed_up(records, min(record["created"] for record in records))
+    print("\n".join(table({len(records): [start]})))
+    assert len(records) == 32 and start["watched"]
+    assert start["heard_bytes"]["others"] < start["heard_bytes"]["rank_0"] / 4
+    assert start["watchdog_lines"]["rank_0"] >= 31 > start["watchdog_lines"]["others"]
 
 
 @scenario
