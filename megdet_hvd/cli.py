@@ -7,6 +7,7 @@ options.
 
 import argparse
 import io
+import re
 import shutil
 import sys
 import textwrap
@@ -17,7 +18,7 @@ from typing import NoReturn
 
 from megdet_hvd.command import name_of
 from megdet_hvd.config.embedded import embedded_value
-from megdet_hvd.config.keys import Key, as_typed, groups, prose
+from megdet_hvd.config.keys import Key, as_typed, groups, nearest_keys, prose
 from megdet_hvd.job import outcome_notes
 from megdet_hvd.version import add_version_option
 
@@ -31,8 +32,17 @@ class _Parser(argparse.ArgumentParser):
     settings_in_help = False
 
     def error(self, message: str) -> NoReturn:
+        message += self._as_settings(message)
         outcome_notes.tell(2, message)  # the code that argparse leaves with
         super().error(message)
+
+    def _as_settings(self, message: str) -> str:
+        """For options as other trainers have them, ``--epochs 3``: the settings nearest to them."""
+        unknown = re.findall(r" --([\w.-]+)", message.partition("unrecognized arguments:")[2])
+        if not self.settings_in_help or not unknown:
+            return ""
+        near = ", ".join(nearest_keys(unknown[0].replace("-", "_")))
+        return f"; a setting has no dashes, key.sub=value; nearest: {near}"
 
     def format_help(self) -> str:
         text = super().format_help()

@@ -76,6 +76,19 @@ def test_a_parser_of_another_entry_point() -> None:
     assert "learning.base_rate" not in parser.format_help()
 
 
+@pytest.mark.parametrize(
+    ("word", "setting"), [("--epochs", "learning.epochs"), ("--batch-size", "global_batch")]
+)
+def test_options_of_other_trainers_lead_to_settings(
+    word: str, setting: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_train([word, "3"])
+    said = capsys.readouterr().err
+    assert f"unrecognized arguments: {word}; a setting has no dashes, key.sub=value" in said
+    assert f"nearest: {setting}" in said
+
+
 def _help(capsys: pytest.CaptureFixture[str]) -> list[str]:
     """The lines of ``--help``."""
     with pytest.raises(SystemExit) as leaving:
