@@ -7,7 +7,8 @@ options.
 
 import argparse
 import io
-import json
+import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -17,11 +18,12 @@ from typing import NoReturn
 
 from megdet_hvd.command import name_of
 from megdet_hvd.config.embedded import embedded_value
-from megdet_hvd.config.keys import Key, groups
+from megdet_hvd.config.keys import Key, as_typed, groups, nearest_keys, prose
 from megdet_hvd.job import outcome_notes
 from megdet_hvd.version import add_version_option
 
-_WIDTH = 96
+_WIDEST = 96
+"""Columns of a line of the help at most; a narrower terminal has its own."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,8 +32,17 @@ class _Parser(argparse.ArgumentParser):
     settings_in_help = False
 
     def error(self, message: str) -> NoReturn:
+        message += self._as_settings(message)
         outcome_notes.tell(2, message)  # the code that argparse leaves with
         super().error(message)
+
+    def _as_settings(self, message: str) -> str:
+        """For options as other trainers have them, ``--epochs 3``: the settings nearest to them."""
+        unknown = re.findall(r" --([\w.-]+)", message.partition("unrecognized arguments:")[2])
+        if not self.settings_in_help or not unknown:
+            return ""
+        near = ", ".join(nearest_keys(unknown[0].replace("-", "_")))
+        return f"; a setting has no dashes, key.sub=value; nearest: {near}"
 
     def format_help(self) -> str:
         text = super().format_help()
@@ -62,14 +73,15 @@ def make_parser(module: str, summary: str, *, settings: bool = True) -> argparse
     return parser
 
 
-def add_config_option(parser: argparse.ArgumentParser) -> None:
-    """``--config FILE``; ``config`` in the result is a Path, or None for the embedded default."""
+def add_config_option(
+    parser: argparse.ArgumentParser, without: str = "rendered scenes on a small detector"
+) -> None:
+    """``--config FILE``; ``config`` in the result is a Path, or None for what ``without`` says."""
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="YAML file to start from (configs/ has the paper's); "
-        "without it: rendered scenes on a small detector",
+        help=f"YAML file to start from (configs/ has the paper's); without it: {without}",
     )
 
 
@@ -147,32 +159,30 @@ def parse_train_arguments(
 
 
 def settings_help() -> str:
-    """Every setting with type, default and docstring, group by group."""
-    lines = [
-        "settings (key.sub=value; the value is YAML, so lists are [640,800] and nothing is null;",
+    """Every setting with type, default and docstring, group by group, as wide as the terminal."""
+    width = min(_WIDEST, shutil.get_terminal_size().columns - 2)
+    lines = textwrap.wrap(
+        "settings (key.sub=value; the value is YAML, so lists are [640,800] and nothing is null; "
         "a default in brackets after another is that of the embedded run without --config):",
-    ]
+        width,
+    )
     for group in groups():
-        lines += ["", f"{group.path or 'top level'} — {_prose(group.doc)}"]
+        lines += ["", *textwrap.wrap(f"{group.path or 'top level'} — {_plain(group.doc)}", width)]
         for key in group.keys:
             lines.append(f"  {key.path}={_defaults(key)}")
             lines += textwrap.wrap(
-                f"{key.kind}. {_prose(key.doc)}",
-                _WIDTH,
+                f"{key.kind}. {_plain(key.doc)}",
+                width,
                 initial_indent="      ",
                 subsequent_indent="      ",
             )
     return "\n".join(lines) + "\n"
 
 
-def _prose(doc: str) -> str:
-    return " ".join(doc.replace("``", "").split())
+def _plain(doc: str) -> str:
+    return prose(doc).replace("``", "")
 
 
 def _defaults(key: Key) -> str:
-    default, embedded = _yaml(key.default), embedded_value(key.path)
-    return default if embedded in (..., key.default) else f"{default}  ({_yaml(embedded)})"
-
-
-def _yaml(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    default, embedded = as_typed(key.default), embedded_value(key.path)
+    return default if embedded in (..., key.default) else f"{default}  ({as_typed(embedded)})"

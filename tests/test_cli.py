@@ -1,6 +1,7 @@
 """Command lines: where words may stand, and a help that needs no torch."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -75,13 +76,48 @@ def test_a_parser_of_another_entry_point() -> None:
     assert "learning.base_rate" not in parser.format_help()
 
 
-def test_help_lists_every_setting_with_type_default_and_docstring(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize(
+    ("word", "setting"), [("--epochs", "learning.epochs"), ("--batch-size", "global_batch")]
+)
+def test_options_of_other_trainers_lead_to_settings(
+    word: str, setting: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    with pytest.raises(SystemExit):
+        parse_train([word, "3"])
+    said = capsys.readouterr().err
+    assert f"unrecognized arguments: {word}; a setting has no dashes, key.sub=value" in said
+    assert f"nearest: {setting}" in said
+
+
+def _help(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of ``--help``."""
     with pytest.raises(SystemExit) as leaving:
         parse_train(["--help"])
     assert leaving.value.code == 0
-    lines = capsys.readouterr().out.splitlines()
+    return capsys.readouterr().out.splitlines()
+
+
+def test_help_is_no_wider_than_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        lines = _help(capsys)
+        wrapped = [line for line in lines if not line.startswith("  ") or line[2:3] == " "]
+        assert [line for line in wrapped if len(line) >= columns] == []  # defaults stay one word
+
+
+def test_what_the_help_shows_can_be_typed(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = _help(capsys)
+    assert "  model.anchor_sizes=[32,64,128,256,512]  ([12,24,48,96,192])" in lines
+    assert not re.search(r"\bNone\b", "\n".join(lines))  # YAML's is null
+
+
+def test_help_lists_every_setting_with_type_default_and_docstring(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = _help(capsys)
     for key in valid_keys():
         assert sum(line.startswith(f"  {key}=") for line in lines) == 1
     at = lines.index("  global_batch=16  (8)")

@@ -74,9 +74,16 @@ def find_checkpoint(path: Path) -> Path:
             latest = latest_checkpoint(folder)
             if latest is not None:
                 return latest
+        begun = ""
+        if exists(path / "config.yaml"):
+            begun = (
+                ". A run that ended before its first one is started again by "
+                f"python -m megdet_hvd.train --run {path}"
+            )
         raise UserError(
             f"{path}: this folder holds no checkpoint; expected {checkpoint_name(1200)} or the "
             "like in it or in its folder checkpoints/. Name a checkpoint file or a run folder"
+            f"{begun}"
         )
     if not exists(path):
         beside = [p.name for p in list_checkpoints(path.parent)]

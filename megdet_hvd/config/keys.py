@@ -5,6 +5,7 @@ repeats the schema.
 """
 
 import difflib
+import json
 import re
 import types
 from collections.abc import Iterator
@@ -99,6 +100,18 @@ def plain(value: Any) -> Any:
     if isinstance(value, Section):
         return value.model_dump(mode="json")
     return [plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+def as_typed(value: Any) -> str:
+    """A setting's plain value as it can be typed behind a command: one word, YAML."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def prose(doc: str) -> str:
+    """A setting's docstring on one line, with what YAML calls Python's None."""
+    return re.sub(r"\bNone:", "``null``:", " ".join(doc.split()))
 
 
 def as_section(annotation: Any) -> type[Section] | None:

@@ -153,12 +153,21 @@ def _overridden(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any
     return result
 
 
+def _instead(text: str) -> str:
+    """What the user may have meant by a word that is no setting."""
+    if text.endswith((".yaml", ".yml")):
+        return f"and a configuration file is given by --config {text}"
+    if text.startswith("="):
+        return "without blanks around ="
+    return "such as learning.rate=0.01"
+
+
 def _set(tree: dict[str, Any], text: str) -> None:
     """Put one ``key.sub=value`` into ``tree``."""
     name, sign, written = text.partition("=")
     name = name.strip()
     if not sign or not name:
-        raise UserError(f"{text}: an override is key.sub=value, such as learning.rate=0.01")
+        raise UserError(f"{text}: an override is key.sub=value, {_instead(text)}")
     parts = tuple(int(part) if part.isdecimal() else part for part in name.split("."))
     place = locate(parts)
     if place.annotation is None or len(place.path) < len(name):

@@ -3,14 +3,12 @@
 ``python -m megdet_hvd.config.settings_table > docs/settings.md`` writes it anew.
 """
 
-import json
 import re
 import sys
-from typing import Any
 
 from megdet_hvd.command import leave
 from megdet_hvd.config.embedded import embedded_value
-from megdet_hvd.config.keys import Key, groups
+from megdet_hvd.config.keys import Key, as_typed, groups, prose
 from megdet_hvd.config.resume_rules import RULES
 
 _HEAD = """\
@@ -57,22 +55,16 @@ def settings_table() -> str:
 
 
 def _row(key: Key) -> str:
-    default = key.path if key.default is ... else f"{key.path}={_yaml(key.default)}"
+    default = key.path if key.default is ... else f"{key.path}={as_typed(key.default)}"
     inner = embedded_value(key.path)
-    embedded = "" if inner in (..., key.default) else f" (`{_yaml(inner)}`)"
+    embedded = "" if inner in (..., key.default) else f" (`{as_typed(inner)}`)"
     cells = (f"`{default}`{embedded}", key.kind, _markdown(key.doc), RULES[key.path].answer)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _yaml(value: Any) -> str:
-    """As it can be typed behind a command."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
 def _markdown(doc: str) -> str:
-    """A docstring on one line, with Markdown's code spans and YAML's null."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"``\1``", " ".join(doc.split()))
-    return re.sub(r"\bNone:", "`null`:", text.replace("``", "`"))
+    """A docstring on one line, with Markdown's code spans."""
+    return re.sub(r":\w+:`~?([^`]+)`", r"``\1``", prose(doc)).replace("``", "`")
 
 
 def main() -> int:

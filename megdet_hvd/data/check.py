@@ -18,6 +18,7 @@ from megdet_hvd.data.located import Located
 from megdet_hvd.data.problems import Problem
 from megdet_hvd.data.source import PictureSource
 from megdet_hvd.data.transforms import UnreadablePicture, decode
+from megdet_hvd.wording import counted
 
 OTHER_SIZE = "picture of another size than annotated"
 LFS = "git-LFS pointer in place of the picture; fetch the pictures with `git lfs pull`"
@@ -92,7 +93,7 @@ def check_sources(
             if len(dark) >= MANY * decoded > 0:
                 words = dark_words(len(dark), decoded, min(dark))
                 doubts.append(Problem("all but black", str(one.folder), "", words))
-        notes = [*notes_of(one, purpose), *_notes(one, index)]
+        notes = [*notes_of(one, purpose), *_notes(one, index, purpose)]
         notes += [f"it {note}" for note in lacking_note(one, examined.located)]
         if 0 < len(dark) < MANY * decoded:
             notes.append(dark_words(len(dark), decoded, min(dark)))
@@ -153,7 +154,7 @@ def _decode_all(
     return problems
 
 
-def _notes(one: Located, index: ImageIndex) -> list[str]:
+def _notes(one: Located, index: ImageIndex, purpose: Purpose) -> list[str]:
     notes = []
     raw, owners = one.file.raw_boxes, one.file.owners
     with np.errstate(invalid="ignore", over="ignore"):
@@ -163,15 +164,17 @@ def _notes(one: Located, index: ImageIndex) -> list[str]:
     outside &= one.valid & (one.widths[owners] > 0)
     if outside.any():
         place = int(np.flatnonzero(outside)[0])
+        boxes = counted(int(outside.sum()), "box")
+        become = "clipped" if purpose == "train" else "measured as they are, as pycocotools does"
         notes.append(
-            f"{int(outside.sum())} boxes reach outside their picture and are clipped, the first: "
-            f"{one.file.place(place)}"
+            f"{boxes} partly outside the picture ({become}), the first: {one.file.place(place)}"
         )
     counts = np.bincount(index.labels, minlength=len(index.categories) + 1)[1:]
     unused = [name for name, count in zip(index.categories, counts, strict=True) if not count]
     if unused:
+        classes = counted(len(unused), "class")
         more = ", …" if len(unused) > 10 else ""
-        notes.append(f"{len(unused)} classes without a box: {', '.join(unused[:10])}{more}")
+        notes.append(f"{classes} without a box: {', '.join(unused[:10])}{more}")
     if index.headings:
         said = ", ".join(f"{number!r}: {name!r}" for number, name in index.headings.items())
         notes.append(f"a category without boxes that others are kinds of is no class: {said}")

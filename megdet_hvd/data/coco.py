@@ -19,7 +19,7 @@ from megdet_hvd.data.problems import Problem, report_lines
 from megdet_hvd.data.source import PictureSource
 from megdet_hvd.errors import UserError
 from megdet_hvd.grouping import grouped
-from megdet_hvd.wording import first_of
+from megdet_hvd.wording import counted, first_of
 
 INVALID_BOX = "invalid box (NaN, no area, or wholly outside its picture)"
 NOT_FINITE = "box with NaN or infinity, which nothing can be measured against"
@@ -296,7 +296,10 @@ def combine(
         notes=(
             *_notes(located, purpose, left_out, names),
             *(
-                [f"left out {int((~kept).sum())} pictures without boxes (data.keep_empty=false)"]
+                [
+                    f"left out {counted(int((~kept).sum()), 'picture')} without boxes to learn "
+                    "from (data.keep_empty=false)"
+                ]
                 if not kept.all()
                 else []
             ),

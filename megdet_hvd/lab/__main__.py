@@ -48,13 +48,19 @@ def _parser() -> argparse.ArgumentParser:
         f"({', '.join(NAMES)}; all) and settings, key.sub=value. What has a record is not done "
         "again; the same command carries on what was broken off.",
     )
-    add_config_option(parser)
+    add_config_option(parser, "a slim detector on rendered scenes of 96 pixels")
     add = parser.add_argument
     add("--quick", action="store_true", help="minutes instead of hours; the numbers say nothing")
     add("--seeds", type=int, nargs="+", metavar="N", help="default: 0 1 2, with --quick 0")
-    add("--out", type=Path, default=Path("runs/lab"), metavar="FOLDER", help="records and tables")
+    out = Path("runs/lab")
+    add("--out", type=Path, default=out, metavar="FOLDER", help=f"records, tables (default {out})")
     add("--work", type=Path, metavar="FOLDER", help="trainings under way (default OUT/work)")
-    add("--jobs", type=int, metavar="N", help="cores to use at most; each training takes one")
+    add(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="cores at most (default: all); each training takes one",
+    )
     add("--report", action="store_true", help="only write tables and pictures of what is there")
     add("--keep", action="store_true", help="leave the run folders of finished trainings")
     return parser

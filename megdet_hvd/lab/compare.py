@@ -28,9 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train what is missing, then report; exit code 1 when a side could not be trained."""
     parser = make_parser("megdet_hvd.lab.compare", (__doc__ or "").split("\n")[0])
     add_config_option(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--processes", type=int, default=2, help="processes of our side")
-    parser.add_argument("--out", type=Path, required=True, help="folder for runs and results")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2"
+    )
+    parser.add_argument(
+        "--processes", type=int, default=2, metavar="N", help="of our side (default %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="for runs and results"
+    )
     arguments = parse(parser, argv)
     record = arguments.out / "results.json"
     results: Results = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}

@@ -47,10 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         MODULE,
-        "Predict time, memory and efficiency of a training on 8 to 128 GPUs, before the queue. "
-        "Without --config: the paper's, configs/coco_016.yaml.",
+        "Predict time, memory and efficiency of a training on 8 to 128 GPUs, before the queue.",
     )
-    add_config_option(parser)
+    add_config_option(parser, "the paper's, as in coco_016.yaml")
     add = parser.add_argument
     add(
         "--gpus",
@@ -67,8 +66,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--gpu", metavar="NAME", help=f"{', '.join(gpu_profiles())} (default {DEFAULT_GPU})")
     add("--profile", type=Path, metavar="FILE", help="measured by bench profile, instead of --gpu")
     add("--network", metavar="[N x]NAME", help="adapters of a machine, such as 4xedr, 8xhdr, 25gbe")
-    add("--gpus-per-node", type=int, default=GPUS_PER_MACHINE, metavar="N")
-    add("--cores-per-gpu", type=int, default=CORES_PER_GPU, metavar="N")
+    add(
+        "--gpus-per-node",
+        type=int,
+        default=GPUS_PER_MACHINE,
+        metavar="N",
+        help="default %(default)s",
+    )
+    add(
+        "--cores-per-gpu",
+        type=int,
+        default=CORES_PER_GPU,
+        metavar="N",
+        help="for the loaders (default %(default)s)",
+    )
     add("--images", type=int, metavar="N", help="training pictures, where the files are elsewhere")
     add("--val-images", type=int, metavar="N", help="validation pictures")
     add("--json", action="store_true", help="everything, in seconds, with the inputs' sources")

@@ -89,8 +89,9 @@ def choose(question: Question, limit: Limit) -> Prediction:
     if not rows:
         raise UserError(
             f"--fit: no number of machines of {question.gpus_per_machine} GPUs holds this within "
-            f"the paper's limits (batch {LARGEST_SHOWN}, {SMALL_BN_IMAGES} images a BN statistic) "
-            "and the memory: set memory.checkpoint=auto, or another --images-per-gpu"
+            f"the paper's limits (batch {LARGEST_SHOWN} at most, {SMALL_BN_IMAGES} images a BN "
+            "statistic at least) and the memory: set memory.checkpoint=auto, or another "
+            "--images-per-gpu"
         )
     kept = [row for row in rows if limit.keeps(row)]
     if not kept:

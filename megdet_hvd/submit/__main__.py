@@ -20,27 +20,31 @@ from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.version import version_line
 
 USAGE = """\
-usage: PROGRAM [--check] [--array KEY=A,B,C] [OPTIONS OF SBATCH] TEMPLATE [WORDS]
+usage: PROGRAM [--check] [--array KEY=A,B,C]
+           [OPTIONS OF SBATCH] TEMPLATE [WORDS]
        PROGRAM --status RUN
 
-Submits a template with the partition and account of slurm/site.sh, from any folder, after a check
-of everything that can be looked at on a login node. Needs no GPU and no torch.
+Submits a template with the partition and account of slurm/site.sh, from any
+folder, after a check of everything that can be looked at on a login node. Needs
+no GPU and no torch.
 
   --check       only check, and print what would run
-  --status RUN  where a run stands; RUN is its folder, or the number of its job, of an array
-                (4711), or of a member (4711_2)
+  --status RUN  where a run stands; RUN is its folder, or the number of its job,
+                of an array (4711), or of a member (4711_2)
   --version     show the versions that are installed
   --array KEY=A,B,C
-                one run for each value, as members of one array of Slurm; repeatable: all pairs
-                of values; KEY=A,B,C%1: one at a time
-  OPTIONS       as for sbatch, before the template: --nodes=2 --time=1:00:00 (they win over
-                slurm/site.sh, which wins over the template)
+                one run for each value, as members of one array of Slurm;
+                repeatable: all pairs of values; KEY=A,B,C%1: one at a time
+  OPTIONS       as for sbatch, before the template: --nodes=2 --time=1:00:00
+                (they win over slurm/site.sh, which wins over the template)
   TEMPLATE      such as slurm/megdet_128gpu.sbatch
-  WORDS         passed on to megdet_hvd.train: learning.policy=long, --resume runs/NAME; and of the
-                job's own: --evaluators N (the last N ranks evaluate while the others train),
-                --placement, --preflight
+  WORDS         passed on to megdet_hvd.train: learning.policy=long,
+                --resume runs/NAME; and of the job's own: --evaluators N (the
+                last N ranks evaluate while the others train), --placement,
+                --preflight
 
-The exit code is 0, or 2 with problems, which are named all at once; 6: storage fails at the moment.
+The exit code is 0, or 2 with problems, which are named all at once; 6: the
+storage fails at the moment.
 """
 
 

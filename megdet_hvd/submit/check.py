@@ -22,6 +22,7 @@ from megdet_hvd.submit.report import CheckReport
 from megdet_hvd.submit.slurm import check_launcher, check_requeue, check_slurm
 from megdet_hvd.submit.time_limit import check_time
 from megdet_hvd.submit.writing import check_log
+from megdet_hvd.wording import counted
 
 _SLURM_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_JWT")
 """Which Slurm to ask, and as whom."""
@@ -201,7 +202,7 @@ def _training(
             f"the configuration, its batch and its data were not checked: {sys.executable} lacks "
             f"{error.name}; use the environment's Python: install/run python -m megdet_hvd.submit"
         )
-        report.facts.append(f"{nodes} nodes × {tasks} processes")
+        report.facts.append(f"{counted(nodes, 'node')} × {counted(tasks, 'process')}")
         return
     root_of_data = site.data_root
     packed = root_of_data is not None and root_of_data.name.endswith(ARCHIVES)

@@ -23,7 +23,7 @@ def progress(
         return ["no metrics yet: not started, or still before its first lines"]
     last = train[-1]
     iteration, step_s = int(last["iteration"]), last.get("step_s")
-    if end is None:
+    if end is None or iteration > end:  # carried on with an end that config.yaml does not have
         lines = [f"iteration {iteration}, epoch {last.get('epoch', 0):.2f}"]
     else:
         left = ""

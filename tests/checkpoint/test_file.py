@@ -142,7 +142,11 @@ def test_foreign_files_are_described_not_loaded(tmp_path: Path) -> None:
     path.write_text("not a checkpoint at all")
     with pytest.raises(UserError, match=r"resnet\.pt"):
         load_checkpoint(path)
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match="holds no checkpoint") as raised:
+        load_checkpoint(tmp_path)
+    assert "--run" not in str(raised.value)
+    (tmp_path / "config.yaml").touch()
+    with pytest.raises(UserError, match=f"--run {tmp_path}$"):
         load_checkpoint(tmp_path)
 
 

@@ -298,7 +298,11 @@ def test_wrong_values(text: str, expected: str) -> None:
     ("text", "expected"),
     [
         ("global_batch", "global_batch: an override is key.sub=value, such as"),
-        ("=3", "=3: an override is key.sub=value"),
+        ("=3", "=3: an override is key.sub=value, without blanks around ="),
+        (
+            "mine.yaml",
+            "key.sub=value, and a configuration file is given by --config mine.yaml",
+        ),
         ("seed=[", "seed=[: not valid YAML: line 1, column 2"),
         ("seed.x=3", "seed.x: no such key"),
         ("model.rpn.=3", "model.rpn.: no such key"),

@@ -65,7 +65,7 @@ def test_everything_wrong_is_listed(tmp_path: Path, capsys: pytest.CaptureFixtur
         "unreadable picture: 1",
         "picture of another size than annotated: 1",
         f"  {tmp_path / 'pictures' / '3.png'}, image 3: it is 41×30 pixels, but annotated as 40×30",
-        "note: 1 boxes reach outside their picture and are clipped, the first: annotation 3",
+        "note: 1 box partly outside the picture (clipped), the first: annotation 3",
     ):
         assert line in out, line
     assert "annotation 22" not in out

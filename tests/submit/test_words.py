@@ -92,6 +92,7 @@ def test_progress() -> None:
     ]
     assert progress(train, [{"iteration": 10, "AP": None}], 20)[0].endswith("(100.0 %), done")
     assert progress(train, [], None)[0] == "iteration 20, epoch 0.50"
+    assert progress(train, [], 19)[0] == "iteration 20, epoch 0.50"  # the end has been moved
     assert progress([], [], None) == [
         "no metrics yet: not started, or still before its first lines"
     ]

@@ -46,7 +46,7 @@ def lines(
     """The table; parts in their order, and what is off once more at the end."""
     by_quantity = {(one.part, one.quantity): one for one in expectations}
     rows = [("part", "quantity", "measured", "expected", "", "source")]
-    off: list[str] = []
+    off = [] if records else ["no part has been begun in this folder"]
     for part, record in records.items():
         if record is None:
             state = "not reached" if part in not_reached else "not begun"

@@ -30,6 +30,10 @@ def test_as_expected() -> None:
     assert told[-1] == "as expected, all 1 parts" and "off:" not in told
 
 
+def test_a_folder_without_results_is_not_as_expected() -> None:
+    assert lines({}, WANTED, "cuda")[-2:] == ["off:", "no part has been begun in this folder"]
+
+
 def test_a_cpus_times_are_compared_with_nothing() -> None:
     found = {"ours, ms": 9000.0, "equal bits": False, "never measured": 3}
     told = lines({"steps": Record("steps", "done", "cpu", found)}, WANTED, "cpu")
