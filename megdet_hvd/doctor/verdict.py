@@ -16,6 +16,14 @@ ON_PATH = "source .venv/bin/activate   (make train does this by itself)"
 REBUILD = "rm -r ~/.cache/megdet_hvd/wheels && make setup   (builds Horovod anew)"
 REPAIR = "rm -r .venv && make setup   (keeps the built Horovod)"
 
+SPARED = (
+    ("faster-coco-eval", "pycocotools computes AP, in ten times as long"),
+    ("msgspec", "large annotation files take four times as long to read"),
+    ("simplejpeg", "Pillow decodes JPEG files, in a third more time"),
+    ("tensorboard", "metrics go to metrics.jsonl alone"),
+)
+"""What training can do without, and what it does then."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -297,21 +305,13 @@ def _packages(facts: DoctorFacts) -> Iterator[Finding]:
     missing = [name for name in needed if name not in facts.versions]
     if missing:
         yield Finding("NO", "packages", f"not installed: {', '.join(missing)}", SET_UP)
-    there = [f"{name} {facts.versions[name]}" for name in needed if name in facts.versions]
+    listed = (*needed, *(name for name, _ in SPARED))
+    there = [f"{name} {facts.versions[name]}" for name in listed if name in facts.versions]
     if there:
         yield Finding("ok", "packages", ", ".join(there))
-    if "faster-coco-eval" not in facts.versions:
-        text = "faster-coco-eval is not installed: pycocotools computes AP, in ten times as long"
-        yield Finding("note", "packages", text, SET_UP)
-    if "msgspec" not in facts.versions:
-        text = "msgspec is not installed: large annotation files take four times as long to read"
-        yield Finding("note", "packages", text, SET_UP)
-    if "simplejpeg" not in facts.versions:
-        text = "simplejpeg is not installed: Pillow decodes JPEG files, in a third more time"
-        yield Finding("note", "packages", text, SET_UP)
-    if "tensorboard" not in facts.versions:
-        text = "tensorboard is not installed: metrics go to metrics.jsonl alone"
-        yield Finding("note", "packages", text, SET_UP)
+    for name, without in SPARED:
+        if name not in facts.versions:
+            yield Finding("note", "packages", f"{name} is not installed: {without}", SET_UP)
 
 
 def _machine(facts: DoctorFacts) -> Iterator[Finding]:

@@ -27,6 +27,9 @@ OTHERS: Mapping[str, tuple[str, str]] = {
 }
 """Experiments that train nothing of their own: title, and the paper's finding in words."""
 
+NOT_RUN = "not run: there is no record of it"
+"""Instead of a table and a picture."""
+
 Lines = list[str]
 
 
@@ -69,6 +72,8 @@ def _trainings(
     if experiment.once:
         seeds = sitting.seeds_with(runs)[:1] or seeds
     found = sitting.found(seeds, (run.name for run in runs))
+    if not found:
+        return [NOT_RUN], None
     lines = experiment.table(scale, found, seeds)
     draw = getattr(drawing, f"draw_{experiment.name}", None)
     if draw is not None:
@@ -80,6 +85,8 @@ def _trainings(
 def _variance(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
     names = [f"{name}-{at}" for name in VARIANCE_KINDS for at in VARIANCE_AT]
     found = sitting.found(seeds, names)
+    if not found:
+        return [NOT_RUN], None
     rows = []
     for name in names:
         records = [found[name, seed] for seed in seeds if (name, seed) in found]
@@ -108,14 +115,13 @@ def _variance(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
         "slope of the variance (paper: −1)",
         "slope of the spread of positives (independent pictures: −0.5)",
     )
-    figure = drawing.draw_variance(found) if found else None
-    return [*markdown(head, rows), "", *_made_on(found)], figure
+    return [*markdown(head, rows), "", *_made_on(found)], drawing.draw_variance(found)
 
 
 def _overhead(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
     found = sitting.found(seeds[:1], [OVERHEAD])
     if not found:
-        return ["not run"], None
+        return [NOT_RUN], None
     record = next(iter(found.values()))
     sides = [key for key in record["rows"][0] if key not in ("bn_size", "images_per_process")]
     plain = sides[1]

@@ -8,6 +8,7 @@ from megdet_hvd.plan.advice import advice
 from megdet_hvd.plan.prediction import Prediction, Refused, shared_constants
 from megdet_hvd.plan.question import Question
 from megdet_hvd.plan.sourced import Sourced
+from megdet_hvd.wording import counted
 
 RUN_HEADS = (
     ("batch", ""),
@@ -66,7 +67,7 @@ def head_lines(question: Question) -> list[str]:
     """What was asked, and on what the answer rests."""
     profile, network = question.profile, question.network
     origins = sorted({step.seconds.origin for step in profile.steps})
-    return [
+    lines = [
         "All times are predicted: docs/plan.md has the equations, and how far they are from "
         "published runs.",
         f"GPU {profile.name} (step times {', '.join(origins)}): {profile.about}",
@@ -75,6 +76,12 @@ def head_lines(question: Question) -> list[str]:
         f" cores a machine; {question.train_images} training and {question.val_images} validation "
         "pictures",
     ]
+    if question.images_per_gpu is not None:
+        lines.append(
+            f"the batch follows the GPUs, {counted(question.images_per_gpu, 'image')} each; "
+            f"global_batch={question.config.global_batch} keeps the configuration's"
+        )
+    return lines
 
 
 def _run_cells(row: Prediction | Refused) -> list[str]:

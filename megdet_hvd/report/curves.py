@@ -46,6 +46,7 @@ def draw_curves(lines: MetricsFile, out: Path, *, title: str = "") -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -65,6 +66,7 @@ def draw_curves(lines: MetricsFile, out: Path, *, title: str = "") -> None:
     for axes in (losses, aps, rates, speeds, splits):
         axes.set_xlim(0, max(end * 1.02, 1))
         axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
