@@ -102,3 +102,25 @@ def test_a_hang_is_ended_only_with_the_gpu_let_go(
     monkeypatch.setattr("megdet_hvd.job.watch.member.report", end)
     with pytest.raises(Ended):
         Hub(hub.job, None).end(None, {}, {})  # type: ignore[arg-type]
+
+
+class EndingSums(GpuSums):
+    """Their session ends, in another thread, while they are asked."""
+
+    @property
+    def ranks(self) -> tuple[int, ...]:  # type: ignore[override]
+        position.watch_device(None)
+        return (0, 1)
+
+
+def test_a_session_may_end_while_the_watchdog_looks() -> None:
+    """Its thread would end otherwise, and nobody watch any more."""
+    ending = EndingSums()
+    position.watch_device(ending)
+    position.give_up_device_sums([1])
+    assert ending.given_up and position.device_place() is None
+    ending.long = ("cgbn.layer1.forward.0", 9, 3.0)
+    position.watch_device(ending)
+    place = position.device_place()
+    assert place is not None and (place.name, place.ranks) == ("cgbn.layer1.forward.0", (0, 1))
+    assert position.device_place() is None
