@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
@@ -235,6 +236,24 @@ def test_every_value_of_half_precision_is_read_as_torch_reads_it() -> None:
         finite = expected.isfinite()
         assert torch.equal(found[finite], expected[finite])
         assert not found[~finite].isfinite().any() and (~finite).any()
+
+
+def test_what_a_graph_has_as_noughts_serves_that_graph_alone() -> None:
+    """Nothing is set to nought when a graph is made: only when it runs, in its own memory."""
+    making = True
+    kernels = emulated_kernels(dtypes=[torch.float32], captured=lambda: making)
+    x = made((4, 3, 80, 64), torch.float32, 1.0)
+    assert cut_of(layout_of(x), 2).pieces > 1
+    zeros = torch.Tensor.new_zeros
+
+    def not_yet(like: Tensor, *size: int, **options: Any) -> Tensor:
+        return zeros(like, *size, **options).fill_(77)
+
+    with mock.patch.object(torch.Tensor, "new_zeros", not_yet):
+        kernels.local_moments(x)  # as a graph's first launch: what it leaves is not to be used
+    torch.testing.assert_close(kernels.local_moments(x), exact_moments(x))
+    making = False
+    torch.testing.assert_close(kernels.local_moments(x), exact_moments(x))
 
 
 def test_gradients_that_lie_otherwise_are_brought_into_line() -> None:
