@@ -14,6 +14,9 @@ from install.console import descendants
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
 _GRACE_S = 2.0
+_POLL_S = 0.02
+_LAST_S = 10.0
+"""For the system to take a killed process away: longer, and a driver holds it."""
 
 
 @contextmanager
@@ -55,7 +58,8 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     _signal([*family, *descendants(process.pid)], signal.SIGKILL)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_LAST_S)
 
 
 def end_orphans(mark: str, value: str, others: Collection[int]) -> None:
@@ -71,7 +75,8 @@ def end_orphans(mark: str, value: str, others: Collection[int]) -> None:
         _signal([one for pid in left for one in (pid, *descendants(pid))], signal.SIGKILL)
         for pid in left:
             with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(_POLL_S)
 
 
 def _has(pid: int, mark: str, value: str) -> bool:
@@ -83,12 +88,14 @@ def _has(pid: int, mark: str, value: str) -> bool:
 
 
 def _children() -> list[int]:
-    tasks = Path("/proc/self/task")
-    return [
-        int(word)
-        for task in tasks.iterdir()
-        for word in (task / "children").read_text(encoding="ascii").split()
-    ]
+    """By /proc/PID/stat, which every kernel has; not all list a process's children."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):  # it has ended
+            _, _, fields = file.read_text(encoding="ascii", errors="replace").rpartition(")")
+            if int(fields.split()[1]) == os.getpid():
+                found.append(int(file.parent.name))
+    return found
 
 
 def _signal(family: Sequence[int], number: signal.Signals) -> None:
