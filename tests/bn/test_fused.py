@@ -238,6 +238,18 @@ def test_every_value_of_half_precision_is_read_as_torch_reads_it() -> None:
         assert not found[~finite].isfinite().any() and (~finite).any()
 
 
+def test_there_are_tickets_for_all_blocks() -> None:
+    """A block without one would write beside them."""
+    kernels = emulated_kernels(dtypes=[torch.float32])
+    like = torch.zeros(1)
+    most = fused_kernels.MOST_CHANNELS
+    assert len(kernels._tickets_of(0, 3, like)) == most
+    more = kernels._tickets_of(0, most + 5, like)
+    assert len(more) == most + 5 and not more.any()
+    assert kernels._tickets_of(0, most, like) is more, "a kernel may have it still"
+    assert kernels._tickets_of(1, 3, like) is not more, "streams run at the same time"
+
+
 def test_what_a_graph_has_as_noughts_serves_that_graph_alone() -> None:
     """Nothing is set to nought when a graph is made: only when it runs, in its own memory."""
     making = True

@@ -16,6 +16,7 @@ from tests.pool import on_ranks
         ("machines_apart", 3),
         ("a_lost_sum_ends_the_step", 2),
         ("where_the_gpu_waits", 2),
+        ("a_session_ends_under_a_sum", 2),
     ],
 )
 def test_on_ranks(check: str, np: int) -> None:

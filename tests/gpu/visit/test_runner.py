@@ -94,6 +94,12 @@ def test_no_part_begins_without_time_for_it(tmp_path: Path) -> None:
     assert runner.not_reached == ["first", "second"]
 
 
+def test_a_part_ends_with_the_visits_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.gpu.visit.runner.SHORTEST_S", 0.1)
+    visit(tmp_path, {"hangs": "import time; time.sleep(600)"}, seconds=0.5)
+    assert states(tmp_path, "hangs") == ["timed out"]
+
+
 MEETS = """
 import os, time
 open({own!r}, "w")
