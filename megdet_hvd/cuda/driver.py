@@ -41,7 +41,7 @@ class PinnedMemory(NamedTuple):
 
 
 class CudaDriver:
-    """libcuda. A call that fails raises :class:`CudaError`."""
+    """libcuda. A call that fails raises CudaError, one that is not there NoCudaLibrary."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """``library`` has the functions of libcuda.so.1."""
@@ -52,7 +52,12 @@ class CudaDriver:
         self._call("cuInit", ctypes.c_uint(0))
 
     def _call(self, function: str, *arguments: object) -> None:
-        number = getattr(self._library, function)(*arguments)
+        try:
+            call = getattr(self._library, function)
+        except AttributeError:
+            name = self._library._name
+            raise NoCudaLibrary(f"{name} has no {function}: the CUDA driver is too old") from None
+        number = call(*arguments)
         if number:
             raise CudaError(function, number, *self._words(number))
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megdet_hvd.cuda.driver import IPC_HANDLE_BYTES, CudaDriver
-from megdet_hvd.cuda.error import CudaError
+from megdet_hvd.cuda.error import CudaError, NoCudaLibrary
 from megdet_hvd.cuda.launch import FLOAT64, INT32, POINTER, CudaKernel
 from tests.cuda.emulation import emulated_cubin, emulated_driver
 from tests.cuda.other_process import write_back
@@ -139,6 +139,11 @@ def test_a_failing_call_names_itself(driver: CudaDriver, monkeypatch: pytest.Mon
     monkeypatch.setenv("EMULATED_CUDA_FAIL", "cuMemAlloc_v2:999")
     with pytest.raises(CudaError, match=r"with an error without a name \(999\)$"):
         driver.allocate(8)
+
+
+def test_a_driver_that_lacks_a_call() -> None:
+    with pytest.raises(NoCudaLibrary, match=r"libm\.so\.6 has no cuInit: the CUDA driver is too"):
+        CudaDriver(ctypes.CDLL("libm.so.6"))
 
 
 def test_how_kernels_are_loaded(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> None:
