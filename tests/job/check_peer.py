@@ -119,6 +119,12 @@ def machines_apart() -> None:
     stop()
     world = start(machine_of_rank=[0, 0, 1])
     open_emulated(world)
+    try:  # rank 2, which has nothing open, waits for nobody
+        open_emulated(world)
+    except UserError as error:
+        assert is_agreed(error) and "ranks 0-1: this session's sums are open already" in str(error)
+    else:
+        raise AssertionError("opened twice")
     kind = SingleProcessCarrier if world.rank == 2 else PeerCarrier
     carrier = carrier_of(groups.bn_group(), "peer")
     assert type(carrier) is kind
