@@ -68,15 +68,22 @@ def end_orphans(mark: str, value: str, others: Collection[int]) -> None:
     ``others``: those that are nobody's orphans.
     """
     began = time.monotonic()
+    killed: set[int] = set()
     while time.monotonic() - began < _GRACE_S:
         left = [pid for pid in _children() if pid not in others and _has(pid, mark, value)]
-        if not left:
-            return
         _signal([one for pid in left for one in (pid, *descendants(pid))], signal.SIGKILL)
-        for pid in left:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+        killed = {pid for pid in killed | set(left) if not _is_gone(pid)}
+        if not left and not killed:
+            return
         time.sleep(_POLL_S)
+
+
+def _is_gone(child: int) -> bool:
+    """Whether it has ended; it is taken away then."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
 
 
 def _has(pid: int, mark: str, value: str) -> bool:
