@@ -187,6 +187,7 @@ FAULTS = (
     Fault("row < end &&", "row < end", "row < end - 1"),
     Fault("grad_weight[c] = (Kept)(b * inverse[c])", "inverse[c]", "1"),
     Fault("b = fma(g, d, b)", "fma(g, d, b)", "fma(g, (float)d + 1e-7, b)"),
+    Fault("mean = total[1 + c] / safe;", "total[1 + c] / safe", "0.0 / 0.0"),
 )
 
 
