@@ -97,6 +97,10 @@ def train(
 ) -> "TrainResult":
     """Train inside a program of yours. All members call it together; any number of times.
 
+    On GPUs, Horovod's sums keep the default stream waiting, not the host, and Horovod keeps to that
+    as long as the process lives: later sessions of your own must use their sums on that stream.
+    With ``HOROVOD_ENABLE_ASYNC_COMPLETION=0`` in the environment, the host waits.
+
     Args:
         config: as :func:`megdet_hvd.config.load.load_config` reads it; the same on all members.
         comm: an intracommunicator of mpi4py: its processes train, others may do as they like. It

@@ -100,10 +100,12 @@ class FusedKernels:
         processors: int,
         stream: Callable[[], int],
         block: int = BLOCK,
+        captured: Callable[[], bool] = lambda: False,
     ) -> None:
         """``kernels`` by type of the input and name, for a GPU of so many ``processors``.
 
-        ``stream`` tells the one that torch works on; ``block`` is that of the kernels' source.
+        ``stream`` tells the one that torch works on, ``captured`` whether a CUDA graph is being
+        made there; ``block`` is that of the kernels' source.
         """
         self.device = device
         self.dtypes = frozenset(dtype for dtype, _ in kernels)
@@ -111,6 +113,7 @@ class FusedKernels:
         self._processors = processors
         self._stream = stream
         self._block = block
+        self._captured = captured
         self._tickets: dict[int, Tensor] = {}
 
     def serve(self, x: Tensor) -> bool:
@@ -186,6 +189,9 @@ class FusedKernels:
 
     def _tickets_of(self, stream: int, number: int, x: Tensor) -> Tensor:
         """Noughts, which every launch leaves as noughts; launches of one stream don't meet."""
+        if self._captured():
+            # The graph's memory, and set to nought when the graph runs, not now: for it alone.
+            return x.new_zeros(number, dtype=torch.int32)
         found = self._tickets.get(stream)
         if found is None or len(found) < number:
             found = x.new_zeros(max(number, MOST_CHANNELS), dtype=torch.int32)
@@ -211,6 +217,7 @@ def load(device: torch.device, dtypes: Sequence[torch.dtype]) -> FusedKernels:
         kernels,
         found.multi_processor_count,
         lambda: torch.cuda.current_stream(where).cuda_stream,
+        captured=torch.cuda.is_current_stream_capturing,
     )
 
 

@@ -85,14 +85,16 @@ def device_place() -> RankPosition | None:
     The same object as long as it is the same sum.
     """
     global _device_place
-    found = None if _device is None else _device.long_sum()
-    if found is None or _device is None:
+    device, place = _device, _device_place  # another thread may end the session meanwhile
+    found = None if device is None else device.long_sum()
+    if found is None or device is None:
         _device_place = None
         return None
     name, elements, since = found
-    if _device_place is None or _device_place.since != since:
-        _device_place = RankPosition("waiting", name, _numbered(_device.ranks), elements, since)
-    return _device_place
+    if place is None or place.since != since:
+        place = RankPosition("waiting", name, _numbered(device.ranks), elements, since)
+        _device_place = place
+    return place
 
 
 def give_up_device_sums(fallen: Sequence[int] | None = None) -> None:
@@ -100,12 +102,14 @@ def give_up_device_sums(fallen: Sequence[int] | None = None) -> None:
 
     ``fallen``: only if one of these ranks, as whoever watches counts them, is needed there.
     """
-    if _device is not None and (fallen is None or set(fallen) & set(_numbered(_device.ranks))):
-        _device.give_up()
+    device = _device  # another thread may end the session meanwhile
+    if device is not None and (fallen is None or set(fallen) & set(_numbered(device.ranks))):
+        device.give_up()
 
 
 def _numbered(ranks: Sequence[int]) -> Sequence[int]:
-    return ranks if _numbers is None else [_numbers[rank] for rank in ranks]
+    numbers = _numbers
+    return ranks if numbers is None else [numbers[rank] for rank in ranks]
 
 
 def count_steps_anew() -> None:

@@ -41,15 +41,23 @@ class PinnedMemory(NamedTuple):
 
 
 class CudaDriver:
-    """libcuda. A call that fails raises :class:`CudaError`."""
+    """libcuda. A call that fails raises CudaError, one that is not there NoCudaLibrary."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         """``library`` has the functions of libcuda.so.1."""
         self._library = library
+        self._contexts: dict[int, ctypes.c_void_p] = {}
+        """By GPU, primary contexts that are kept until the process ends, as torch keeps them: the
+        last to give one back would take memory and kernels along that are still in use."""
         self._call("cuInit", ctypes.c_uint(0))
 
     def _call(self, function: str, *arguments: object) -> None:
-        number = getattr(self._library, function)(*arguments)
+        try:
+            call = getattr(self._library, function)
+        except AttributeError:
+            name = self._library._name
+            raise NoCudaLibrary(f"{name} has no {function}: the CUDA driver is too old") from None
+        number = call(*arguments)
         if number:
             raise CudaError(function, number, *self._words(number))
 
@@ -76,19 +84,30 @@ class CudaDriver:
         self._call("cuDeviceGet", ctypes.byref(found), ctypes.c_int(device))
         return found
 
+    def _primary_context(self, device: int) -> ctypes.c_void_p:
+        """The one that torch uses on GPU ``device``."""
+        found = self._contexts.get(device)
+        if found is None:
+            found = ctypes.c_void_p()
+            own = self._device(device)
+            self._call("cuDevicePrimaryCtxRetain", ctypes.byref(found), own)
+            self._contexts[device] = found
+        return found
+
     @contextmanager
     def in_primary_context(self, device: int) -> Iterator[None]:
         """Within it, the context that torch uses on GPU ``device`` is this thread's."""
-        own, context = self._device(device), ctypes.c_void_p()
-        self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), own)
+        self._call("cuCtxPushCurrent_v2", self._primary_context(device))
         try:
-            self._call("cuCtxPushCurrent_v2", context)
-            try:
-                yield
-            finally:
-                self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+            yield
         finally:
-            self._call("cuDevicePrimaryCtxRelease_v2", own)
+            self._call("cuCtxPopCurrent_v2", ctypes.byref(ctypes.c_void_p()))
+
+    def is_in_primary_context(self, device: int) -> bool:
+        """Whether that is this thread's already."""
+        found = ctypes.c_void_p()
+        self._call("cuCtxGetCurrent", ctypes.byref(found))
+        return found.value == self._primary_context(device).value
 
     def load_module(self, cubin: bytes) -> DriverPointer:
         """Machine code, made ready for launches."""

@@ -17,10 +17,6 @@ FLOAT32, FLOAT64 = ctypes.c_float, ctypes.c_double
 """Types of a kernel's arguments."""
 
 
-_NO_CONTEXT = 201
-"""CUDA_ERROR_INVALID_CONTEXT."""
-
-
 class CudaKernel:
     """One kernel, loaded on one GPU."""
 
@@ -69,10 +65,11 @@ class CudaKernel:
         )
         try:
             launch()
-        except CudaError as error:
-            if error.number != _NO_CONTEXT:
+        except CudaError:
+            if self._driver.is_in_primary_context(self._device):
                 raise
             # The thread has not called CUDA yet: autograd's, if ours is the first backward kernel.
+            # Or torch's current GPU is another one than that of the tensors.
             with self._driver.in_primary_context(self._device):
                 launch()
 

@@ -19,6 +19,10 @@ _ALWAYS = ("--std=c++17", "--fmad=false")
 """A product and a sum are two roundings, as on a CPU: a kernel that wants fma() says so."""
 
 
+_NEWEST_CALL = "nvrtcGetCUBIN"
+"""Since CUDA 11.1; all others are older."""
+
+
 class CompileError(CudaError):
     """NVRTC refuses a source; the text has its log."""
 
@@ -107,9 +111,13 @@ def _library() -> ctypes.CDLL:
                 Path(name).parent.glob("libnvrtc-builtins.so.*") if "/" in name else ()
             ):
                 ctypes.CDLL(str(companion))
-            return ctypes.CDLL(name)
+            library = ctypes.CDLL(name)
         except OSError as error:
             problems.append(f"{name} ({error})")
+            continue
+        if hasattr(library, _NEWEST_CALL):
+            return library
+        problems.append(f"{name} (no {_NEWEST_CALL}: it is another library, or of CUDA 11.0)")
     raise NoCudaLibrary(
         f"no NVRTC, which compiles CUDA kernels, among {'; '.join(problems)}: it comes with torch "
         "for CUDA (pip install nvidia-cuda-nvrtc elsewhere), or name the file in "

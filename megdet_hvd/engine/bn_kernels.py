@@ -13,8 +13,7 @@ from megdet_hvd.bn import CrossGPUBatchNorm2d, use_fused_kernels
 from megdet_hvd.bn.fused_check import difference
 from megdet_hvd.bn.fused_kernels import FusedKernels, load
 from megdet_hvd.config.schema import Config
-from megdet_hvd.cuda.error import CudaError, NoCudaLibrary
-from megdet_hvd.errors import UserError
+from megdet_hvd.errors import UserError, text_of
 from megdet_hvd.job.agree import mark_agreed
 from megdet_hvd.job.exchange import gather_objects
 from megdet_hvd.job.world import World
@@ -102,9 +101,9 @@ def _loaded(
     """The kernels, or why they can't be used by this process."""
     try:
         found = loader(device, [dtype])
-    except (CudaError, NoCudaLibrary) as error:
-        return None, str(error)
-    differs = difference(found, [dtype])
+        differs = difference(found, [dtype])
+    except RuntimeError as error:  # CUDA's or torch's: of one rank, and a reason for all
+        return None, text_of(error)
     return (found, None) if differs is None else (None, differs)
 
 

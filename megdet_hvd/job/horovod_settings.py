@@ -27,7 +27,8 @@ ASYNC_COMPLETION = "HOROVOD_ENABLE_ASYNC_COMPLETION"
 
 Horovod then tells the default stream to wait, whichever is current (mpi_ops_v2.cc): so training
 runs on that one, see :func:`megdet_hvd.engine.device.prepare_device`. It has no effect while
-Horovod writes a timeline (gpu_operations.cc).
+Horovod writes a timeline (gpu_operations.cc). Once on, it stays so for the life of the process: no
+value turns it off (``SetBoolFromEnv`` in operations.cc).
 """
 TIMELINE = "HOROVOD_TIMELINE"
 """File for the timeline."""

@@ -41,10 +41,15 @@ def open_peer_sums(
     GPU.
 
     Raises:
-        UserError: on all ranks alike, where any of them can't; nothing is left open.
+        RuntimeError: :func:`megdet_hvd.job.session.start` was not called.
+        UserError: on all ranks alike, where any of them can't; nothing more is left open.
     """
     group = groups.bn_group_of_session()
-    assert group is not None, "a session of ours runs"
+    if group is None:
+        raise RuntimeError(
+            "no session runs whose BN groups are known: call megdet_hvd.job.session.start() "
+            "instead of hvd.init(), then open_peer_sums()"
+        )
     if len(group.ranks) == 1:  # nothing to open, but the others' reasons are this rank's, too
         for name in ("offer", "connect", "test"):
             _together(lambda: b"", world, name)
@@ -76,6 +81,8 @@ class _Opening:
 
     def offer(self, access: Callable[[torch.device], GpuAccess]) -> bytes:
         """The handle of this rank's inbox."""
+        if self._group.peer is not None:
+            raise _Refused("this session's sums are open already, and are opened once")
         problem = refusal(self._world, self._group.ranks, self._device, os.environ)
         if problem is not None:
             raise _Refused(problem)

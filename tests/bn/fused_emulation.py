@@ -69,6 +69,7 @@ def emulated_kernels(
     edit: Edit = as_it_is,
     fault: int = 0,
     noted: Callable[[str], None] = lambda _: None,
+    captured: Callable[[], bool] = lambda: False,
 ) -> FusedKernels:
     """``backwards``: blocks and threads from the last on. ``edit``: of the source.
 
@@ -81,7 +82,7 @@ def emulated_kernels(
         library = _library(edit(fused_source.source(dtype, block)), names)
         for name in names:
             kernels[dtype, name] = EmulatedLaunch(library, name, switches, noted)
-    return FusedKernels(device, kernels, processors, lambda: 0, block)
+    return FusedKernels(device, kernels, processors, lambda: 0, block, captured)
 
 
 @cache

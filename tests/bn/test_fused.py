@@ -3,7 +3,8 @@
 import os
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import pytest
 import torch
@@ -186,6 +187,7 @@ FAULTS = (
     Fault("row < end &&", "row < end", "row < end - 1"),
     Fault("grad_weight[c] = (Kept)(b * inverse[c])", "inverse[c]", "1"),
     Fault("b = fma(g, d, b)", "fma(g, d, b)", "fma(g, (float)d + 1e-7, b)"),
+    Fault("mean = total[1 + c] / safe;", "total[1 + c] / safe", "0.0 / 0.0"),
 )
 
 
@@ -235,6 +237,36 @@ def test_every_value_of_half_precision_is_read_as_torch_reads_it() -> None:
         finite = expected.isfinite()
         assert torch.equal(found[finite], expected[finite])
         assert not found[~finite].isfinite().any() and (~finite).any()
+
+
+def test_there_are_tickets_for_all_blocks() -> None:
+    """A block without one would write beside them."""
+    kernels = emulated_kernels(dtypes=[torch.float32])
+    like = torch.zeros(1)
+    most = fused_kernels.MOST_CHANNELS
+    assert len(kernels._tickets_of(0, 3, like)) == most
+    more = kernels._tickets_of(0, most + 5, like)
+    assert len(more) == most + 5 and not more.any()
+    assert kernels._tickets_of(0, most, like) is more, "a kernel may have it still"
+    assert kernels._tickets_of(1, 3, like) is not more, "streams run at the same time"
+
+
+def test_what_a_graph_has_as_noughts_serves_that_graph_alone() -> None:
+    """Nothing is set to nought when a graph is made: only when it runs, in its own memory."""
+    making = True
+    kernels = emulated_kernels(dtypes=[torch.float32], captured=lambda: making)
+    x = made((4, 3, 80, 64), torch.float32, 1.0)
+    assert cut_of(layout_of(x), 2).pieces > 1
+    zeros = torch.Tensor.new_zeros
+
+    def not_yet(like: Tensor, *size: int, **options: Any) -> Tensor:
+        return zeros(like, *size, **options).fill_(77)
+
+    with mock.patch.object(torch.Tensor, "new_zeros", not_yet):
+        kernels.local_moments(x)  # as a graph's first launch: what it leaves is not to be used
+    torch.testing.assert_close(kernels.local_moments(x), exact_moments(x))
+    making = False
+    torch.testing.assert_close(kernels.local_moments(x), exact_moments(x))
 
 
 def test_gradients_that_lie_otherwise_are_brought_into_line() -> None:

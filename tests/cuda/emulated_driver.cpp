@@ -21,6 +21,7 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace {
 struct Stream {
@@ -71,7 +72,9 @@ std::mutex state_lock;
 // Never destroyed: streams' threads outlive main().
 auto& streams = *new std::map<void*, Stream*>;
 auto& memories = *new std::map<uint64_t, Memory>;
-thread_local int contexts = 0;
+// Of two GPUs, whose memory and kernels are of GPU 0.
+struct Context { int kept = 0; } primary[2];
+thread_local auto& contexts = *new std::vector<void*>;
 
 int failure(const char* call) {
   const char* wanted = getenv("EMULATED_CUDA_FAIL");
@@ -91,7 +94,7 @@ Stream* stream_of(void* id) {
 #define MAY_FAIL(call) \
   if (int number = failure(#call)) return number
 #define WANTS_CONTEXT \
-  if (!contexts) return 201
+  if (contexts.empty()) return 201
 
 extern "C" {
 int cuInit(unsigned) { MAY_FAIL(cuInit); return 0; }
@@ -110,8 +113,8 @@ int cuGetErrorString(int number, const char** text) {
   return *text == nullptr;
 }
 int cuDeviceGet(int* found, int device) {
-  if (device) return 101;
-  *found = 0;
+  if (device < 0 || device > 1) return 101;
+  *found = device;
   return 0;
 }
 int cuModuleGetLoadingMode(int* mode) {
@@ -119,10 +122,34 @@ int cuModuleGetLoadingMode(int* mode) {
   *mode = wanted && !strcmp(wanted, "EAGER") ? 1 : 2;
   return 0;
 }
-int cuDevicePrimaryCtxRetain(void** context, int) { *context = &memories; return 0; }
-int cuDevicePrimaryCtxRelease_v2(int) { return 0; }
-int cuCtxPushCurrent_v2(void*) { ++contexts; return 0; }
-int cuCtxPopCurrent_v2(void**) { WANTS_CONTEXT; --contexts; return 0; }
+int cuDevicePrimaryCtxRetain(void** context, int device) {
+  std::lock_guard<std::mutex> held(state_lock);
+  ++primary[device].kept;
+  *context = &primary[device];
+  return 0;
+}
+int cuDevicePrimaryCtxRelease_v2(int device) {  // the last takes the memory along
+  std::lock_guard<std::mutex> held(state_lock);
+  if (!primary[device].kept) return 201;
+  if (--primary[device].kept || device) return 0;
+  for (auto& [address, memory] : memories) {
+    munmap((void*)address, memory.size);
+    close(memory.file);
+  }
+  memories.clear();
+  return 0;
+}
+int cuCtxGetCurrent(void** context) {
+  *context = contexts.empty() ? nullptr : contexts.back();
+  return 0;
+}
+int cuCtxPushCurrent_v2(void* context) { contexts.push_back(context); return 0; }
+int cuCtxPopCurrent_v2(void** context) {
+  WANTS_CONTEXT;
+  *context = contexts.back();
+  contexts.pop_back();
+  return 0;
+}
 int cuCtxSynchronize() {
   WANTS_CONTEXT;
   std::map<void*, Stream*> all;
@@ -150,6 +177,7 @@ int cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsign
                    unsigned bz, unsigned shared, void* stream, void** arguments, void** extra) {
   WANTS_CONTEXT;
   MAY_FAIL(cuLaunchKernel);
+  if (contexts.back() != &primary[0]) return 400;  // the kernel's is another one
   if (!gx || !bx || gy * gz * by * bz != 1 || shared || extra) return 1;
   auto* kernel = (Function*)function;
   void* packed = kernel->pack(arguments);

@@ -29,7 +29,7 @@ def compiler() -> str:
 
 
 def emulated_driver() -> CudaDriver:
-    """A driver with one GPU, number 0."""
+    """A driver with two GPUs; memory and kernels are of number 0."""
     source = (HERE / "emulated_driver.cpp").read_text(encoding="utf-8")
     return CudaDriver(ctypes.CDLL(str(built(source))))
 

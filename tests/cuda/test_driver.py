@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from megdet_hvd.cuda.driver import IPC_HANDLE_BYTES, CudaDriver
-from megdet_hvd.cuda.error import CudaError
+from megdet_hvd.cuda.error import CudaError, NoCudaLibrary
 from megdet_hvd.cuda.launch import FLOAT64, INT32, POINTER, CudaKernel
 from tests.cuda.emulation import emulated_cubin, emulated_driver
 from tests.cuda.other_process import write_back
@@ -75,6 +75,37 @@ def test_a_kernel_is_launched_from_a_thread_that_has_not_called_cuda_yet() -> No
     assert x.tolist() == [4.0, 4.0, 4.0]
 
 
+def test_a_kernel_is_launched_though_another_gpu_is_the_current_one() -> None:
+    driver = emulated_driver()
+    with driver.in_primary_context(0):
+        function = driver.function(driver.load_module(emulated_cubin(SCALE, "scale")), "scale")
+    kernel = CudaKernel(driver, function, (POINTER, INT32, FLOAT64, POINTER), 0)
+    x, where = np.ones(3), np.zeros(3, np.int64)
+    with driver.in_primary_context(1):
+        kernel(1, 3, x.ctypes.data, 3, 4.0, where.ctypes.data, stream=6)
+        assert driver.is_in_primary_context(1) and not driver.is_in_primary_context(0)
+        driver.synchronize()
+    assert x.tolist() == [4.0, 4.0, 4.0]
+
+
+def test_a_launch_that_fails_where_it_belongs_is_an_error(
+    driver: CudaDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = CudaKernel(driver, 1, (INT32,))
+    monkeypatch.setenv("EMULATED_CUDA_FAIL", "cuLaunchKernel:701")
+    with pytest.raises(CudaError, match=r"cuLaunchKernel failed with .*\(701\)"):
+        kernel(1, 1, 5, stream=6)
+
+
+def test_memory_outlives_the_block_that_it_was_made_in() -> None:
+    """Whether or not somebody else, torch say, keeps the GPU's primary context."""
+    driver = emulated_driver()
+    with driver.in_primary_context(0):
+        memory = driver.allocate(16)
+    with driver.in_primary_context(0):
+        assert driver.copy_from_device(memory, 16) == bytes(16)
+
+
 def test_pinned_memory_is_zeroed(driver: CudaDriver) -> None:
     memory = driver.allocate_pinned(100)
     assert ctypes.string_at(memory.host, memory.size) == bytes(100)
@@ -108,6 +139,11 @@ def test_a_failing_call_names_itself(driver: CudaDriver, monkeypatch: pytest.Mon
     monkeypatch.setenv("EMULATED_CUDA_FAIL", "cuMemAlloc_v2:999")
     with pytest.raises(CudaError, match=r"with an error without a name \(999\)$"):
         driver.allocate(8)
+
+
+def test_a_driver_that_lacks_a_call() -> None:
+    with pytest.raises(NoCudaLibrary, match=r"libm\.so\.6 has no cuInit: the CUDA driver is too"):
+        CudaDriver(ctypes.CDLL("libm.so.6"))
 
 
 def test_how_kernels_are_loaded(driver: CudaDriver, monkeypatch: pytest.MonkeyPatch) -> None:

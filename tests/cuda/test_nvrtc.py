@@ -57,6 +57,16 @@ def test_where_it_is_looked_for(tmp_path: Path) -> None:
     assert nvrtc.candidates([str(tmp_path)], "/own/libnvrtc.so") == ["/own/libnvrtc.so"]
 
 
+def test_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(nvrtc.LIBRARY_VARIABLE, "libm.so.6")
+    nvrtc._library.cache_clear()
+    try:
+        with pytest.raises(NoCudaLibrary, match=r"among libm\.so\.6 \(no nvrtcGetCUBIN: "):
+            nvrtc.compile_cubin(SOURCE, (9, 0))
+    finally:
+        nvrtc._library.cache_clear()
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(nvrtc.LIBRARY_VARIABLE, str(tmp_path / "none.so"))
     nvrtc._library.cache_clear()

@@ -9,6 +9,7 @@ from torch import nn
 
 from megdet_hvd.bn import CrossGPUBatchNorm2d
 from megdet_hvd.bn.fused_kernels import FusedKernels
+from megdet_hvd.bn.fused_source import kernel_names
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
 from megdet_hvd.cuda.error import CudaError
@@ -36,6 +37,19 @@ def wrong(device: torch.device, dtypes: Sequence[torch.dtype]) -> FusedKernels:
 
 def none(device: torch.device, dtypes: Sequence[torch.dtype]) -> FusedKernels:
     raise CudaError("cuModuleLoadData", 209, "CUDA_ERROR_NO_BINARY_FOR_GPU")
+
+
+def breaking(error: Exception) -> Loader:
+    """They load, and fail when they are launched."""
+
+    def launch(*_: object, **__: object) -> None:
+        raise error
+
+    def load(device: torch.device, dtypes: Sequence[torch.dtype]) -> FusedKernels:
+        names = {(one, name): launch for one in dtypes for name in kernel_names(one)}
+        return FusedKernels(device, names, 2, lambda: 0)
+
+    return load
 
 
 def unasked(device: torch.device, dtypes: Sequence[torch.dtype]) -> FusedKernels:
@@ -85,7 +99,13 @@ def test_where_they_are_not_to_be_had_it_has_torchs() -> None:
     have, told, kept = used(wrong)
     assert (have, kept) == (False, "torch")
     assert told is not None and "rank 0: means of torch.float32 values of shape (4, 24," in told
-    for loader in (none, wrong):
+    resources = CudaError("cuLaunchKernel", 701, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES")
+    memory = torch.OutOfMemoryError("CUDA out of memory")
+    for error in (resources, memory):  # where they are checked
+        have, told, kept = used(breaking(error))
+        assert (have, kept) == (False, "torch")
+        assert told is not None and told.endswith(f"can't be used here: rank 0: {error}")
+    for loader in (none, wrong, breaking(memory)):
         with pytest.raises(UserError, match=r"bn\.kernels=fused, and .*: rank 0: ") as refused:
             used(loader, "bn.kernels=fused")
         assert is_agreed(refused.value)

@@ -115,3 +115,19 @@ def test_a_graph_repeats_a_layer() -> None:
         torch.cuda.synchronize()
         assert torch.equal(y, expected)
     assert layer.num_batches_tracked is not None and int(layer.num_batches_tracked) == 4
+
+
+def test_graphs_do_without_one_another() -> None:
+    """The second is made on the stream of the first, and runs alone."""
+    x = made((2, 16, 64, 48), torch.float32, 1.0).cuda()
+    expected = kernels(torch.float32).local_moments(x)
+    found = []
+    for _ in range(2):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            vector = kernels(torch.float32).local_moments(x)
+        found.append((graph, vector))
+    graph, vector = found[1]
+    graph.replay()
+    torch.cuda.synchronize()
+    assert torch.equal(vector, expected)

@@ -4,6 +4,7 @@ The GPUs are emulated (:mod:`tests.comm.peer.emulated`).
 """
 
 import os
+import struct
 from contextlib import AbstractContextManager
 from unittest import mock
 
@@ -12,7 +13,8 @@ import torch
 from megdet_hvd.bn import carrier_of
 from megdet_hvd.bn.carriers import PeerCarrier, SingleProcessCarrier
 from megdet_hvd.comm import groups, position
-from megdet_hvd.comm.peer.sums import PeerSums
+from megdet_hvd.comm.peer import memory
+from megdet_hvd.comm.peer.sums import PATIENCE_S, PeerSums
 from megdet_hvd.engine.step.status import StatusMessage
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.job import peer
@@ -23,6 +25,7 @@ from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.watch.rank_state import OwnState
 from megdet_hvd.job.world import World
 from tests.comm.peer.emulated import emulated_access, open_emulated
+from tests.cuda.emulation import emulated_driver
 
 CUDA = torch.device("cuda", 0)
 
@@ -85,6 +88,7 @@ def opened_or_refused() -> None:
     open_emulated(world)
     carrier = carrier_of(groups.bn_group(), "peer")
     assert isinstance(carrier, PeerCarrier) and carrier.ranks == (0, 1)
+    assert patience_s() == PATIENCE_S, "not that of the test"
     for number in range(3):
         vector_of = torch.tensor([0.1, 0.2 * (1 + world.rank), 1e20 * (-1) ** world.rank])
         total = carrier.sum(vector_of.double(), f"cgbn.it.forward.{number}")
@@ -99,6 +103,15 @@ def opened_or_refused() -> None:
     assert position.device_place() is None and groups.bn_group_of_session() is None
 
 
+def patience_s() -> float:
+    """How long the kernel of the session's group waits for a part."""
+    group, driver = groups.bn_group(), emulated_driver()
+    assert group is not None and group.peer is not None
+    with driver.in_primary_context(0):
+        _, _, _, patience = struct.unpack("<4Q", driver.copy_from_device(group.peer._group, 32))
+    return float(patience / 1e9)
+
+
 def machines_apart() -> None:
     """Three ranks: a group that spans machines is refused; one that is alone needs nothing."""
     world = start(machine_of_rank=[0, 0, 1], bn_groups=lambda machines: ((0, 1, 2),))
@@ -106,6 +119,12 @@ def machines_apart() -> None:
     stop()
     world = start(machine_of_rank=[0, 0, 1])
     open_emulated(world)
+    try:  # rank 2, which has nothing open, waits for nobody
+        open_emulated(world)
+    except UserError as error:
+        assert is_agreed(error) and "ranks 0-1: this session's sums are open already" in str(error)
+    else:
+        raise AssertionError("opened twice")
     kind = SingleProcessCarrier if world.rank == 2 else PeerCarrier
     carrier = carrier_of(groups.bn_group(), "peer")
     assert type(carrier) is kind
@@ -141,6 +160,23 @@ def a_lost_sum_ends_the_step() -> None:
         else:
             assert sound and status.loss == 1.0
         stop()
+    assert len(memory._kept[0, 2]) == 1, "the second session had that of the first"
+
+
+def a_session_ends_under_a_sum() -> None:
+    """Which nobody will ask for: the GPU is let go, and the other rank never comes to it."""
+    world = start()
+    open_emulated(world)
+    group = groups.bn_group()
+    assert group is not None and group.peer is not None
+    sums, vector = group.peer, torch.ones(6, dtype=torch.float64)
+    if world.rank == 0:
+        with mock.patch("tests.comm.peer.emulated.OnTheSpot.waits", False):
+            sums.add_up(vector, "cgbn.layer7.forward.0")
+    stop()
+    if world.rank == 0:
+        assert "was given up while it waited for the part of rank 1" in str(sums.lost())
+        assert vector.isnan().all()
 
 
 def where_the_gpu_waits() -> None:

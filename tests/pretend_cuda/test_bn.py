@@ -262,3 +262,23 @@ def test_running_statistics_moved_together_are_those_moved_alone(named: bool, fu
         before = mean.cpu().clone()
         there.eval()(xs[0].to(CUDA))
         assert torch.equal(mean.cpu(), before)
+
+
+@pytest.mark.parametrize("kind", ["statistics of half precision", "several statistics"])
+def test_what_own_kernels_do_not_move_is_moved_once(kind: str) -> None:
+    several = kind.startswith("several")
+    dtype = torch.float32 if several else torch.float16
+    (x,) = parts(dtype, 1.0, [(4, CHANNELS, 5, 5)])
+    outcomes = []
+    with pretended_cuda():
+        for fused in (False, True):
+            layer = CrossGPUBatchNorm2d(CHANNELS, images_per_statistic=2 if several else None)
+            layer.to(dtype).to(CUDA)
+            layer.carrier = SingleProcessCarrier()
+            layer.fused = emulated_kernels(CUDA, [dtype]) if fused else None
+            layer(x.to(CUDA))
+            outcomes.append([buffer.cpu() for buffer in layer.buffers()])
+    for one, other in zip(*outcomes, strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-3)
+    assert int(outcomes[1][2]) == 1

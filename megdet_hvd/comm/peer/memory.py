@@ -65,6 +65,16 @@ it; a watchdog may look at the words at any time. So both serve the next session
 """
 
 
+def _made(driver: CudaDriver, ranks: int) -> tuple[DriverPointer, PinnedMemory]:
+    """An inbox and words for the host."""
+    inbox = driver.allocate(-(-inbox_bytes(ranks) // _BLOCK) * _BLOCK)
+    try:
+        return inbox, driver.allocate_pinned(4 * HOST_WORDS)
+    except CudaError:
+        driver.free(inbox)
+        raise
+
+
 class PeerMemory:
     """One rank's. Its inbox is there at once; sums are, once all inboxes are known."""
 
@@ -78,15 +88,11 @@ class PeerMemory:
         driver = access.driver
         with driver.in_primary_context(access.number):
             kept = _kept.get((access.number, ranks))
-            if kept:
-                self._inbox, self._host = kept.pop()
+            self._inbox, self._host = kept.pop() if kept else _made(driver, ranks)
+            try:
                 driver.fill(self._inbox, 0, inbox_bytes(ranks))
                 driver.synchronize()
                 ctypes.memset(self._host.host, 0, self._host.size)
-            else:
-                self._inbox = driver.allocate(-(-inbox_bytes(ranks) // _BLOCK) * _BLOCK)
-                self._host = driver.allocate_pinned(4 * HOST_WORDS)
-            try:
                 self.handle = driver.ipc_handle(self._inbox)
             except CudaError:
                 self._keep()

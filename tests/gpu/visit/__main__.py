@@ -21,8 +21,8 @@ from megdet_hvd.command import leave
 from tests.gpu.visit.carried import read_carried
 from tests.gpu.visit.environment import make_environment
 from tests.gpu.visit.expected import EXPECTED
-from tests.gpu.visit.parts import PARTS, Part, Setting, chosen, command_of
-from tests.gpu.visit.record import read_record
+from tests.gpu.visit.parts import BUILD, PARTS, Part, Setting, chosen, command_of
+from tests.gpu.visit.record import log_file, read_record, record_file
 from tests.gpu.visit.runner import Runner, zip_records
 from tests.gpu.visit.table import lines
 
@@ -86,11 +86,11 @@ def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
     """Take the parts within the time."""
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    minutes = options.minutes or (AGAIN_MINUTES if options.again else MINUTES)
+    minutes = options.minutes
+    if minutes is None:
+        minutes = AGAIN_MINUTES if options.again else MINUTES
     deadline = time.monotonic() + 60 * minutes
     asked = parts
-    if options.again:
-        parts = tuple(part for part in parts if not done(out, part))
     zipped = (options.zip or out / "visit.zip").resolve()
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     carried = None if options.carried is None else options.carried.resolve()
@@ -100,31 +100,51 @@ def visit(options: argparse.Namespace, parts: tuple[Part, ...]) -> int:
         place = make_environment(carried, read_carried(carried), work.resolve())
         python, environ = str(place.python), place.environ(environ)
     setting = Setting(options.device, options.small, out, carried)
+    if options.again:
+        parts = left(parts, setting)
+    else:
+        forget(out, parts)
     command = partial(command_of, python)
     lanes = LANES if options.device == "cuda" else 1
     runner = Runner(command, setting, deadline, environ, ROOT, zipped, lanes)
-    runner.run(parts)
-    code = show(out, asked, runner.not_reached)
+    try:
+        runner.run(parts)
+    finally:
+        code = show(out, asked, runner.not_reached)
     zip_records(out, zipped)
     return code
 
 
-def done(out: Path, part: Part) -> bool:
-    """Whether it ended well."""
-    record = read_record(out, part.name)
-    return record is not None and record.state == "done"
+def left(parts: Sequence[Part], setting: Setting) -> tuple[Part, ...]:
+    """What is not done yet, and Horovod, in case that the environment is another one now."""
+    found = [part for part in parts if not done(part, setting)]
+    carried = setting.carried is not None and any(part.needs_horovod for part in found)
+    return tuple(part for part in PARTS if part in found or (carried and part.name == BUILD))
+
+
+def done(part: Part, setting: Setting) -> bool:
+    """Whether it ended well, on such a device and in such sizes."""
+    record = read_record(setting.folder, part.name)
+    if record is None or record.state != "done":
+        return False
+    return (record.device, record.small) == (setting.device, setting.small)
+
+
+def forget(out: Path, parts: Sequence[Part]) -> None:
+    """An earlier visit's records are not to stand for what this one does not reach."""
+    for part in parts:
+        record_file(out, part.name).unlink(missing_ok=True)
+        log_file(out, part.name).unlink(missing_ok=True)
 
 
 def show(out: Path, asked: Sequence[Part], not_reached: Sequence[str]) -> int:
     """Print the table of what is there or was asked for, and write it; 1: something is off."""
     every = {part: read_record(out, part.name) for part in PARTS}
     records = {part.name: record for part, record in every.items() if record or part in asked}
-    devices = {record.device for record in records.values() if record is not None}
-    device = "cpu" if devices == {"cpu"} else "cuda"
-    told = lines(records, EXPECTED, device, not_reached)
+    told = lines(records, EXPECTED, not_reached)
     text = "\n".join(told) + "\n"
-    (out / "table.txt").write_text(text, encoding="utf-8")
     print(text, end="", flush=True)
+    (out / "table.txt").write_text(text, encoding="utf-8")
     return int("off:" in told)
 
 

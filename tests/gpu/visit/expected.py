@@ -94,7 +94,11 @@ def of_carriers() -> Iterator[Expected]:
         for dtype in ("bfloat16", "float32"):
             name = f"{dtype} {form}, its own to torch's, times"
             yield Expected("fused", name, 0.2, 0.95, "cuda", f"{TIMED}6 launches to 19")
-    yield Expected("fused", "failed", 0, 0, "any", TESTS)
+    for part, passed in (("fused", 15), ("peer", 1)):
+        yield ends_well(part, "pytest's exit code")
+        yield Expected(part, "failed", 0, 0, "any", TESTS)
+        yield Expected(part, "passed", passed, ALWAYS, "cuda", TESTS)
+    yield Expected("peer", "streams, exit code", 0, 0, "cuda", "its end")
     for ranks, most in ((2, 10), (4, 20), (8, 30)):
         streams = f"{ranks} ranks as streams"
         yield Expected("peer", f"{streams}, wrong sums", 0, 0, "cuda", EXACT)
@@ -105,7 +109,6 @@ def of_carriers() -> Iterator[Expected]:
         yield Expected("peer", f"{streams}, in a graph, µs", 2, most, "cuda", time)
         host = f"{TIMED}10 to 15 µs of ctypes"
         yield Expected("peer", f"{streams}, a launch, µs", 3, 20, "cuda", host)
-    yield Expected("peer", "failed", 0, 0, "any", TESTS)
     yield Expected("peer", "training, exit code", 0, 0, "cuda", "its end")
     yield Expected("peer", "training, weights equal to the bit", 1, 1, "cuda", EXACT)
 

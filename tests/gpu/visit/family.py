@@ -14,6 +14,9 @@ from install.console import descendants
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
 _GRACE_S = 2.0
+_POLL_S = 0.02
+_LAST_S = 10.0
+"""For the system to take a killed process away: longer, and a driver holds it."""
 
 
 @contextmanager
@@ -55,7 +58,8 @@ def end(process: "subprocess.Popen[bytes]") -> None:
     _signal([*family, *descendants(process.pid)], signal.SIGKILL)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_LAST_S)
 
 
 def end_orphans(mark: str, value: str, others: Collection[int]) -> None:
@@ -64,14 +68,22 @@ def end_orphans(mark: str, value: str, others: Collection[int]) -> None:
     ``others``: those that are nobody's orphans.
     """
     began = time.monotonic()
+    killed: set[int] = set()
     while time.monotonic() - began < _GRACE_S:
         left = [pid for pid in _children() if pid not in others and _has(pid, mark, value)]
-        if not left:
-            return
         _signal([one for pid in left for one in (pid, *descendants(pid))], signal.SIGKILL)
-        for pid in left:
-            with suppress(ChildProcessError):
-                os.waitpid(pid, 0)
+        killed = {pid for pid in killed | set(left) if not _is_gone(pid)}
+        if not left and not killed:
+            return
+        time.sleep(_POLL_S)
+
+
+def _is_gone(child: int) -> bool:
+    """Whether it has ended; it is taken away then."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
 
 
 def _has(pid: int, mark: str, value: str) -> bool:
@@ -83,12 +95,14 @@ def _has(pid: int, mark: str, value: str) -> bool:
 
 
 def _children() -> list[int]:
-    tasks = Path("/proc/self/task")
-    return [
-        int(word)
-        for task in tasks.iterdir()
-        for word in (task / "children").read_text(encoding="ascii").split()
-    ]
+    """By /proc/PID/stat, which every kernel has; not all list a process's children."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError):  # it has ended
+            _, _, fields = file.read_text(encoding="ascii", errors="replace").rpartition(")")
+            if int(fields.split()[1]) == os.getpid():
+                found.append(int(file.parent.name))
+    return found
 
 
 def _signal(family: Sequence[int], number: signal.Signals) -> None:

@@ -26,7 +26,7 @@ def main() -> int:
     folder = options.out / part.name
     folder.mkdir(parents=True, exist_ok=True)
     measure: Measure = import_module(f"tests.gpu.visit.{part.name}").measure
-    record = Record(part.name, "running", options.device)
+    record = Record(part.name, "running", options.device, small=options.small)
     began = time.monotonic()
     setting = Setting(options.device, options.small, folder, options.carried)
     with thin_backbones() if options.small else nullcontext():

@@ -17,6 +17,7 @@ def counts(setting: Setting, words: Sequence[str]) -> Iterator[tuple[str, Value]
     report = setting.folder / "tests.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     command += ["--durations=10", f"--junitxml={report}", f"--basetemp={setting.folder / 'tmp'}"]
+    report.unlink(missing_ok=True)  # an earlier try's, if this one ends without any
     code = subprocess.run([*command, *words], cwd=ROOT).returncode
     yield "pytest's exit code", code
     yield from of_report(report.read_text(encoding="utf-8"))

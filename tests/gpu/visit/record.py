@@ -26,6 +26,8 @@ class Record:
     seconds: float = 0.0
     why: str = ""
     """The last words of one that did not end well."""
+    small: bool = False
+    """A trial of the program itself: no figure counts."""
 
 
 def record_file(out: Path, part: str) -> Path:
@@ -45,11 +47,14 @@ def write_record(out: Path, record: Record) -> None:
 
 
 def read_record(out: Path, part: str) -> Record | None:
-    """None: the part was never begun."""
+    """None: the part was never begun, or what is there is none."""
     found: dict[str, Any] | None = read_json(record_file(out, part))
     if found is None or found.get("state") not in STATES:
         return None
-    return Record(**{**found, "quantities": dict(found["quantities"])})
+    try:
+        return Record(**{**found, "quantities": dict(found["quantities"])})
+    except (KeyError, TypeError, ValueError):  # of another version, or somebody's own
+        return None
 
 
 def noted(record: Record, quantity: str, value: Value) -> Record:

@@ -11,6 +11,7 @@ import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
@@ -80,6 +81,8 @@ class Runner:
                     for one in [one for one in self.running if self._over(one)]:
                         self._finish(one)
         finally:
+            for one in self.running:  # after an error of this program's own
+                end(one.process)
             for number, handler in former.items():
                 signal.signal(number, handler)
 
@@ -110,15 +113,16 @@ class Runner:
             return
         if part.needs_horovod and not self.built:
             why = f"Horovod was not built: {log_file(self.setting.folder, BUILD).name}"
-            write_record(
-                self.setting.folder, Record(part.name, "failed", self.setting.device, why=why)
-            )
+            write_record(self.setting.folder, replace(self._record(part, "failed"), why=why))
             return
         self.running.append(self._begin(part))
 
+    def _record(self, part: Part, state: State) -> Record:
+        return Record(part.name, state, self.setting.device, small=self.setting.small)
+
     def _begin(self, part: Part) -> Running:
         out = self.setting.folder
-        write_record(out, Record(part.name, "running", self.setting.device))
+        write_record(out, self._record(part, "running"))
         print(f"{part.name}: {part.shows} …", flush=True)
         now = time.monotonic()
         limit_s = part.limit_s * (CPU_SLOWER if self.setting.device == "cpu" else 1)
@@ -145,7 +149,7 @@ class Runner:
         out = self.setting.folder
         seconds = time.monotonic() - running.began
         record = read_record(out, running.part.name)
-        record = record or Record(running.part.name, state, self.setting.device)
+        record = record or self._record(running.part, state)
         why = "" if state == "done" else self._why(running.part, state, code, seconds)
         write_record(out, replace(record, state=state, seconds=round(seconds, 1), why=why))
         print(f"{running.part.name}: {state} in {seconds:.0f} s {why}".rstrip(), flush=True)
@@ -169,5 +173,6 @@ def zip_records(out: Path, zipped: Path) -> None:
     with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
         for pattern in ("*.json", "*.log", "*.txt", "*/*.json", "*/*.log", "*/*.txt"):
             for file in sorted(out.glob(pattern)):
-                archive.write(file, file.relative_to(out))
+                with suppress(FileNotFoundError):  # a part that runs has taken it away
+                    archive.write(file, file.relative_to(out))
     partial.replace(zipped)

@@ -40,7 +40,6 @@ def verdict(expected: Expected, value: Value | None) -> str:
 def lines(
     records: Mapping[str, Record | None],
     expectations: Sequence[Expected],
-    device: str,
     not_reached: Sequence[str] = (),
 ) -> list[str]:
     """The table; parts in their order, and what is off once more at the end."""
@@ -53,7 +52,7 @@ def lines(
             rows.append((part, state, "", "", "", ""))
             off += [f"{part}: {state}"]
             continue
-        took = f"{record.seconds:.0f} s"
+        took = f"{record.seconds:.0f} s{', small' if record.small else ''}"
         rows.append((part, record.state, took, "", "", ""))
         off += [] if record.state == "done" else [f"{part}: {record.state} {record.why}"]
         wanted = [
@@ -64,7 +63,7 @@ def lines(
         for quantity in [*record.quantities, *wanted]:
             value = record.quantities.get(quantity)
             expected = by_quantity.get((part, quantity))
-            if expected is None or (expected.where == "cuda" and device != "cuda"):
+            if expected is None or (expected.where == "cuda" and record.device != "cuda"):
                 if value is not None:
                     rows.append(("", quantity, number(value), "", "", ""))
                 continue

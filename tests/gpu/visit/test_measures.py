@@ -1,6 +1,8 @@
 """What parts make of what a GPU tells them."""
 
+import subprocess
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +12,9 @@ import torch
 from megdet_hvd.config.schema import Config
 from tests.gpu.visit import syncs
 from tests.gpu.visit.bn_kernels import errors_beside_torch, no_worse
+from tests.gpu.visit.parts import Setting
 from tests.gpu.visit.profile import STEPS, covered, of_events
-from tests.gpu.visit.pytests import of_report
+from tests.gpu.visit.pytests import counts, of_report
 from tests.gpu.visit.ranks import all_equal
 from tests.gpu.visit.step_sides import config_of
 from tests.gpu.visit.steps import RATIOS, SIDES
@@ -66,6 +69,18 @@ def test_tests_are_counted() -> None:
     assert dict(of_report(text)) == {
         "passed": 1, "failed": 2, "skipped": 1, "failed: b": True, "failed: d": True
     }  # fmt: skip
+
+
+def test_a_former_report_does_not_stand_for_tests_that_broke_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tests.xml").write_text("<testsuites/>", encoding="utf-8")
+    broken = subprocess.CompletedProcess[str]("", -11)
+    monkeypatch.setattr("tests.gpu.visit.pytests.subprocess.run", lambda *_, **__: broken)
+    found = counts(Setting("cpu", True, tmp_path), ["a test"])
+    assert next(iter(found)) == ("pytest's exit code", -11)
+    with pytest.raises(FileNotFoundError):
+        next(iter(found))
 
 
 def test_ranks_that_wrote_nothing_are_not_equal() -> None:

@@ -7,12 +7,15 @@ import sys
 import time
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.gpu.visit.parts import BUILD, Part, Setting
+from tests.gpu.visit import family
+from tests.gpu.visit.__main__ import forget, left
+from tests.gpu.visit.parts import BUILD, PARTS, Part, Setting, chosen
 from tests.gpu.visit.record import Record, log_file, noted, read_record, record_file, write_record
 from tests.gpu.visit.runner import CPU_SLOWER, Runner, zip_records
 
@@ -91,6 +94,12 @@ def test_no_part_begins_without_time_for_it(tmp_path: Path) -> None:
     assert runner.not_reached == ["first", "second"]
 
 
+def test_a_part_ends_with_the_visits_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.gpu.visit.runner.SHORTEST_S", 0.1)
+    visit(tmp_path, {"hangs": "import time; time.sleep(600)"}, seconds=0.5)
+    assert states(tmp_path, "hangs") == ["timed out"]
+
+
 MEETS = """
 import os, time
 open({own!r}, "w")
@@ -155,6 +164,67 @@ def test_a_record_is_read_as_it_was_written_or_not_at_all(tmp_path: Path) -> Non
     whole = record_file(tmp_path, "one").read_text(encoding="utf-8")
     record_file(tmp_path, "one").write_text(whole[:40], encoding="utf-8")
     assert read_record(tmp_path, "one") is None and read_record(tmp_path, "none") is None
+
+
+@pytest.mark.parametrize("text", ['{"state": "done"}', '{"state": "done", "quantities": [1]}'])
+def test_what_is_no_record_is_none(tmp_path: Path, text: str) -> None:
+    record_file(tmp_path, "one").write_text(text, encoding="utf-8")
+    assert read_record(tmp_path, "one") is None
+
+
+def test_a_trial_does_not_stand_for_the_visit(tmp_path: Path) -> None:
+    """Nor another machine's visit for what this one does not reach."""
+    parts = chosen(["machine", "steps"])
+    for part in parts:
+        write_record(tmp_path, Record(part.name, "done", "cpu", small=True))
+        log_file(tmp_path, part.name).write_text("a trial", encoding="utf-8")
+    trial, whole = Setting("cpu", True, tmp_path), Setting("cpu", False, tmp_path)
+    assert left(parts, trial) == ()
+    assert left(parts, whole) == left(parts, Setting("cuda", True, tmp_path)) == parts
+    forget(tmp_path, parts[1:])
+    assert read_record(tmp_path, "machine") is not None
+    assert read_record(tmp_path, "steps") is None and not log_file(tmp_path, "steps").exists()
+
+
+def test_what_is_left_has_horovod_where_it_may_be_gone(tmp_path: Path) -> None:
+    """With the environment, say, in a temporary folder."""
+    for part in PARTS:
+        write_record(tmp_path, Record(part.name, "done", "cuda"))
+    setting = Setting("cuda", False, tmp_path, tmp_path)
+    assert left(PARTS, setting) == ()
+    for name, with_horovod in (("machine", False), ("steps", True)):
+        write_record(tmp_path, Record(name, "failed", "cuda"))
+        assert (left(PARTS, setting)[0].name == BUILD) is with_horovod
+    assert left(PARTS, replace(setting, carried=None)) == chosen(["machine", "steps"])
+
+
+def test_an_error_of_the_visit_leaves_no_part_behind(tmp_path: Path) -> None:
+    codes = {BUILD: "import time; time.sleep(600)"}  # and no command for the other
+    me = psutil.Process()
+    before = set(me.children(recursive=True))
+    with pytest.raises(KeyError, match="does without"):
+        visit(tmp_path, codes, [BUILDS[0], BUILDS[2]])
+    assert set(me.children(recursive=True)) == before
+
+
+def test_a_process_that_does_not_end_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that a driver holds."""
+    words = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
+    held = family.begin(words, tmp_path / "log", {**os.environ, "MARKED": "held"}, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(family, "_GRACE_S", 0.2)
+        patch.setattr(family, "_LAST_S", 0.2)
+        patch.setattr(os, "kill", lambda *_: None)
+        patch.setattr(os, "killpg", lambda *_: None)
+        patch.setattr(held, "send_signal", lambda _: None)
+        began = time.monotonic()
+        family.end(held)
+        family.end_orphans("MARKED", "held", ())
+        assert time.monotonic() - began < 10 and held.poll() is None
+    family.end(held)
+    assert held.poll() is not None
 
 
 def test_the_zip_holds_records_and_logs(tmp_path: Path) -> None:

@@ -102,3 +102,24 @@ def test_a_hang_is_ended_only_with_the_gpu_let_go(
     monkeypatch.setattr("megdet_hvd.job.watch.member.report", end)
     with pytest.raises(Ended):
         Hub(hub.job, None).end(None, {}, {})  # type: ignore[arg-type]
+
+
+class LastRanks(tuple[int, ...]):
+    """Their session ends, in another thread, while they are looked at."""
+
+    def __iter__(self) -> Iterator[int]:
+        position.watch_device(None)
+        return super().__iter__()
+
+
+def test_a_session_may_end_while_the_watchdog_looks(sums: GpuSums) -> None:
+    """Its thread would end otherwise, and nobody watch any more."""
+    sums.ranks = LastRanks((0, 1))
+    position.give_up_device_sums([1])
+    assert sums.given_up
+    sums.long = ("cgbn.layer1.forward.0", 9, 3.0)
+    position.watch_device(sums)
+    position.number_ranks([4, 5])
+    place = position.device_place()
+    assert place is not None and list(place.ranks) == [4, 5]
+    assert position.device_place() is None
