@@ -175,3 +175,32 @@ def test_a_library_with_other_values_is_not_used(
     assert [r.getMessage()[:60] for r in caplog.records] == [
         "warning: simplejpeg and Pillow give JPEG files different val"
     ] * off
+
+
+def of_another_version(content: bytes, colorspace: str = "RGB") -> jpeg.Pixels:
+    """Knows no argument ``strict``."""
+    raise AssertionError("is never called")
+
+
+def out_of_order(content: bytes, **how: Any) -> jpeg.Pixels:
+    raise RuntimeError("libjpeg: wrong version")
+
+
+@pytest.mark.parametrize("decode_jpeg", [of_another_version, out_of_order, None])
+def test_a_library_that_fails_costs_time_and_no_picture(
+    tmp_path: Path,
+    other_library: Callable[[Any], None],
+    caplog: pytest.LogCaptureFixture,
+    decode_jpeg: Any,
+) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encoded(noise(40, 30)))
+    library = types.SimpleNamespace()
+    if decode_jpeg is not None:
+        library.encode_jpeg = lambda values, **how: encoded(Image.fromarray(values.squeeze()))
+        library.decode_jpeg = decode_jpeg
+    other_library(library)
+    for _ in range(2):
+        assert pixels(file).shape == (30, 40, 3)
+    (record,) = caplog.records
+    assert "simplejpeg can't decode samples of its own (" in record.getMessage()
