@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from megdet_hvd.report.curves import draw_curves
 from megdet_hvd.report.growing_metrics import GrowingMetrics
 from megdet_hvd.report.metrics_file import read_metrics, read_standing
 
@@ -96,3 +97,20 @@ def test_where_a_run_stands_is_read_from_its_last_line_and_its_evaluations(tmp_p
         found = read_standing(file)
         assert parsed.call_count == 10 + 2
     assert found.train == whole.train[-1:] and found.eval == whole.eval
+
+
+def test_where_a_run_stands_is_told_behind_any_number_of_torn_lines(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append(file, text("train", 7), text("eval", 7), *['{"kind": "tr\n'] * 3, "\0" * 50)
+    standing = read_standing(file)
+    assert iterations(standing.train) == iterations(standing.eval) == [7]
+
+
+def test_numbers_that_are_none_are_null_to_whoever_draws_them(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append(file, text("train", 1, loss=float("nan"), rate=float("inf")), text("train", 2, loss=1.0))
+    draw_curves(read_metrics(file), tmp_path / "curves.png")
+    assert read_metrics(file).train[0] == {
+        **{"kind": "train", "iteration": 1},
+        **{"loss": None, "rate": None},
+    }
