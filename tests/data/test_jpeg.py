@@ -177,6 +177,36 @@ def test_a_library_with_other_values_is_not_used(
     ] * off
 
 
+@pytest.mark.parametrize("wrong", ["444", "422", "420", "440", "411", "Gray"])
+def test_each_kind_of_subsampling_is_compared(
+    other_library: Callable[[Any], None], wrong: str
+) -> None:
+    real = pytest.importorskip("simplejpeg", reason="not checked: samples; make setup")
+    kinds: list[str] = []
+
+    def encode_jpeg(values: jpeg.Pixels, **how: Any) -> bytes:
+        kinds.append(how["colorsubsampling"])
+        content: bytes = real.encode_jpeg(values, **how)
+        return content
+
+    def decode_jpeg(content: bytes, **how: Any) -> jpeg.Pixels:
+        found: jpeg.Pixels = real.decode_jpeg(content, **how)
+        found[0, 0, 0] ^= kinds[-1] == wrong
+        return found
+
+    other_library(types.SimpleNamespace(encode_jpeg=encode_jpeg, decode_jpeg=decode_jpeg))
+    assert jpeg.decoder() is None
+
+
+def test_pixels_of_another_size_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encoded(noise(40, 30)))
+    monkeypatch.setattr(jpeg, "decoder", lambda: lambda content: np.zeros((40, 30, 3), np.uint8))
+    assert outcome(pixels, file) == outcome(decode, file)
+
+
 def of_another_version(content: bytes, colorspace: str = "RGB") -> jpeg.Pixels:
     """Knows no argument ``strict``."""
     raise AssertionError("is never called")

@@ -1,6 +1,7 @@
 """Metrics that grow: each line read once, however often they are drawn; and thinned evenly."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from megdet_hvd.report.curves import draw_curves
 from megdet_hvd.report.growing_metrics import GrowingMetrics
-from megdet_hvd.report.metrics_file import read_metrics, read_standing
+from megdet_hvd.report.metrics_file import MetricsFile, read_metrics, read_standing
 
 
 def text(kind: str, iteration: int, **values: Any) -> str:
@@ -114,3 +115,13 @@ def test_numbers_that_are_none_are_null_to_whoever_draws_them(tmp_path: Path) ->
         **{"kind": "train", "iteration": 1},
         **{"loss": None, "rate": None},
     }
+
+
+@pytest.mark.parametrize("read", [read_metrics, read_standing, lambda f: GrowingMetrics(f).read()])
+def test_bytes_that_are_no_text_cost_their_line(
+    tmp_path: Path, read: Callable[[Path], MetricsFile]
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    odd = (b'"\xff"\n', b'{"kind": "train", "iteration": -1}\n', b"\xff\xfe\0\n")
+    file.write_bytes(b"".join((*odd, text("train", 5).encode(), *odd[:1])))
+    assert iterations(read(file).train) == [5]
