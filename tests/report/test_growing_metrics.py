@@ -125,3 +125,10 @@ def test_bytes_that_are_no_text_cost_their_line(
     odd = (b'"\xff"\n', b'{"kind": "train", "iteration": -1}\n', b"\xff\xfe\0\n")
     file.write_bytes(b"".join((*odd, text("train", 5).encode(), *odd[:1])))
     assert iterations(read(file).train) == [5]
+
+
+def test_a_long_run_keeps_two_thousand_lines(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append(file, *(text("train", i) for i in range(4500)))
+    kept = iterations(GrowingMetrics(file).read().train)
+    assert 1000 <= len(kept) <= 2001 and kept[-1] == 4499
