@@ -132,3 +132,17 @@ def test_a_long_run_keeps_two_thousand_lines(tmp_path: Path) -> None:
     append(file, *(text("train", i) for i in range(4500)))
     kept = iterations(GrowingMetrics(file).read().train)
     assert 1000 <= len(kept) <= 2001 and kept[-1] == 4499
+
+
+def test_a_resume_that_could_not_cut_the_file_leaves_no_former_lines_in_curves(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    growing = GrowingMetrics(file, most=20)
+    append(file, *(text("train", i, loss=9.0) for i in range(100)))
+    growing.read()
+    append(file, *(text("train", i, loss=1.0) for i in range(51, 120)))
+    found = growing.read().train
+    whole = {one["iteration"]: one for one in read_metrics(file).train}
+    assert len(found) >= 10 and all(one == whole[one["iteration"]] for one in found)
+    assert iterations(found)[-1] == 119
