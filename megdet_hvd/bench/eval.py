@@ -10,11 +10,11 @@ import argparse
 import contextlib
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -32,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=5000, help="pictures")
     parser.add_argument("--detections", type=int, default=100, help="of each picture")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument(
+        "--json", type=record_file, metavar="FILE", help="write the record there, too"
+    )
     options = parse(parser, arguments)
     for name in ("images", "detections", "turns"):
         if getattr(options, name) < 1:
@@ -45,7 +47,7 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
 
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import take_turns, turns_table, write_record
+    from megdet_hvd.bench.turns import take_turns, turns_table
     from megdet_hvd.evaluation.coco_ap import score
 
     machine = describe_machine(torch.device("cpu"))

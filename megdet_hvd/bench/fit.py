@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--most", type=int, default=64, metavar="N", help="try no larger batch")
     add("--precision", choices=["float32", "bfloat16"], default="float32")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--json", type=Path, metavar="FILE", help="write the record there, too")
+    add("--json", type=record_file, metavar="FILE", help="write the record there, too")
     options = parse(parser, arguments)
     if options.size < 64 or not 0 < options.memory < math.inf or options.most < 1:
         parser.error("--size is 64 or more, --most 1 or more, --memory above 0")
@@ -60,7 +60,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> None:
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import write_record
     from megdet_hvd.memory.segments import MODES
     from megdet_hvd.model.device import pick_device
 

@@ -11,9 +11,9 @@ import argparse
 import json
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from megdet_hvd.bench.launch import launched
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--lines", type=int, nargs="+", default=[13_500, 270_000], metavar="N")
     add("--ranks", type=int, nargs="+", default=[8, 128], metavar="N")
     add("--images", type=int, nargs="+", default=[5_000, 40_000], metavar="N")
-    add("--json", type=Path, metavar="FILE", help="write the record there, too")
+    add("--json", type=record_file, metavar="FILE", help="write the record there, too")
     options = parse(parser, arguments)
     if min(*options.lines, *options.ranks, *options.images) < 2:
         parser.error("--lines, --ranks and --images are 2 or more")
@@ -50,7 +50,6 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
 
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import write_record
 
     machine = describe_machine(torch.device("cpu"))
     print(machine, flush=True)

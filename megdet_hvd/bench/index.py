@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from megdet_hvd.bench.turns import SideTimes, turns_table, write_record
+from megdet_hvd.bench.record import record_file, write_record
+from megdet_hvd.bench.turns import SideTimes, turns_table
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--boxes", type=int, default=860_000, help="in all of them")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--processes", type=int, default=8, help="at once; 1: leave this out")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument(
+        "--json", type=record_file, metavar="FILE", help="write the record there, too"
+    )
     options = parse(parser, arguments)
     for name in ("images", "boxes", "turns", "processes"):
         if getattr(options, name) < 1:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError, UserError
 
@@ -61,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--min-size", type=int, default=800, help="shorter side, pixels")
     parser.add_argument("--max-size", type=int, default=1333, help="longer side at most, pixels")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument(
+        "--json", type=record_file, metavar="FILE", help="write the record there, too"
+    )
     options = parse(parser, arguments)
     for name in ("images", "batch", "min_size", "max_size", "turns"):
         if getattr(options, name) < 1:
@@ -81,7 +84,7 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
 
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import take_turns, write_record
+    from megdet_hvd.bench.turns import take_turns
     from megdet_hvd.model.normalise import normalise
 
     index = read_set(options.annotations, options.pictures)

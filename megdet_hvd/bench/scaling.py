@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from megdet_hvd.bench.launch import last_words, run_into_file
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--images", type=int, default=2, help="of a process in a step")
     add("--steps", type=int, default=12, help="that count, in each turn")
     add("--turns", type=int, default=3)
-    add("--json", type=Path, metavar="FILE", help="write the record there, too")
+    add("--json", type=record_file, metavar="FILE", help="write the record there, too")
     options = parse(parser, arguments)
     if min(*options.processes, options.images, options.steps, options.turns) < 1:
         parser.error("--processes, --images, --steps and --turns are 1 or more")
@@ -44,7 +45,6 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
 
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import write_record
 
     machine = describe_machine(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(

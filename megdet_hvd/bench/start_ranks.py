@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import UserError
 
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 8, 32, 128], metavar="N")
     parser.add_argument("--per-machine", type=int, default=8, metavar="N")
     parser.add_argument("--turns", type=int, default=1)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument(
+        "--json", type=record_file, metavar="FILE", help="write the record there, too"
+    )
     parser.add_argument(
         "--read", type=Path, nargs="+", metavar="FILE", help="of start_ranks_side: start nothing"
     )
@@ -38,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.read:
         print("\n".join(table(read_starts(options.read))))
         return 0
-    if min(*options.ranks) < 2 or min(options.per_machine, options.turns) < 1:
+    if min(options.ranks) < 2 or min(options.per_machine, options.turns) < 1:
         parser.error("--ranks are 2 or more, --per-machine and --turns 1 or more")
     _measure(options)
     return 0
@@ -49,7 +52,6 @@ def _measure(options: argparse.Namespace) -> None:
 
     from megdet_hvd.bench.launch import run_in_ranks
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import write_record
 
     machine = describe_machine(torch.device("cpu"))
     print(f"{machine}; {options.turns} turns", flush=True)

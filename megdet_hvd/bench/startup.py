@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from megdet_hvd.bench.launch import last_words, run_into_file
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.errors import RunError
 
@@ -30,7 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser("megdet_hvd.bench startup", (__doc__ or "").split("\n")[0])
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 8], metavar="N")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the record there, too")
+    parser.add_argument(
+        "--json", type=record_file, metavar="FILE", help="write the record there, too"
+    )
     options = parse(parser, arguments)
     if min(*options.processes, options.turns) < 1:
         parser.error("--processes and --turns are 1 or more")
@@ -42,7 +45,7 @@ def _measure(options: argparse.Namespace) -> None:
     import torch
 
     from megdet_hvd.bench.machine import describe_machine
-    from megdet_hvd.bench.turns import turns_table, write_record
+    from megdet_hvd.bench.turns import turns_table
 
     machine = describe_machine(torch.device("cpu"))
     print(f"{machine}; {options.turns} turns", flush=True)

@@ -10,9 +10,9 @@ proposals, and as many sampled anchors and boxes is looked at first.
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from megdet_hvd.bench.record import record_file, write_record
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.config.load import override
 from megdet_hvd.config.schema import Config
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--turns", type=int, default=5)
     add("--profile", type=int, default=0, metavar="N", help="the N costliest operators of a step")
     add("--device", default="auto", help="auto, cpu or cuda")
-    add("--json", type=Path, metavar="FILE", help="write the record there, too")
+    add("--json", type=record_file, metavar="FILE", help="write the record there, too")
     options = parse(parser, arguments)
     for name in ("images", "turns"):
         if getattr(options, name) < 1:
@@ -78,7 +78,7 @@ def _measure(options: argparse.Namespace) -> None:
     from megdet_hvd.bench.step_counts import require_same_work
     from megdet_hvd.bench.step_ours import build_ours, our_counts, our_step
     from megdet_hvd.bench.step_torchvision import as_lists, build_peer, peer_counts, peer_step
-    from megdet_hvd.bench.turns import take_turns, turns_table, write_record
+    from megdet_hvd.bench.turns import take_turns, turns_table
     from megdet_hvd.job.session import start, stop
     from megdet_hvd.model.device import autocast, pick_device
 

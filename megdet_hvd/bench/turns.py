@@ -1,11 +1,9 @@
 """Sides that take turns on one machine, so that a change of its speed meets all of them."""
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 
@@ -54,15 +52,3 @@ def turns_table(sides: Sequence[SideTimes]) -> list[str]:
             f"{side.processor:14.3f}{side.processor / first.processor:8.2f}"
         )
     return lines
-
-
-def write_record(file: Path, machine: str, settings: Mapping[str, Any], **found: Any) -> None:
-    """One measurement as JSON; sides become their times."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, SideTimes):
-            return {"name": value.name, "clock_s": value.clock_s, "processor_s": value.processor_s}
-        raise TypeError(f"{type(value).__name__} has no place in a record")
-
-    record = {"machine": machine, "settings": dict(settings), **found}
-    file.write_text(json.dumps(record, indent=1, default=plain) + "\n", encoding="utf-8")

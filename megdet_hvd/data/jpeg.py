@@ -67,13 +67,17 @@ def decoder() -> _Decode | None:
         pixels: Pixels = simplejpeg.decode_jpeg(content, colorspace="RGB", strict=True)
         return pixels
 
-    if not _as_pillow(simplejpeg, read):
-        LOGGER.warning(
-            "warning: simplejpeg and Pillow give JPEG files different values; Pillow decodes them, "
-            "in more time. Install both as install/versions.toml has them"
-        )
-        return None
-    return read
+    try:
+        if _as_pillow(simplejpeg, read):
+            return read
+        fault = "simplejpeg and Pillow give JPEG files different values"
+    except Exception as error:  # another version may know other arguments, or other samples
+        fault = f"simplejpeg can't decode samples of its own ({type(error).__name__}: {error})"
+    LOGGER.warning(
+        f"warning: {fault}; Pillow decodes JPEG files, in more time. Install both as "
+        "install/versions.toml has them"
+    )
+    return None
 
 
 def _as_pillow(library: Any, read: _Decode) -> bool:

@@ -77,7 +77,7 @@ def _require(plain: bool | np.bool_) -> None:
 def _library() -> Any:
     try:
         import msgspec
-    except ImportError:  # the usual way does for all
+    except Exception:  # it isn't there, or is broken: the usual way does for all
         return None
     return msgspec
 

@@ -41,7 +41,7 @@ def coco_numbers(
 def _library(*, quick: bool = True) -> tuple[Any, Any]:
     """The class of a data set, and that of an evaluation; ``quick``: by faster-coco-eval."""
     if quick:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # it isn't there, or was built for another numpy
             from faster_coco_eval import COCO as QuickCOCO
             from faster_coco_eval import COCOeval_faster
 

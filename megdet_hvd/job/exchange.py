@@ -10,6 +10,9 @@ from megdet_hvd.comm.position import waiting
 from megdet_hvd.job.world import World
 from megdet_hvd.serialize import dumps, loads
 
+LARGEST_MESSAGE = 2**30
+"""Bytes. MPI counts in 32 bits, in which a message of 2 GiB ends the job or writes elsewhere."""
+
 
 def gather_objects(value: Any, world: World, name: str) -> list[Any]:
     """``value`` of every rank, in rank order, on every rank. All ranks call it together.
@@ -91,7 +94,7 @@ def broadcast_object(value: Any, world: World, name: str) -> Any:
 
     Horovod's call of that name, 0.28.1, makes a tensor of the bytes one by one beside, *measured* 2
     to 8 s for 20 MB, holding Python's lock. A checkpoint of a ResNet-50 has 350 MB: the rank is
-    silent for so long that the watchdog takes it for lost.
+    silent for so long that the watchdog takes it for lost. Larger values go in pieces.
     """
     if world.size == 1:
         return value
@@ -105,7 +108,8 @@ def broadcast_object(value: Any, world: World, name: str) -> Any:
         hvd.broadcast_(size, 0, f"{told}.size")
         if not world.is_main:
             content = bytearray(int(size))
-        hvd.broadcast_(torch.frombuffer(content, dtype=torch.uint8), 0, told)
+        for piece in torch.frombuffer(content, dtype=torch.uint8).split(LARGEST_MESSAGE):
+            hvd.broadcast_(piece, 0, told)
     return value if world.is_main else loads(content)
 
 

@@ -65,6 +65,10 @@ class GrowingMetrics:
         if record["kind"] == "eval":
             self._eval.append(record)
             return
+        if self._newest is not None and record["iteration"] <= self._newest["iteration"]:
+            # A run was resumed that could not cut this file: its former lines count no more, and
+            # thinning would leave out those that take the place of others.
+            self._train = [one for one in self._train if one["iteration"] < record["iteration"]]
         self._newest = record
         if self._seen % self._every == 0:
             self._train.append(record)

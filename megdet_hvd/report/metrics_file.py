@@ -53,6 +53,8 @@ def read_standing(path: Path) -> MetricsFile:
         else:
             last.append(line)
     newest = [record for line in last if (record := parse_line(line)) is not None]
+    if last and not newest:  # a full disk cuts off one line after another
+        return MetricsFile(read_metrics(path).train[-1:], by_iteration(found).eval)
     lines = by_iteration([*found, *newest])
     return MetricsFile(lines.train[-1:], lines.eval)
 
@@ -68,15 +70,20 @@ def by_iteration(records: Iterator[MetricsRecord] | list[MetricsRecord]) -> Metr
 
 
 def parse_line(line: str) -> MetricsRecord | None:
-    """A line of a run; None: it is none, or is cut off."""
+    """A line of a run; None: it is none, or is cut off. NaN and infinities count as null."""
     try:
-        record = json.loads(line)
+        record = json.loads(line, parse_constant=_null)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or record.get("kind") not in ("train", "eval"):
         return None
     iteration = record.get("iteration")
     return record if isinstance(iteration, int) and iteration >= 0 else None
+
+
+def _null(word: str) -> None:
+    """NaN, Infinity or -Infinity, which are no JSON, but what other programs write."""
+    del word
 
 
 def _lines(path: Path) -> Iterator[str]:

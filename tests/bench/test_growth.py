@@ -1,9 +1,13 @@
 """The bench of what grows: each part runs and counts, and the table shows it."""
 
 import mmap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from megdet_hvd.bench import growth_side
 from megdet_hvd.bench.growth import PARTS, measure_part, table
 from megdet_hvd.bench.growth_side import PARTS as MEASURED
 from megdet_hvd.bench.growth_side import measured
@@ -42,3 +46,20 @@ def test_memory_is_what_the_work_takes_and_not_what_was_there() -> None:
     touched(60_000_000)
     found = measured(lambda: touched(20_000_000))
     assert 18 <= found["mb"] < 40, "the kernel counts some pages late"
+
+
+def test_a_part_is_what_one_call_of_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The split is worked out five times; curves are drawn twice, and the first has the peak."""
+    taken: list[dict[str, float]] = []
+
+    def measured(work: Callable[[], Any]) -> dict[str, float]:
+        work()
+        taken.append({"processor_s": 10.0 - len(taken), "mb": 7.0 - len(taken)})
+        return taken[-1]
+
+    monkeypatch.setattr(growth_side, "measured", measured)
+    assert growth_side.split(2, tmp_path) == {"processor_s": 2.0, "mb": 7.0}
+    taken.clear()
+    assert growth_side.curves(3, tmp_path) == {"processor_s": 9.0, "mb": 7.0}

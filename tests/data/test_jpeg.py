@@ -175,3 +175,62 @@ def test_a_library_with_other_values_is_not_used(
     assert [r.getMessage()[:60] for r in caplog.records] == [
         "warning: simplejpeg and Pillow give JPEG files different val"
     ] * off
+
+
+@pytest.mark.parametrize("wrong", ["444", "422", "420", "440", "411", "Gray"])
+def test_each_kind_of_subsampling_is_compared(
+    other_library: Callable[[Any], None], wrong: str
+) -> None:
+    real = pytest.importorskip("simplejpeg", reason="not checked: samples; make setup")
+    kinds: list[str] = []
+
+    def encode_jpeg(values: jpeg.Pixels, **how: Any) -> bytes:
+        kinds.append(how["colorsubsampling"])
+        content: bytes = real.encode_jpeg(values, **how)
+        return content
+
+    def decode_jpeg(content: bytes, **how: Any) -> jpeg.Pixels:
+        found: jpeg.Pixels = real.decode_jpeg(content, **how)
+        found[0, 0, 0] ^= kinds[-1] == wrong
+        return found
+
+    other_library(types.SimpleNamespace(encode_jpeg=encode_jpeg, decode_jpeg=decode_jpeg))
+    assert jpeg.decoder() is None
+
+
+def test_pixels_of_another_size_are_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encoded(noise(40, 30)))
+    monkeypatch.setattr(jpeg, "decoder", lambda: lambda content: np.zeros((40, 30, 3), np.uint8))
+    assert outcome(pixels, file) == outcome(decode, file)
+
+
+def of_another_version(content: bytes, colorspace: str = "RGB") -> jpeg.Pixels:
+    """Knows no argument ``strict``."""
+    raise AssertionError("is never called")
+
+
+def out_of_order(content: bytes, **how: Any) -> jpeg.Pixels:
+    raise RuntimeError("libjpeg: wrong version")
+
+
+@pytest.mark.parametrize("decode_jpeg", [of_another_version, out_of_order, None])
+def test_a_library_that_fails_costs_time_and_no_picture(
+    tmp_path: Path,
+    other_library: Callable[[Any], None],
+    caplog: pytest.LogCaptureFixture,
+    decode_jpeg: Any,
+) -> None:
+    file = tmp_path / "a.jpg"
+    file.write_bytes(encoded(noise(40, 30)))
+    library = types.SimpleNamespace()
+    if decode_jpeg is not None:
+        library.encode_jpeg = lambda values, **how: encoded(Image.fromarray(values.squeeze()))
+        library.decode_jpeg = decode_jpeg
+    other_library(library)
+    for _ in range(2):
+        assert pixels(file).shape == (30, 40, 3)
+    (record,) = caplog.records
+    assert "simplejpeg can't decode samples of its own (" in record.getMessage()

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -262,6 +263,8 @@ def test_without_the_library_files_are_read_the_usual_way(
     file.write_text(json.dumps(plain_content()))
     assert read_plain(file.read_bytes()) is not None
     quick = by(file)
-    monkeypatch.setattr(plain_annotations, "_library", lambda: None)
+    monkeypatch.delitem(sys.modules, "msgspec")
+    (tmp_path / "msgspec.py").write_text("raise ValueError('another Python')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     assert read_plain(file.read_bytes()) is None
     same(quick, by(file))

@@ -36,6 +36,17 @@ def test_an_evaluation_that_is_made_up_for_is_not_there_twice(tmp_path: Path) ->
         assert [json.loads(line) for line in file.read_text().splitlines()] == lines[:left]
 
 
+def test_half_a_line_goes_and_no_line_is_written_behind_another(tmp_path: Path) -> None:
+    """The power went in mid-line, or just before the end of a line."""
+    file = tmp_path / "m.jsonl"
+    for end in ('{"kind": "tr', '{"kind": "train", "iteration": 2}'):
+        file.write_text(f'{{"kind": "train", "iteration": 1}}\n{end}', encoding="utf-8")
+        forget_after(file, 2)
+        kept = file.read_text(encoding="utf-8")
+        assert kept.endswith("}\n")
+        assert len(kept.splitlines()) == (1 if end.endswith("r") else 2)
+
+
 def test_a_run_that_is_begun_anew_has_no_metrics_of_the_former(tmp_path: Path) -> None:
     folder = create_run_folder(tmp_path / "run", "seed: 0\n")
     folder.metrics.write_text('{"iteration": 1}\n')

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from megdet_hvd.config.schema import AnnotationSource, Config
 from megdet_hvd.data.batch import Batch, Detections
 from megdet_hvd.data.index import ImageIndex
 from megdet_hvd.errors import UserError
+from megdet_hvd.evaluation import gather
 from megdet_hvd.evaluation.evaluate import evaluate_detector
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.job.world import World
@@ -91,3 +93,29 @@ def evaluated(folder: str) -> dict[str, Any]:
     outcomes = all_outcomes(Path(folder), world)
     stop()
     return outcomes
+
+
+def gathered(counts: list[list[int]], most_bytes: int) -> dict[str, Any]:
+    """What came of pictures with so many boxes, those of each rank in a list; and each message."""
+    world = start()
+    first = sum(len(one) for one in counts[: world.rank])
+    found = {
+        first + place: Detections(
+            torch.full((count, 4), float(first + place)),
+            torch.arange(count) / 8,
+            torch.full((count,), world.rank + 1),
+        )
+        for place, count in enumerate(counts[world.rank])
+    }
+    with mock.patch.object(gather, "pack", wraps=gather.pack) as packed:
+        taken = gather.gather_detections(found, world, most_bytes)
+    stop()
+    return {
+        "shares": [
+            [len(one.scores) for one in call.args[0].values()] for call in packed.mock_calls
+        ],
+        "taken": [
+            [position, one.boxes[:, 0].tolist(), one.scores.tolist(), one.labels.tolist()]
+            for position, one in taken.items()
+        ],
+    }

@@ -71,6 +71,16 @@ def as_coco(result: CocoResult) -> list[float]:
     return [-1.0 if v is None else v for v in result.stats.values()]
 
 
+def test_pycocotools_evaluates_where_the_quick_library_can_not_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "faster_coco_eval", raising=False)
+    broken = tmp_path / "faster_coco_eval.py"
+    broken.write_text("raise ValueError('numpy.dtype size changed')", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _library()[0].__module__.partition(".")[0] == LIBRARIES[False]
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_numbers_are_those_of_pycocotools_on_the_written_json(

@@ -123,3 +123,24 @@ def test_pictures_that_come_out_black_are_told_of(
     if found.dark is not None:
         assert "2 of 2 pictures come out all but black" in found.dark
         assert "data.value_range" in found.dark
+
+
+@pytest.mark.parametrize("launcher", [pytest.param("gloo", marks=pytest.mark.tail), "mpirun"])
+def test_detections_come_together_in_messages_of_a_size(launcher: Launcher) -> None:
+    """28 bytes a box and 16 a picture: a rank's share of 300 bytes is 100."""
+    counts: list[list[int]] = [[1, 0, 9, 0, 0, 0, 0, 0], [], [2, 2]]
+    ranks = on_ranks(
+        "tests.evaluation.over_ranks:gathered", 3, counts, 300, launcher=launcher
+    ).values
+    assert [rank["shares"] for rank in ranks] == [
+        [[1, 0, 9], [0, 0, 0, 0, 0]],
+        [[], []],
+        [[2, 2], []],
+    ]
+    everything = [
+        [position, [float(position)] * count, [k / 8 for k in range(count)], [rank + 1] * count]
+        for position, (rank, count) in enumerate(
+            (rank, count) for rank, own in enumerate(counts) for count in own
+        )
+    ]
+    assert [rank["taken"] for rank in ranks] == [everything, [], []]

@@ -4,12 +4,20 @@ import os
 from typing import Any
 from unittest import mock
 
+import horovod.torch as hvd
+
 from megdet_hvd.cluster.launch import read_launch
 from megdet_hvd.comm.mpi_wait import Interrupted
 from megdet_hvd.errors import UserError
 from megdet_hvd.job import agree as agreeing
 from megdet_hvd.job.agree import agree, together
-from megdet_hvd.job.exchange import any_rank, barrier, gather_objects, gather_on_main
+from megdet_hvd.job.exchange import (
+    any_rank,
+    barrier,
+    broadcast_object,
+    gather_objects,
+    gather_on_main,
+)
 from megdet_hvd.job.meeting import meeting_at_start
 from megdet_hvd.job.session import start, stop
 from megdet_hvd.serialize import loads
@@ -24,6 +32,12 @@ def exchanged() -> dict[str, Any]:
         read_on_main = reads.call_count
         everywhere = [gather_objects(value, world, "test") for value in values]
         read_everywhere = reads.call_count - read_on_main
+    with (
+        mock.patch("megdet_hvd.job.exchange.LARGEST_MESSAGE", 300),
+        mock.patch("horovod.torch.broadcast_", wraps=hvd.broadcast_) as messages,
+    ):
+        large = broadcast_object("y" * 1000 if world.is_main else None, world, "large")
+    pieces = [call.args[0].numel() for call in messages.call_args_list]
     said = [any_rank(world.rank == one, world, "test") for one in (*range(world.size), -1)]
     with mock.patch.object(agreeing, "gather_objects", wraps=gather_objects) as gathered:
         for _ in range(3):
@@ -40,6 +54,8 @@ def exchanged() -> dict[str, Any]:
         "on_main": on_main,
         "everywhere": everywhere,
         "reads": [read_on_main, read_everywhere],
+        "large": large,
+        "pieces": pieces,
         "said": said,
         "gathers": [quiet, gathered.call_count],
         "text": text,

@@ -17,6 +17,16 @@ def test_what_only_rank_0_needs_goes_to_rank_0_alone(launcher: Launcher) -> None
     assert [rank["reads"] for rank in ranks] == [[4, 4], [0, 4], [0, 4]]
 
 
+@pytest.mark.parametrize("launcher", [pytest.param("gloo", marks=pytest.mark.tail), "mpirun"])
+def test_a_value_too_large_for_one_message_goes_in_pieces(launcher: Launcher) -> None:
+    ranks = on_ranks("tests.job.check_exchange:exchanged", 3, launcher=launcher).values
+    for rank in ranks:
+        assert rank["large"] == "y" * 1000
+        first, *pieces, last = rank["pieces"]
+        assert first == 1, "its length"
+        assert pieces == [300] * 3 and 100 < last <= 300
+
+
 def test_an_agreement_without_an_error_is_one_number() -> None:
     ranks = on_ranks("tests.job.check_exchange:exchanged", 3, launcher="mpirun").values
     assert all(rank["said"] == [True, True, True, False] for rank in ranks)

@@ -1,6 +1,7 @@
 """Metrics that grow: each line read once, however often they are drawn; and thinned evenly."""
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ from unittest import mock
 
 import pytest
 
+from megdet_hvd.report.curves import draw_curves
 from megdet_hvd.report.growing_metrics import GrowingMetrics
-from megdet_hvd.report.metrics_file import read_metrics, read_standing
+from megdet_hvd.report.metrics_file import MetricsFile, read_metrics, read_standing
 
 
 def text(kind: str, iteration: int, **values: Any) -> str:
@@ -96,3 +98,51 @@ def test_where_a_run_stands_is_read_from_its_last_line_and_its_evaluations(tmp_p
         found = read_standing(file)
         assert parsed.call_count == 10 + 2
     assert found.train == whole.train[-1:] and found.eval == whole.eval
+
+
+def test_where_a_run_stands_is_told_behind_any_number_of_torn_lines(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append(file, text("train", 7), text("eval", 7), *['{"kind": "tr\n'] * 3, "\0" * 50)
+    standing = read_standing(file)
+    assert iterations(standing.train) == iterations(standing.eval) == [7]
+
+
+def test_numbers_that_are_none_are_null_to_whoever_draws_them(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append(file, text("train", 1, loss=float("nan"), rate=float("inf")), text("train", 2, loss=1.0))
+    draw_curves(read_metrics(file), tmp_path / "curves.png")
+    assert read_metrics(file).train[0] == {
+        **{"kind": "train", "iteration": 1},
+        **{"loss": None, "rate": None},
+    }
+
+
+@pytest.mark.parametrize("read", [read_metrics, read_standing, lambda f: GrowingMetrics(f).read()])
+def test_bytes_that_are_no_text_cost_their_line(
+    tmp_path: Path, read: Callable[[Path], MetricsFile]
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    odd = (b'"\xff"\n', b'{"kind": "train", "iteration": -1}\n', b"\xff\xfe\0\n")
+    file.write_bytes(b"".join((*odd, text("train", 5).encode(), *odd[:1])))
+    assert iterations(read(file).train) == [5]
+
+
+def test_a_long_run_keeps_two_thousand_lines(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    append(file, *(text("train", i) for i in range(4500)))
+    kept = iterations(GrowingMetrics(file).read().train)
+    assert 1000 <= len(kept) <= 2001 and kept[-1] == 4499
+
+
+def test_a_resume_that_could_not_cut_the_file_leaves_no_former_lines_in_curves(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "metrics.jsonl"
+    growing = GrowingMetrics(file, most=20)
+    append(file, *(text("train", i, loss=9.0) for i in range(100)))
+    growing.read()
+    append(file, *(text("train", i, loss=1.0) for i in range(51, 120)))
+    found = growing.read().train
+    whole = {one["iteration"]: one for one in read_metrics(file).train}
+    assert len(found) >= 10 and all(one == whole[one["iteration"]] for one in found)
+    assert iterations(found)[-1] == 119
