@@ -261,7 +261,7 @@ def test_tables_and_pictures_are_written_from_records(
     for name in lab.NAMES:
         page = (tmp_path / f"quick-{name}.md").read_text(encoding="utf-8")
         picture = tmp_path / f"quick-{name}.png"
-        if name in ("figure4", "tuning"):
+        if name not in ("table3", "variance", "overhead"):
             assert NOT_RUN in page and not picture.exists(), "nothing to draw"
         else:
             assert NOT_RUN not in page and picture.stat().st_size > 1000
