@@ -30,7 +30,12 @@ from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.room import Room, rooms_from
 from megdet_hvd.data.shared_memory import Receiver, Sender
 from megdet_hvd.data.worker_count import STEPS_AHEAD
-from megdet_hvd.data.workers import fork_server, leave_with_parent, starting_workers
+from megdet_hvd.data.workers import (
+    fork_server,
+    leave_with_parent,
+    server_process,
+    starting_workers,
+)
 from megdet_hvd.errors import RunError, StorageError, UserError
 from megdet_hvd.wording import first_of
 
@@ -345,7 +350,7 @@ class Ahead(Iterator[T]):
     ) -> None:
         """See :func:`load_ahead`."""
         self._steps, self._numbers, self._limit_s = steps, numbers, limit_s
-        self._loaders = _start(steps, min(workers, len(numbers)), room)
+        self._loaders = _start(steps, min(workers, len(numbers)), room, limit_s)
         self._asked = self._taken = 0
         self._finalizer = weakref.finalize(self, _close_all, self._loaders)
         self._ask()
@@ -409,37 +414,100 @@ class Ahead(Iterator[T]):
         self, loader: _LoaderProcess[T], number: int, idle_s: float, stopped: bool
     ) -> RunError | StorageError:
         """What to say of a loader that does nothing."""
-        if stopped:
-            return RunError(
-                f"{loader.who} is stopped (by SIGSTOP, or a debugger), and its pictures have been "
-                f"waited for for {idle_s:.0f} s; let it go on with SIGCONT, or start again"
-            )
-        file = loader.reading(self._steps.files(number))
-        where = f"{file} open" if file is not None else f"{self._named(number)} to load"
-        return StorageError(
-            f"{loader.who} has done nothing for {idle_s:.0f} s, with {where}: does the storage "
-            f"answer? (the wait ends after {STORAGE_LIMITS} × watchdog.seconds={self._limit_s:g})"
-        )
+        where = f"{self._named(number)} to load"
+        if not stopped and (file := loader.reading(self._steps.files(number))) is not None:
+            where = f"{file} open"
+        return _stuck(loader.who, where, idle_s, stopped, self._limit_s)
 
     def _named(self, number: int) -> str:
         files = self._steps.files(number)
         return first_of(files, _SHOWN) if files else "no pictures"
 
 
-def _start(steps: Steps[T], workers: int, room: Room | None) -> list[_LoaderProcess[T]]:
-    """So many processes, or a thread where there are to be none, or none can be started."""
+def _stuck(
+    who: str, where: str, idle_s: float, stopped: bool, limit_s: float
+) -> RunError | StorageError:
+    """What to say of a process that is waited for and does nothing."""
+    if stopped:
+        return RunError(
+            f"{who} is stopped (by SIGSTOP, or a debugger), and its pictures have been "
+            f"waited for for {idle_s:.0f} s; let it go on with SIGCONT, or start again"
+        )
+    return StorageError(
+        f"{who} has done nothing for {idle_s:.0f} s, with {where}: does the storage "
+        f"answer? (the wait ends after {STORAGE_LIMITS} × watchdog.seconds={limit_s:g})"
+    )
+
+
+def _start(
+    steps: Steps[T], workers: int, room: Room | None, limit_s: float
+) -> list[_LoaderProcess[T]]:
+    """So many processes, or a thread where there are to be none, or none can be started.
+
+    Raises:
+        RunError, StorageError: their server does nothing, see :func:`load_ahead`.
+    """
     started: list[_LoaderProcess[T]] = []
     try:
         if workers:
-            with starting_workers():
-                for _ in range(workers):
-                    started.append(_Process(steps, room))
+            least = max(limit_s, _IDLE_S) if limit_s else 0.0  # for a server to be given a turn
+            _start_processes(steps, workers, room, least, started)
     except (OSError, EOFError) as error:
         LOGGER.warning(
             f"warning: loader processes can't be started ({error or type(error).__name__}); "
             f"{f'{len(started)} of {workers} load' if started else 'a thread loads'} the pictures"
         )
     return started or [_Thread(steps, room)]
+
+
+def _start_processes(
+    steps: Steps[T],
+    workers: int,
+    room: Room | None,
+    limit_s: float,
+    started: list[_LoaderProcess[T]],
+) -> None:
+    """Each is asked of their server, which may stand before storage or be stopped: by a thread."""
+    ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+    given_up = threading.Event()
+
+    def start() -> None:
+        error: BaseException | None = None
+        try:
+            with starting_workers():
+                while len(started) < workers and not given_up.is_set():
+                    started.append(_Process(steps, room))
+        except BaseException as raised:
+            error = raised
+        if given_up.is_set():
+            _close_all(started)
+        ended.put(error)
+
+    threading.Thread(target=start, name="loader start", daemon=True).start()
+    try:
+        error = _answer(ended, limit_s)
+    except BaseException:
+        given_up.set()
+        raise
+    if error is not None:
+        raise error
+
+
+def _answer(
+    ended: "queue.SimpleQueue[BaseException | None]", limit_s: float
+) -> BaseException | None:
+    """What came of starting processes; raises what is to be said of a server that does nothing."""
+    idle = Idleness(_LOOK_S)
+    while True:
+        with suppress(queue.Empty):
+            return ended.get(timeout=_LOOK_S)
+        server = server_process()
+        now = None if server is None else activity(server)
+        idle_s = idle.seconds(now, time.monotonic())
+        stopped = now is not None and now.stopped
+        if 0 < limit_s * (1 if stopped else STORAGE_LIMITS) <= idle_s:
+            who = f"the server of the loader processes, process {server},"
+            raise _stuck(who, "them to start", idle_s, stopped, limit_s)
 
 
 def _close_all(loaders: Sequence[_LoaderProcess[Any]]) -> None:

@@ -109,6 +109,12 @@ def start_server() -> None:
         forkserver.ensure_running()
 
 
+def server_process() -> int | None:
+    """The server's process; None: none was started."""
+    found: int | None = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]
+    return found
+
+
 def leave_with_parent() -> None:
     """Called in a worker: it does not outlive the training process."""
     threading.Thread(target=_wait_for_parent, name="parent", daemon=True).start()

@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import queue
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from megdet_hvd.data import ahead, shared_memory, workers
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.ahead import load_ahead
 from megdet_hvd.data.shared_memory import Sender
+from megdet_hvd.data.workers import server_process, start_server
 from megdet_hvd.errors import RunError, StorageError, UserError
 
 from .slow_steps import FAILS_AT, Steps
@@ -80,6 +82,19 @@ def test_a_process_that_brings_nothing_ends_the_wait(
     warned = "has done nothing" in said.text
     assert warned == (way == "hangs"), "said at the first limit, before the wait ends"
     assert list(steps) == [], "after an error there is nothing more"
+
+
+def test_a_stopped_server_of_loader_processes_ends_the_wait() -> None:
+    start_server()
+    server = server_process()
+    assert server is not None
+    os.kill(server, signal.SIGSTOP)
+    try:
+        with pytest.raises(RunError, match=rf"server .*process {server}, is stopped .*SIGCONT"):
+            load_ahead(Steps("killed"), range(2), 2, limit_s=0.5)
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert len(list(load_ahead(Steps("killed"), range(2), 2, limit_s=30))) == 2
 
 
 def test_a_thread_that_hangs_ends_the_wait_and_one_that_works_does_not() -> None:
