@@ -430,7 +430,7 @@ def _stuck(
     """What to say of a process that is waited for and does nothing."""
     if stopped:
         return RunError(
-            f"{who} is stopped (by SIGSTOP, or a debugger), and its pictures have been "
+            f"{who} is stopped (by SIGSTOP, or a debugger), and has been "
             f"waited for for {idle_s:.0f} s; let it go on with SIGCONT, or start again"
         )
     return StorageError(
