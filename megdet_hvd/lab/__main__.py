@@ -17,7 +17,7 @@ from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.lab.experiments import EXPERIMENTS
 from megdet_hvd.lab.own_words import settled
 from megdet_hvd.lab.report import OTHERS, write_report
-from megdet_hvd.lab.scale import FULL, QUICK
+from megdet_hvd.lab.scale import FULL, GRADUAL, QUICK
 from megdet_hvd.lab.sitting import OVERHEAD, Sitting, tell
 from megdet_hvd.run_lock.lock import take
 
@@ -50,7 +50,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_config_option(parser, "a slim detector on rendered scenes of 96 pixels")
     add = parser.add_argument
-    add("--quick", action="store_true", help="minutes instead of hours; the numbers say nothing")
+    scales = parser.add_mutually_exclusive_group()
+    scales.add_argument(
+        "--quick",
+        dest="scale",
+        action="store_const",
+        const=QUICK,
+        help="minutes instead of hours; the numbers say nothing",
+    )
+    scales.add_argument(
+        "--gradual",
+        dest="scale",
+        action="store_const",
+        const=GRADUAL,
+        help="a warm-up of 100 updates at every batch, the paper's rate, twice the pictures",
+    )
+    parser.set_defaults(scale=FULL)
     add("--seeds", type=int, nargs="+", metavar="N", help="default: 0 1 2, with --quick 0")
     out = Path("runs/lab")
     add("--out", type=Path, default=out, metavar="FOLDER", help=f"records, tables (default {out})")
@@ -70,7 +85,7 @@ def _run(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs {options.jobs}: must be at least 1")
     names, words = experiments_and_overrides(options.overrides)
-    scale, overrides = settled(QUICK if options.quick else FULL, words)
+    scale, overrides = settled(options.scale, words)
     seeds = options.seeds or list(scale.seeds)
     sitting = Sitting(
         scale=scale,

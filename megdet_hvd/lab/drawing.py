@@ -106,8 +106,14 @@ def _dots(axes: Any, run: LabRun, found: Found, x: float, colour: str) -> None:
         ap = final_ap(record)
         if ap is not None:
             axes.plot(x, 100 * ap, _marker(run), color=colour, alpha=0.8)
-        elif record["diverged"] is not None:
-            axes.plot(x, 0.5, "x", color=colour)
+        else:
+            _cross(axes, x, record, color=colour)
+
+
+def _cross(axes: Any, x: float, record: LabRecord, **style: Any) -> None:
+    """At the foot of the drawing, whatever its scale, for a training that diverged."""
+    if record["diverged"] is not None:
+        axes.plot(x, 0.02, "x", transform=axes.get_xaxis_transform(), **style)
 
 
 def _top(found: Found, runs: Sequence[LabRun]) -> float:
@@ -168,6 +174,9 @@ def draw_outcomes(runs: Sequence[LabRun], scale: LabScale, found: Found) -> Any:
         axes.set_xscale("log", base=2)
         axes.set_xticks(batches, [str(batch) for batch in batches])
         axes.set_yscale("log")
+        rates = sorted({run.peak_rate(scale) for run in runs})
+        axes.set_yticks(rates, [f"{rate:g}" for rate in rates])
+        axes.minorticks_off()
         axes.set_xlabel("batch")
         axes.set_ylabel("peak rate")
         _legend_once(axes)
@@ -176,16 +185,19 @@ def draw_outcomes(runs: Sequence[LabRun], scale: LabScale, found: Found) -> Any:
 
 def draw_figure4(scale: LabScale, found: Found) -> Any:
     """MmAP by epoch, every seed."""
-    figure, (axes,) = new_axes(("mmAP by epoch, policy long, CGBN",))
+    figure, (axes,) = new_axes(("mmAP by epoch, policy long, CGBN; ×: diverged",))
     for run, colour in zip(FIGURE4, COLOURS, strict=False):
         for (name, _), record in found.items():
             if name == run.name:
                 xs = [score["epoch"] for score in record["scores"]]
                 ys = [100 * (score["AP"] or 0) for score in record["scores"]]
                 axes.plot(xs, ys, ".-", color=colour, alpha=0.8, label=f"batch {run.batch}")
+                _cross(axes, record["epochs"], record, color=colour)
     for epoch in (11, 14, 17):
         axes.axvline(epoch * scale.shrink, color="grey", linewidth=0.8, linestyle=":")
     _legend_once(axes)
+    axes.set_xlim(left=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("epoch; dotted: the rate falls")
     axes.set_ylabel("%")
     return figure
@@ -200,11 +212,14 @@ def _legend_once(axes: Any) -> None:
 
 def draw_bn_size(scale: LabScale, found: Found) -> Any:
     """MmAP over the BN size, as trained and with statistics computed anew."""
-    figure, (axes,) = new_axes(("mmAP over images a statistic, batch 64",))
+    figure, (axes,) = new_axes(("mmAP over images a statistic, batch 64; ×: diverged",))
     for run in BN_SIZE_RUNS:
         for (name, _), record in found.items():
             ap = final_ap(record)
-            if name != run.name or ap is None or run.bn_size is None:
+            if name != run.name or run.bn_size is None:
+                continue
+            _cross(axes, run.bn_size, record, color="tab:red", label="diverged")
+            if ap is None:
                 continue
             axes.plot(run.bn_size, 100 * ap, "o", color="tab:blue", label="as trained")
             if "recalibrated" in record:
@@ -216,6 +231,8 @@ def draw_bn_size(scale: LabScale, found: Found) -> Any:
     sizes = [run.bn_size for run in BN_SIZE_RUNS]
     axes.set_xticks(sizes, [str(size) for size in sizes])
     _legend_once(axes)
+    if all(final_ap(record) is None for record in found.values()):
+        axes.set_yticks([])
     axes.set_xlabel("images a statistic")
     axes.set_ylabel("%")
     return figure

@@ -119,7 +119,7 @@ def _variance(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
 
 
 def _overhead(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
-    found = sitting.found(seeds[:1], [OVERHEAD])
+    found = sitting.found(sitting.seeds_with_record(OVERHEAD)[:1], [OVERHEAD])
     if not found:
         return [NOT_RUN], None
     record = next(iter(found.values()))

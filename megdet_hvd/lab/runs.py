@@ -39,7 +39,7 @@ class LabRun:
     rate: float | None = None
     """The peak rate itself, which then has nothing to do with r; None: k·r times the factor."""
     warmup: bool = True
-    """Over one epoch, from the smaller of r and a third of the peak."""
+    """As long as the scale says, from the smaller of r and a third of the peak."""
     policy: str = "normal"
     updates: int | None = None
     """Ends after so many updates, no drop before, unevaluated; None: the policy's drops and end."""
@@ -170,6 +170,8 @@ def run_settings(run: LabRun, scale: LabScale, seed: int) -> dict[str, Any]:
 def _warmup(run: LabRun, scale: LabScale) -> dict[str, Any]:
     if not run.warmup:
         return {"learning.warmup_iterations": 0}
+    if scale.warmup_updates is not None:
+        return {"learning.warmup_iterations": scale.warmup_updates}
     if run.updates is not None:  # an epoch may be longer than all of the run
         return {"learning.warmup_iterations": max(1, run.updates // 5)}
     return {"learning.warmup_images": scale.train_images}

@@ -1,11 +1,13 @@
-"""How large the experiments are: *full* takes hours of two cores, *quick* minutes.
+"""How large the experiments are: *full* and *gradual* take hours of two cores, *quick* minutes.
 
 Everything of the paper is there at a size that a processor can do: its detector slim, its pictures
-small, its batches 16 … 128 as 8 … 64. *Quick* shows that every part runs; its numbers say nothing.
+small, its batches 16 … 128 as 8 … 64. *Gradual* differs in what decided all else in *full*: a
+warm-up has as many updates at every batch, and the rate a picture is the paper's. *Quick* shows
+that every part runs; its numbers say nothing.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 BASE_BATCH = 8
@@ -38,15 +40,17 @@ class LabScale:
     seeds: tuple[int, ...]
     base_rate: float
     """r, of a batch of ``BASE_BATCH``: tuned once on the baseline, then the same everywhere."""
+    warmup_updates: int | None
+    """Of the warm-up, at every batch; None: it is one epoch long, whatever the batch."""
     crop_scenes: int
     """Scenes that the crops of the pretraining are cut from."""
     crop_epochs: float
     rate_factors: tuple[float, ...]
     """Peak rates tried, in multiples of k·r."""
     rate_updates: int
-    """Updates that a rate is tried for, a fifth of them warm-up."""
+    """Updates that a rate is tried for; a fifth is warm-up where ``warmup_updates`` is None."""
     judged_updates: int
-    """Those of the judged batches, likewise: 100 of 125 are at the peak rate."""
+    """Those of the judged batches, likewise: 100 are at the peak rate."""
     variance_sizes: tuple[int, ...]
     """N of the gradient's variance; at least two of them a whole statistic or more."""
     variance_pictures: int
@@ -62,6 +66,7 @@ FULL = LabScale(
     shrink=1.0,
     seeds=(0, 1, 2),
     base_rate=0.04,
+    warmup_updates=None,
     crop_scenes=2500,
     crop_epochs=10.0,
     rate_factors=(0.5, 1.0, 2.0, 4.0, 8.0),
@@ -71,6 +76,15 @@ FULL = LabScale(
     variance_pictures=512,
     overhead_turns=7,
 )
+GRADUAL = replace(
+    FULL,
+    name="gradual",
+    train_images=2000,
+    base_rate=0.01,
+    warmup_updates=100,
+    rate_updates=200,
+    judged_updates=200,
+)
 QUICK = LabScale(
     name="quick",
     train_images=128,
@@ -79,6 +93,7 @@ QUICK = LabScale(
     shrink=2 / 11,
     seeds=(0,),
     base_rate=0.04,
+    warmup_updates=None,
     crop_scenes=200,
     crop_epochs=2.0,
     rate_factors=(1.0, 8.0),

@@ -61,7 +61,11 @@ class Sitting:
 
     def seeds_with(self, runs: Iterable[LabRun]) -> list[int]:
         """The seeds that have a record of one of ``runs`` at this scale."""
-        prefix, names = f"{self.scale.name}-seed", {f"{run.name}.json" for run in runs}
+        return self.seeds_with_record(*(run.name for run in runs))
+
+    def seeds_with_record(self, *records: str) -> list[int]:
+        """The seeds that have one of these records at this scale."""
+        prefix, names = f"{self.scale.name}-seed", {f"{name}.json" for name in records}
         folders = self.records.glob(f"{prefix}*")
         numbers = {folder: folder.name.removeprefix(prefix) for folder in folders}
         return sorted(
@@ -72,6 +76,12 @@ class Sitting:
 
     def _work(self, seed: int) -> Path:
         return self.work / f"{self.scale.name}-seed{seed}"
+
+    def _backbone_folder(self, seed: int) -> Path:
+        """Named by all that it is taught with: scales that agree in it share a backbone."""
+        scale = self.scale
+        taught = f"{scale.crop_scenes}-scenes-{scale.side}px-{scale.crop_epochs:g}-epochs"
+        return self.work / f"backbone-seed{seed}-{taught}"
 
     def base_file(self) -> Path:
         """The configuration that every training starts from."""
@@ -98,7 +108,7 @@ class Sitting:
         given = [word for word in self.overrides if word.startswith(_BACKBONE_SETTING)]
         if given or self.config is not None:
             return None, given[-1] if given else str(self.config)
-        records, work = self.of_seed(seed), self._work(seed)
+        records, work = self.of_seed(seed), self._backbone_folder(seed)
         file, facts = work / "backbone.pt", work / "backbone.json"
         if not (file.exists() and facts.exists()):
             tell(f"seed {seed}: teaching the backbone")
@@ -269,7 +279,14 @@ class Sitting:
         return found
 
     def overhead(self, seed: int) -> None:
-        """Measure what CGBN and recomputation cost; alone on the machine, or it says nothing."""
+        """Measure what CGBN and recomputation cost; alone on the machine, or it says nothing.
+
+        Once for all seeds: it does not depend on them.
+        """
+        begun = self.seeds_with_record(OVERHEAD)
+        if begun and begun[0] != seed:
+            tell(f"seed {seed}: {OVERHEAD} is for one seed, and {begun[0]} has it")
+            return
         records = self.of_seed(seed)
         settings = self.overhead_digest()
         if records.finished(OVERHEAD, settings, "") is not None:

@@ -20,7 +20,7 @@ from megdet_hvd.lab.runs import (
     rate_runs,
     run_settings,
 )
-from megdet_hvd.lab.scale import FULL, QUICK, LabScale, scene_settings
+from megdet_hvd.lab.scale import FULL, GRADUAL, QUICK, LabScale, scene_settings
 
 WITH_BOXES = 961
 """Of the 1,000 scenes of 96 pixels: 39 hold no object, and are not trained on."""
@@ -42,7 +42,7 @@ def settings(run: LabRun, scale: LabScale) -> dict[str, object]:
 
 def test_a_name_means_one_training() -> None:
     named = defaultdict(set)
-    for scale in (FULL, QUICK):
+    for scale in (FULL, GRADUAL, QUICK):
         for experiment in EXPERIMENTS:
             for run in experiment.runs(scale):
                 named[run.name].add(run)
@@ -86,6 +86,15 @@ def test_updates_and_drops_are_the_policy_s() -> None:
         assert abs(after / run.peak_rate(FULL) - 0.01) < 1e-9
 
 
+def test_a_gradual_warm_up_has_as_many_updates_at_every_batch() -> None:
+    for run in (*TABLE2, *TABLE3):
+        derived = derive(config_of(run, GRADUAL), GRADUAL.train_images, 1, [1])
+        rates = [derived.schedule.rate_at(i * run.batch) for i in range(101)]
+        assert rates[100] == run.peak_rate(GRADUAL) == 0.01 * run.batch / 8 * run.rate_factor
+        assert (rates[99] < rates[100]) == (rates[0] < rates[100]) == run.warmup, run.name
+        assert derived.end_iteration == -(-11 * GRADUAL.train_images // run.batch)
+
+
 def test_quick_has_all_drops_in_a_part_of_the_epochs() -> None:
     derived = derive(config_of(TABLE3[0], QUICK), QUICK.train_images, 1, [1])
     assert derived.end_iteration == 32  # 2 epochs of 128 pictures
@@ -104,14 +113,14 @@ def test_settings_reach_the_configuration(tmp_path: Path) -> None:
     assert (frozen.model.norm, frozen.bn.size, frozen.learning.rate_factor) == ("frozen", None, 0.5)
 
 
-@pytest.mark.parametrize("scale", [FULL, QUICK], ids=["full", "quick"])
+@pytest.mark.parametrize("scale", [FULL, GRADUAL, QUICK], ids=["full", "gradual", "quick"])
 def test_what_is_tried_for_some_updates_takes_them_all_without_a_drop(scale: LabScale) -> None:
     # 1,000 pictures are 11 epochs of four updates at a batch of 256: the policy would end it.
     for run in (*rate_runs(scale), *judged_runs(scale)):
         derived = derive(config_of(run, scale), scale.train_images, 1, [1])
         rates = [derived.schedule.rate_at(i * run.batch) for i in range(derived.end_iteration)]
         assert run.updates is not None
-        warm = max(1, run.updates // 5)
+        warm = scale.warmup_updates or max(1, run.updates // 5)
         assert len(rates) == run.updates, run.name
         assert rates[warm:] == [run.peak_rate(scale)] * (run.updates - warm), run.name
         assert max(rates[:warm]) < run.peak_rate(scale)

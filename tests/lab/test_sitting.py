@@ -26,7 +26,7 @@ from megdet_hvd.lab.runs import (
     judged_runs,
     rate_runs,
 )
-from megdet_hvd.lab.scale import FULL, QUICK, LabScale
+from megdet_hvd.lab.scale import FULL, GRADUAL, QUICK, LabScale
 from megdet_hvd.lab.sitting import Sitting
 from megdet_hvd.run_lock.lock import take
 
@@ -172,13 +172,17 @@ def test_two_sittings_do_not_work_in_one_folder(
 
 def test_a_backbone_is_what_its_facts_say_or_is_refused(tmp_path: Path) -> None:
     sitting = Sitting(QUICK, tmp_path / "out", tmp_path / "work")
-    place = tmp_path / "work" / "quick-seed0"
+    place = tmp_path / "work" / "backbone-seed0-200-scenes-96px-2-epochs"
     place.mkdir(parents=True)
     weights = {"conv1.weight": torch.ones(2)}
     torch.save(weights, place / "backbone.pt")
     facts = place / "backbone.json"
     facts.write_text(json.dumps({"digest": weights_digest(weights)}))
     assert sitting.backbone(0) == (place / "backbone.pt", weights_digest(weights))
+    folders = [
+        Sitting(scale, tmp_path, tmp_path)._backbone_folder(0) for scale in (FULL, GRADUAL, QUICK)
+    ]
+    assert folders[0] == folders[1] != folders[2]  # full and gradual are taught alike
     torch.save({"conv1.weight": torch.zeros(2)}, place / "backbone.pt")
     with pytest.raises(UserError, match="is not the backbone that"):
         sitting.backbone(0)
@@ -227,6 +231,22 @@ def test_what_one_seed_runs_is_not_run_for_a_second(
     assert "| 8 | no |" in (tmp_path / "quick-large.md").read_text(encoding="utf-8")
     assert lab.main([*words, "4", "3"]) == 0
     assert asked == [(3, judged)]  # broken off there, carried on there
+
+
+def test_overhead_is_measured_for_one_seed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = {"machine": "a machine", "rows": [{"bn_size": 2, "frozen BN": 0.1, "plain BN": 0.2}]}
+    Sitting(QUICK, tmp_path, tmp_path).of_seed(3).write("overhead", record)
+
+    def measure(*_: object, **__: object) -> None:
+        raise AssertionError("it is there already")
+
+    monkeypatch.setattr(Sitting, "_run", measure)
+    assert lab.main(["overhead", "--quick", "--out", str(tmp_path), "--seeds", "4", "5"]) == 0
+    assert "seed 4: overhead is for one seed, and 3 has it" in capsys.readouterr().out
+    page = (tmp_path / "quick-overhead.md").read_text(encoding="utf-8")
+    assert "| 2 | 100.0 (0.50) | 200.0 (1.00) |" in page
 
 
 def test_tables_and_pictures_are_written_from_records(
