@@ -5,10 +5,31 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.schedule.large_batch import LARGEST_SHOWN, SHARE_OF_RUN
 from megdet_hvd.schedule.warmup import AUTO_ITERATIONS, auto_warmup_iterations
 
+SHORT_WARMUP = 100
+"""Iterations; the lab's detector diverged with 16, 48 and 100 of them, and trained with 200."""
+STEEP_WARMUP = 4.0
+"""Times the first rate: k = 4, and above."""
+
 
 def warnings(config: Config, derived: Derived) -> list[str]:
     """One line for each, with its reason, its arithmetic and the remedy."""
-    return _large_batch(config, derived) + _end(config, derived)
+    return _large_batch(config, derived) + _steep_warmup(config, derived) + _end(config, derived)
+
+
+def _steep_warmup(config: Config, derived: Derived) -> list[str]:
+    learning, found = config.learning, derived.warmup_iterations
+    by_itself = learning.warmup_iterations == "auto" and learning.warmup_images is None
+    steps = derived.peak_rate / derived.warmup_start_rate
+    if not by_itself or found >= SHORT_WARMUP or steps < STEEP_WARMUP:
+        return []
+    return [
+        f"the rate rises to {steps:g} times its first value in {found} iterations, a tenth of a "
+        f"run of {derived.policy_iterations}: with so few even a detector with CGBN may diverge in "
+        "its first twenty (docs/lab/why-diverged.md). If the loss grows, warm up for longer "
+        "(learning.warmup_iterations=200), with more epochs (learning.policy=custom) or a smaller "
+        "global_batch, or set learning.gradient_clip. A given learning.warmup_iterations silences "
+        "this"
+    ]
 
 
 def _end(config: Config, derived: Derived) -> list[str]:

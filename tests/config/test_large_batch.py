@@ -125,6 +125,30 @@ def test_no_warning_up_to_256() -> None:
     assert warnings(*of(512, large_batch="ignore")) == []
 
 
+@pytest.mark.parametrize(
+    ("pictures", "batch", "learning", "warned"),
+    [
+        (1000, 64, {}, True),  # 172 iterations: 17 of warm-up
+        (1000, 64, {"warmup_iterations": 17}, False),
+        (1000, 64, {"warmup_images": 1000}, False),
+        (1000, 64, {"rate": 0.04}, False),  # from 0.0133 to three times that
+        (1000, 48, {}, False),  # three times
+        (5760, 64, {}, True),  # 990 iterations: 99
+        (5824, 64, {}, False),  # 1,001: 100
+    ],
+)
+def test_a_steep_warm_up_that_nobody_asked_for_is_told(
+    pictures: int, batch: int, learning: dict[str, Any], warned: bool
+) -> None:
+    config = config_from_dict({"global_batch": batch, "learning": learning})
+    told = warnings(config, derive(config, pictures, 8, [8]))
+    assert len(told) == warned
+    if pictures == 1000 and warned:
+        assert told[0].startswith(
+            "the rate rises to 4 times its first value in 17 iterations, a tenth of a run of 172:"
+        )
+
+
 def test_a_number_of_iterations_that_the_policy_does_not_reach_is_told() -> None:
     assert of(256)[1].policy_iterations == 5083
     assert warnings(*of(256, max_iterations=5083)) == []
