@@ -65,10 +65,16 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("megdet_hvd/job/watch/channel.py", "self.socket.recv"): "bytes of a socket",
     ("megdet_hvd/job/watch/member.py", "self._alarm[1].send"): "a byte of a socket pair",
     ("megdet_hvd/job/stopping.py", "_bell[0].recv"): "bytes of a socket pair",
-    ("megdet_hvd/data/ahead.py", "import pickle"): "a pipe between a process and its own loaders",
-    ("megdet_hvd/data/ahead.py", "import multiprocessing.connection"): "the type of that pipe",
-    ("megdet_hvd/data/ahead.py", "self._wanted.send"): "that pipe",
-    ("megdet_hvd/data/ahead.py", "wanted.recv"): "that pipe",
+    (
+        "megdet_hvd/data/loader_process.py",
+        "import pickle",
+    ): "a pipe between a process and its own loaders",
+    (
+        "megdet_hvd/data/loader_process.py",
+        "import multiprocessing.connection",
+    ): "the type of that pipe",
+    ("megdet_hvd/data/loader_process.py", "self._wanted.send"): "that pipe",
+    ("megdet_hvd/data/loader_process.py", "wanted.recv"): "that pipe",
     ("megdet_hvd/data/shared_memory.py", "import pickle"): "that pipe",
     (
         "megdet_hvd/data/shared_memory.py",

@@ -18,7 +18,14 @@ from typing import Any
 import pytest
 import torch
 
-from megdet_hvd.data import ahead, shared_memory, workers
+from megdet_hvd.data import (
+    ahead,
+    loader_process,
+    loader_start,
+    loader_thread,
+    shared_memory,
+    workers,
+)
 from megdet_hvd.data.activity import Activity, Idleness, activity, open_file
 from megdet_hvd.data.ahead import load_ahead
 from megdet_hvd.data.shared_memory import Sender
@@ -32,7 +39,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_LOOK_S", 0.05)
+    for module in (ahead, loader_start, loader_thread):
+        monkeypatch.setattr(module, "LOOK_S", 0.05)
 
 
 @pytest.fixture
@@ -129,18 +137,18 @@ def test_without_shared_memory_pictures_go_through_the_pipe(
         sender.begin()
         return sender.room(50_000).fill_(number)
 
-    monkeypatch.setattr(ahead, "_said", threading.Lock())
+    monkeypatch.setattr(loader_process, "_said", threading.Lock())
     here, there = multiprocessing.Pipe(duplex=False)
     done: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=ahead._listen, args=(here, done), daemon=True).start()
+    threading.Thread(target=loader_process._listen, args=(here, done), daemon=True).start()
     with monkeypatch.context() as patched:
         patched.setattr(shared_memory, "_shared", full)
         for number in range(3):
-            ahead._hand_over(laid(sender := Sender(2), number), sender, there)
+            loader_process._hand_over(laid(sender := Sender(2), number), sender, there)
     found = [done.get(timeout=10) for _ in range(3)]
     assert [step.tolist() for step in found] == [[number] * 50_000 for number in range(3)]
     assert said.text.count("/dev/shm") == 1 and "data.workers=0" in said.text, "said once"
-    ahead._hand_over(
+    loader_process._hand_over(
         lambda: None, sender, there
     )  # what can't be handed over is an error, not a silence
     assert "pickle" in str(done.get(timeout=10).as_error("the loader"))
@@ -154,7 +162,7 @@ def test_where_no_process_can_be_started_a_thread_loads(
     def no_process(*_: Any) -> None:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(ahead, "_Process", no_process)
+    monkeypatch.setattr(loader_start, "LoaderProcess", no_process)
     steps = list(load_ahead(Steps("well"), range(4), 2))
     assert [int(step[0]) for step in steps] == [0, 1, 2, 3]
     assert "can't be started" in said.text and "a thread loads" in said.text
