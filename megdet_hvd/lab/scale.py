@@ -82,6 +82,7 @@ GRADUAL = replace(
     train_images=2000,
     base_rate=0.01,
     warmup_updates=100,
+    rate_factors=(*FULL.rate_factors, 16.0),
     rate_updates=200,
     judged_updates=200,
 )
