@@ -16,7 +16,7 @@ from megdet_hvd.cli import add_config_option, make_parser, parse
 from megdet_hvd.errors import RunError, StorageError, UserError, exit_code_of
 from megdet_hvd.lab.experiments import EXPERIMENTS
 from megdet_hvd.lab.own_words import settled
-from megdet_hvd.lab.report import OTHERS, write_report
+from megdet_hvd.lab.report import OTHERS, write_report, write_verdicts
 from megdet_hvd.lab.scale import FULL, GRADUAL, QUICK
 from megdet_hvd.lab.sitting import OVERHEAD, Sitting, tell
 from megdet_hvd.run_lock.lock import take
@@ -103,6 +103,8 @@ def _run(options: argparse.Namespace) -> None:
     for name in names:
         for file in write_report(sitting, name, seeds):
             tell(f"written: {file}")
+    for file in write_verdicts(sitting):
+        tell(f"written: {file}")
 
 
 @contextmanager

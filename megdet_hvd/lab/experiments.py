@@ -156,14 +156,19 @@ def _figure4(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
 
 
 def _curves(run: LabRun, found: Found, seeds: Sequence[int]) -> dict[int, dict[int, float]]:
-    """Epoch → seed → mmAP; the epoch to the next whole one, where a batch straddles two."""
+    """Epoch → seed → mmAP."""
     curve: dict[int, dict[int, float]] = {}
     for seed in seeds:
         record = found.get((run.name, seed))
-        for score in record["scores"] if record is not None else ():
-            if score["AP"] is not None:
-                curve.setdefault(int(score["epoch"] + 1e-9), {})[seed] = score["AP"]
+        for epoch, ap in (curve_of(record) if record is not None else {}).items():
+            curve.setdefault(epoch, {})[seed] = ap
     return curve
+
+
+def curve_of(record: LabRecord) -> dict[int, float]:
+    """Epoch → mmAP; the epoch to the next whole one, where a batch straddles two."""
+    known = (score for score in record["scores"] if score["AP"] is not None)
+    return {int(score["epoch"] + 1e-9): score["AP"] for score in known}
 
 
 def _bn_size(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:

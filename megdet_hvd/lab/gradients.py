@@ -15,7 +15,7 @@ takes from the variance of a batch, its negative covariance with the others give
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,15 @@ def log_slope(sizes: Sequence[float], values: Sequence[float]) -> float:
     x_mean, y_mean = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
     over = math.fsum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))
     return over / math.fsum((x - x_mean) ** 2 for x in xs)
+
+
+def spread_slope(rows: Sequence[Mapping[str, Any]], stage: str = "box") -> float:
+    """Of the spread of a batch's share of positives, over N; −0.5 where pictures are independent.
+
+    ``rows`` are a record's: ``images``, and ``foreground`` with mean and deviation by stage.
+    """
+    spreads = [max(row["foreground"][stage][1], 1e-9) for row in rows]
+    return log_slope([row["images"] for row in rows], spreads)
 
 
 def detector_at(config: Config, weights: Path | None, bn_size: int | None) -> "Detector":

@@ -1,14 +1,16 @@
 """An experiment's records as a page with a table, and a picture."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.errors import UserError
 from megdet_hvd.lab import drawing
 from megdet_hvd.lab.experiments import EXPERIMENTS, Experiment, markdown
-from megdet_hvd.lab.gradients import log_slope
+from megdet_hvd.lab.gradients import spread_slope
+from megdet_hvd.lab.hypotheses import names_asked, verdicts
 from megdet_hvd.lab.records import LabRecord
 from megdet_hvd.lab.sitting import OVERHEAD, VARIANCE_AT, VARIANCE_KINDS, Sitting
 from megdet_hvd.wording import counted
@@ -47,21 +49,74 @@ def write_report(sitting: Sitting, name: str, seeds: Sequence[int]) -> list[Path
         title, paper = OTHERS[name]
         lines, figure = (_variance if name == "variance" else _overhead)(sitting, seeds)
     stem = f"{sitting.scale.name}-{name}"
-    picture, page = sitting.records / f"{stem}.png", sitting.records / f"{stem}.md"
+    picture = sitting.records / f"{stem}.png"
     text = [f"# {title}", "", f"*Paper:* {paper}", "", "*Measured here:*", "", *lines, ""]
-    if figure is not None:
-        text += [f"![{title}]({picture.name})", ""]
-    try:
+    if figure is None:
+        return [_page(sitting, stem, text)]
+    text += [f"![{title}]({picture.name})", ""]
+    page = _page(sitting, stem, text)
+    with _kept(sitting):
+        drawing.save_picture(figure, picture)
+    return [page, picture]
+
+
+def write_verdicts(sitting: Sitting) -> list[Path]:
+    """Write ``SCALE-hypotheses.md``: what the registered seeds' records say of each hypothesis.
+
+    Returns what was written: nothing where none is registered for this scale.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    scale = sitting.scale
+    each, once = names_asked(scale)
+    found = {
+        **sitting.found(scale.seeds, each),
+        **sitting.found(sitting.seeds_with_record(*once), once),
+    }
+    rows = [
+        [
+            *(one.hypothesis.name, one.hypothesis.experiment, one.hypothesis.criterion),
+            *(f"**{one.answer}**", one.numbers),
+        ]
+        for one in verdicts(scale, found)
+    ]
+    if not rows:
+        return []
+    head = ("", "experiment", "counts as seen here", "answer", "numbers, *measured here*")
+    seeds = ", ".join(map(str, scale.seeds))
+    text = [
+        "# The hypotheses, held against the records",
+        "",
+        f"Judged by `megdet_hvd/lab/hypotheses.py`, from seeds {seeds}; the criteria are those of "
+        "the registration.",
+        "",
+        *markdown(head, rows),
+        "",
+        *_made_on(found),
+        "",
+    ]
+    return [_page(sitting, f"{scale.name}-hypotheses", text)]
+
+
+def _page(sitting: Sitting, stem: str, text: Lines) -> Path:
+    page = sitting.records / f"{stem}.md"
+    with _kept(sitting):
         sitting.records.mkdir(parents=True, exist_ok=True)
         write_bytes(page, "\n".join(text).encode())
-        if figure is not None:
-            drawing.save_picture(figure, picture)
+    return page
+
+
+@contextmanager
+def _kept(sitting: Sitting) -> Iterator[None]:
+    """Raises UserError where the folder can't be written."""
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"{sitting.records}: the records can't be kept there ({error.strerror}); "
             "try another --out"
         ) from error
-    return [page] if figure is None else [page, picture]
 
 
 def _trainings(
@@ -94,11 +149,7 @@ def _variance(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
             continue
         slopes = [record["slope"] for record in records]
         sizes = [row["images"] for row in records[0]["rows"]]
-        spreads = [
-            log_slope(sizes, [max(row["foreground"][stage][1], 1e-9) for row in record["rows"]])
-            for record in records
-            for stage in ("box",)
-        ]
+        spreads = [spread_slope(record["rows"]) for record in records]
         rows.append(
             [
                 name.removeprefix("variance-"),

@@ -286,3 +286,22 @@ def test_tables_and_pictures_are_written_from_records(
         else:
             assert NOT_RUN not in page and picture.stat().st_size > 1000
     assert json.loads(records.file("overhead").read_text())["format"] == 1
+
+
+def test_hypotheses_are_judged_on_a_page_where_they_are_registered(tmp_path: Path) -> None:
+    sitting = Sitting(GRADUAL, tmp_path, tmp_path / "work")
+    common = {"machine": "a machine", "loss": [], "initial_loss": 3.0, "updates": 9, "scores": []}
+    for run in rate_runs(GRADUAL):
+        fine = run.rate_factor <= (4 if run.norm == "cgbn" else 2)
+        end = None if fine else {"at": 7, "why": "the loss is not finite"}
+        sitting.of_seed(7).write(run.name, {**common, "diverged": end})
+    assert lab.main(["rates", "--gradual", "--report", "--out", str(tmp_path)]) == 0
+    lines = (tmp_path / "gradual-hypotheses.md").read_text(encoding="utf-8").splitlines()
+    cells = {line.split(" | ")[0]: line.split(" | ")[3:] for line in lines if line[:3] == "| H"}
+    assert list(cells) == [f"| H{i}" for i in (*range(1, 10), 13)]
+    answer, numbers = cells["| H6"]
+    assert answer == "**seen**" and "at 8: 0.04 : 0.02; at 16: 0.08 : 0.04;" in numbers
+    assert cells["| H5"][0] == "**not judged**" and cells["| H13"][0] == "**not complete**"
+    assert "48 records, on a machine." in lines
+    assert lab.main(["rates", "--quick", "--report", "--out", str(tmp_path)]) == 0
+    assert not (tmp_path / "quick-hypotheses.md").exists()
