@@ -4,6 +4,7 @@ Each seed teaches its own backbone, and all of its rows start from that. What ha
 alone, what was broken off is carried on.
 """
 
+import hashlib
 import json
 import os
 import platform
@@ -17,10 +18,12 @@ from typing import Any
 
 from megdet_hvd.bench.launch import run_into_file
 from megdet_hvd.checkpoint.atomic import write_bytes
-from megdet_hvd.config.load import load_config
+from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.lab.backbone import backbone_command
+from megdet_hvd.lab.experiments import EXPERIMENTS
 from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
+from megdet_hvd.lab.run_mark import claim
 from megdet_hvd.lab.runs import BASELINES, PLAIN, LabRun, as_words, run_settings
 from megdet_hvd.lab.scale import BN_SIZE, BN_SIZES, LabScale, scene_settings
 from megdet_hvd.lab.side_by_side import own_cores, run_side_by_side
@@ -105,9 +108,9 @@ class Sitting:
             UserError: the seed's records are of another backbone than this machine makes.
             RunError: it could not be taught.
         """
-        given = [word for word in self.overrides if word.startswith(_BACKBONE_SETTING)]
+        given = any(word.startswith(_BACKBONE_SETTING) for word in self.overrides)
         if given or self.config is not None:
-            return None, given[-1] if given else str(self.config)
+            return None, self._given_backbone
         records, work = self.of_seed(seed), self._backbone_folder(seed)
         file, facts = work / "backbone.pt", work / "backbone.json"
         if not (file.exists() and facts.exists()):
@@ -125,6 +128,30 @@ class Sitting:
                 f"machine's {file.name} and {facts.name} there, or run another seed"
             )
         return file, found["digest"]
+
+    @cached_property
+    def _given_backbone(self) -> str:
+        """Digest of the weights file that the user names; the name, where it is no file's.
+
+        Raises:
+            UserError: the file can't be read.
+        """
+        wanted = load_config(self.base_file(), self.overrides).model.backbone_weights
+        if wanted is None or not Path(wanted).exists():
+            return str(wanted)
+        try:
+            return hashlib.sha256(Path(wanted).read_bytes()).hexdigest()[:16]
+        except OSError as error:
+            raise UserError(
+                f"{_BACKBONE_SETTING}={wanted}: can't be read ({error.strerror})"
+            ) from error
+
+    @cached_property
+    def _base_text(self) -> str:
+        """Of the configuration that all start from, for the digests; a file's bases are in it."""
+        if self.config is not None:
+            return to_yaml(load_config(self.config))
+        return self.base_file().read_text(encoding="utf-8")
 
     def _run(self, module_words: Sequence[str], output: Path, processes: int = 1) -> None:
         """Raises RunError where it fails."""
@@ -160,11 +187,11 @@ class Sitting:
         file, digest = self.backbone(seed)
         records = self.of_seed(seed)
         base = self.base_file()
-        text = base.read_text(encoding="utf-8")
+        self._refuse_others(seed, digest)
         trainings = []
         for run in dict.fromkeys(runs):
             words = self.words(run, seed)
-            settings = settings_digest([*words, text])
+            settings = self.training_digest(run, seed)
             if records.finished(run.name, settings, digest) is not None:
                 continue
             if file is not None:
@@ -194,11 +221,36 @@ class Sitting:
             nonlocal left
             left -= 1
             record = training.record()
-            records.write(training.run.name, record)
+            if records.read(training.run.name) is None:
+                records.write(training.run.name, record)
+            else:  # the first stays, whatever has been drawn from it
+                tell(f"seed {seed}: {training.run.name} has a record by now, of another sitting")
             training.clean()
             tell(f"seed {seed}: {training.run.name}: {in_a_word(record)}; {left} left")
 
         run_side_by_side(trainings, done, own_cores(self.jobs))
+
+    def training_digest(self, run: LabRun, seed: int) -> str:
+        """Digest of all settings of a training."""
+        return settings_digest([*self.words(run, seed), self._base_text])
+
+    def _refuse_others(self, seed: int, backbone: str) -> None:
+        """Every record of the seed must be what this sitting would make, whatever it is to run.
+
+        Raises:
+            UserError: one is of other settings, or of another backbone.
+        """
+        records = self.of_seed(seed)
+        runs = dict.fromkeys(run for one in EXPERIMENTS for run in one.runs(self.scale))
+        for run in runs:
+            if records.file(run.name).exists():
+                records.finished(run.name, self.training_digest(run, seed), backbone)
+        measured = [f"{name}-{at}" for name in VARIANCE_KINDS for at in VARIANCE_AT]
+        for name in measured:
+            if records.file(name).exists():
+                records.finished(name, self.variance_digests(seed)[name], backbone)
+        if records.file(OVERHEAD).exists():
+            records.finished(OVERHEAD, self.overhead_digest(), "")
 
     def variance(self, seed: int) -> None:
         """Measure the gradient's variance, at the beginning of training and at its end."""
@@ -221,6 +273,8 @@ class Sitting:
                         f"{folder} is gone, whose weights are needed: move the record "
                         f"{records.file(run.name)} away, and it is trained again"
                     )
+                if at == "end":
+                    claim(folder, self.training_digest(run, seed), digest)
                 command = [
                     "megdet_hvd.lab.gradients",
                     *self.words(run, seed),
@@ -239,11 +293,10 @@ class Sitting:
 
     def variance_digests(self, seed: int) -> dict[str, str]:
         """Record of the gradient's variance → digest of all that it is measured with."""
-        text = self.base_file().read_text(encoding="utf-8")
         return {
             f"{name}-{at}": settings_digest(
                 [
-                    *(*self.words(run, seed), text),
+                    *(*self.words(run, seed), self._base_text),
                     json.dumps([name, at, self._variance_pictures, self._sizes(size)]),
                 ]
             )
@@ -253,9 +306,8 @@ class Sitting:
 
     def overhead_digest(self) -> str:
         """Digest of all that the overhead is measured with."""
-        text = self.base_file().read_text(encoding="utf-8")
         measured = json.dumps([BN_SIZES, self.scale.overhead_turns])
-        return settings_digest([text, *self.overrides, measured])
+        return settings_digest([self._base_text, *self.overrides, measured])
 
     @property
     def _variance_pictures(self) -> int:

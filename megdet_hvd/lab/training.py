@@ -22,6 +22,7 @@ from megdet_hvd.engine.run_folder.folder import RunFolder
 from megdet_hvd.errors import FINISHED, RUN_ERROR, RunError
 from megdet_hvd.lab.divergence import Divergence, find_divergence
 from megdet_hvd.lab.records import LabRecord, thinned
+from megdet_hvd.lab.run_mark import claim, mark_of
 from megdet_hvd.lab.runs import LabRun
 from megdet_hvd.report.metrics_file import MetricsRecord, read_metrics
 
@@ -70,8 +71,12 @@ class Training:
         return self.folder / "recalibrated.json"
 
     def start(self, cores: Collection[int]) -> None:
-        """Begin, or carry on, on these cores alone; what has diverged already is left as it is."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        """Begin, or carry on, on these cores alone; what has diverged already is left as it is.
+
+        Raises:
+            UserError: the folder is another training's.
+        """
+        claim(self.folder, self.known["settings"], self.known["backbone"])
         self.resumed = bool(list_checkpoints(RunFolder(self.folder).checkpoints))
         self._commands = [self._train_command()]
         if self.run.recalibrated:
@@ -199,3 +204,4 @@ class Training:
         if not self.keep:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.output.unlink(missing_ok=True)
+            mark_of(self.folder).unlink(missing_ok=True)

@@ -48,7 +48,7 @@ def test_missing_records_are_made_once_and_what_diverges_is_stopped(
 ) -> None:
     overrides = (*SMALL, f"data.scenes.cache={tmp_path / 'cache'}")
     sitting = Sitting(QUICK, tmp_path / "out", tmp_path / "work", overrides=overrides)
-    trains = cgbn(8, recalibrated=True)
+    trains = cgbn(8, bn_size=4, recalibrated=True)  # no row of an experiment: its own name
     wild = LabRun(8, "frozen", rate_factor=1e9)
     sitting.train((trains, wild), seed=0)
     records = sitting.of_seed(0)
@@ -142,6 +142,58 @@ def test_measurements_of_another_configuration_are_not_taken_for_these(tmp_path:
     own.write_text("data: {max_size: 96}\n")
     for other in (*changed, digests()):
         assert not set(other.values()) & set(first.values())
+
+
+def test_every_record_of_a_seed_is_of_one_kind_whatever_is_run(tmp_path: Path) -> None:
+    # Table 3 under other words than table 2's would be held against it.
+    words = ("model.backbone_weights=null",)
+    sitting = Sitting(QUICK, tmp_path, tmp_path / "work", overrides=words)
+    other = dataclasses.replace(sitting, overrides=(*words, "learning.momentum=0.5"))
+    records = sitting.of_seed(0)
+    names = {run.name: sitting.training_digest(run, 0) for run in (TABLE2[0], rate_runs(QUICK)[0])}
+    names |= {"variance-cgbn-end": sitting.variance_digests(0)["variance-cgbn-end"]}
+    names |= {"overhead": sitting.overhead_digest()}
+    for name, digest in names.items():
+        backbone = "" if name == "overhead" else "None"
+        records.write(name, {"settings": digest, "backbone": backbone})
+        sitting.train((), 0)
+        with pytest.raises(UserError, match=rf"{name}\.json is of other settings"):
+            other.train((), 0)
+        records.file(name).unlink()
+
+
+def test_a_backbone_of_the_user_s_own_is_known_by_its_bytes(tmp_path: Path) -> None:
+    own, weights = tmp_path / "own.yaml", tmp_path / "weights.pt"
+    own.write_text(f"model: {{backbone_weights: '{weights}'}}\n")
+    weights.write_bytes(b"one")
+
+    def backbone(config: Path | None, *words: str) -> str:
+        sitting = Sitting(QUICK, tmp_path, tmp_path / "work", config=config, overrides=words)
+        file, digest = sitting.backbone(0)
+        assert file is None, "the settings name it"
+        return digest
+
+    first = backbone(own)
+    assert backbone(tmp_path / "." / "own.yaml") == first, "however the file is called"
+    assert backbone(None, f"model.backbone_weights={weights}") == first
+    weights.write_bytes(b"two")
+    assert backbone(own) != first
+    assert backbone(own, "model.backbone_weights=null") == "None"
+
+
+def test_a_configuration_s_bases_count_for_its_records(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("data: {max_size: 64}\n")
+    own = tmp_path / "own.yaml"
+    own.write_text("base: base.yaml\n")
+
+    def digest() -> str:
+        return Sitting(QUICK, tmp_path, tmp_path / "work", config=own).overhead_digest()
+
+    before = digest()
+    own.write_text("base: base.yaml  # a remark\n")
+    assert digest() == before
+    (tmp_path / "base.yaml").write_text("data: {max_size: 96}\n")
+    assert digest() != before
 
 
 def test_no_picture_is_measured_twice_and_every_size_has_two_batches(tmp_path: Path) -> None:

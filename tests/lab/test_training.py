@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from megdet_hvd.errors import RUN_ERROR, RunError
+from megdet_hvd.errors import RUN_ERROR, RunError, UserError
 from megdet_hvd.lab.runs import LabRun
 from megdet_hvd.lab.training import Training
 
+KNOWN = {"settings": "s", "backbone": "b"}
 RISING = [2.0, 2.0, *[9.0] * 10]
 """Losses that the rule calls diverged."""
 
@@ -37,7 +38,7 @@ def watch(folder: Path, program: str, losses: Sequence[float] = ()) -> Training:
     """Watch ``program`` to its end, in a run folder with these losses already."""
     folder.mkdir()
     (folder / "metrics.jsonl").write_text(lines(losses))
-    training = Watched(LabRun(8, "frozen"), [], 0.01, folder, {})
+    training = Watched(LabRun(8, "frozen"), [], 0.01, folder, KNOWN)
     training.program = program
     training.start([0])
     deadline = time.monotonic() + 60
@@ -88,3 +89,12 @@ def test_an_earlier_sitting_s_error_is_not_taken_for_this_one_s(tmp_path: Path) 
     ends = f"print('error: no space'); raise SystemExit({RUN_ERROR})"
     with pytest.raises(RunError, match="no space"):
         watch(tmp_path / "run", writing([2.0, 1.0], ends))
+
+
+def test_another_training_s_folder_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
+    # It has diverged, and none of it says with which settings.
+    watch(tmp_path / "run", "", RISING)
+    training = Watched(LabRun(8, "frozen"), [], 0.01, tmp_path / "run", {**KNOWN, "settings": "t"})
+    with pytest.raises(UserError, match="other settings"):
+        training.start([0])
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
