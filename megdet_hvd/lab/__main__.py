@@ -86,7 +86,7 @@ def _run(options: argparse.Namespace) -> None:
         raise UserError(f"--jobs {options.jobs}: must be at least 1")
     names, words = experiments_and_overrides(options.overrides)
     scale, overrides = settled(options.scale, words)
-    seeds = options.seeds or list(scale.seeds)
+    seeds = _seeds(options.seeds or scale.seeds)
     sitting = Sitting(
         scale=scale,
         records=options.out,
@@ -97,6 +97,7 @@ def _run(options: argparse.Namespace) -> None:
         keep=options.keep,
     )
     if not options.report:
+        sitting.require_room()
         with _alone_in(sitting.work):
             for seed in seeds:
                 _run_seed(sitting, names, seed, first=seed == seeds[0])
@@ -105,6 +106,18 @@ def _run(options: argparse.Namespace) -> None:
             tell(f"written: {file}")
     for file in write_verdicts(sitting):
         tell(f"written: {file}")
+
+
+def _seeds(given: Sequence[int]) -> list[int]:
+    """Each once: a seed that counted twice would make its own standard error.
+
+    Raises:
+        UserError: one is no seed.
+    """
+    for seed in given:
+        if not 0 <= seed < 2**63:
+            raise UserError(f"--seeds {seed}: a seed is a whole number from 0 to 2^63 - 1")
+    return list(dict.fromkeys(given))
 
 
 @contextmanager

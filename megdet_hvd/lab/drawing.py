@@ -192,7 +192,7 @@ def draw_figure4(scale: LabScale, found: Found) -> Any:
                 xs = [score["epoch"] for score in record["scores"]]
                 ys = [100 * (score["AP"] or 0) for score in record["scores"]]
                 axes.plot(xs, ys, ".-", color=colour, alpha=0.8, label=f"batch {run.batch}")
-                _cross(axes, record["epochs"], record, color=colour)
+                _cross(axes, record.get("epochs", 0.0), record, color=colour)
     for epoch in (11, 14, 17):
         axes.axvline(epoch * scale.shrink, color="grey", linewidth=0.8, linestyle=":")
     _legend_once(axes)

@@ -25,6 +25,7 @@ from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.command import leave
 from megdet_hvd.config.load import load_config
 from megdet_hvd.config.schema import Config
+from megdet_hvd.errors import USER_ERROR
 
 if TYPE_CHECKING:
     from torch import nn
@@ -152,14 +153,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     from megdet_hvd.lab.stream import training_batches
 
     index = open_datasets(config.data, is_main=True, wait=lambda: None).train
+    pictures = min(options.pictures, len(index))  # scenes without a box are none to train on
+    sizes = [images for images in options.sizes if 2 * images <= pictures]
+    if len(sizes) < 2:
+        print(f"{pictures} training pictures are too few for two batches of two sizes")
+        return USER_ERROR
     detector = detector_at(config, options.weights, options.bn_size)
     rows: list[dict[str, Any]] = []
-    for images in options.sizes:
-        batches = training_batches(index, config, images, options.pictures // images)
+    for images in sizes:
+        batches = training_batches(index, config, images, pictures // images)
         found = gradient_variance(detector, batches)
         rows.append(vars(found))
         print(f"N = {images}: variance {found.variance:.4g}", flush=True)
-    slope = log_slope(options.sizes, [row["variance"] for row in rows])
+    slope = log_slope(sizes, [row["variance"] for row in rows])
     record = {"slope": slope, "rows": rows}
     write_bytes(options.out, (json.dumps(record, indent=1) + "\n").encode())
     return 0

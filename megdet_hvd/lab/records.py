@@ -85,8 +85,9 @@ class SeedRecords:
         for what, wanted in (("settings", settings), ("backbone", backbone)):
             if found[what] != wanted:
                 raise UserError(
-                    f"{self.file(name)} is of other {what} ({found[what]}, now {wanted}): one "
-                    "seed's records must not be mixed; move its folder away, or take another --out"
+                    f"{self.file(name)} is of other {what} ({found[what]!a:.40}, now {wanted!a}): "
+                    "one seed's records must not be mixed; move its folder away, or take another "
+                    "--out"
                 )
         return record
 

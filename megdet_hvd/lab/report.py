@@ -192,5 +192,8 @@ def _made_on(found: Mapping[tuple[str, int], LabRecord]) -> Lines:
     hours = sum(record.get("clock_s", 0.0) for record in found.values()) / 3600
     if not machines:
         return []
+    versions = sorted({record.get("versions", {}).get("torch", "") for record in found.values()})
+    if len(versions) > 1:
+        machines.append(f"torch {', '.join(version or 'unknown' for version in versions)}")
     took = f"; {hours:.1f} hours of single trainings" if hours else ""
     return [f"{counted(len(found), 'record')}, on {'; '.join(machines)}{took}."]

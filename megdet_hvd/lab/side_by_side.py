@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from megdet_hvd.errors import UserError
 from megdet_hvd.lab.training import Training
 
 LOOK_S = 0.2
@@ -15,26 +14,21 @@ def run_side_by_side(
 ) -> None:
     """Run all of them, in order as cores become free; ``done`` is called as each ends.
 
-    A training of several processes waits until so many cores are free, and is not overtaken. What
-    ends early (an error, Ctrl-C) stops the others, each with a checkpoint.
+    A training of several processes waits until so many cores are free, and is not overtaken; on a
+    machine with fewer it has them all, and its processes share them. What ends early (an error,
+    Ctrl-C) stops the others, each with a checkpoint.
 
     Raises:
-        UserError: one takes more processes than there are cores.
         RunError: one failed.
     """
-    for training in trainings:
-        if training.run.processes > len(cores):
-            raise UserError(
-                f"{training.run.name} takes {training.run.processes} processes, and there "
-                f"are {len(cores)} cores for it; run it on a machine with more, or raise --jobs"
-            )
+    needed = {id(one): min(one.run.processes, len(cores)) for one in trainings}
     waiting, free = list(trainings), list(cores)
     under_way: dict[int, tuple[Training, list[int]]] = {}
     try:
         while waiting or under_way:
-            while waiting and waiting[0].run.processes <= len(free):
+            while waiting and needed[id(waiting[0])] <= len(free):
                 training = waiting.pop(0)
-                own = [free.pop(0) for _ in range(training.run.processes)]
+                own = [free.pop(0) for _ in range(needed[id(training)])]
                 under_way[id(training)] = training, own
                 training.start(own)
             for key, (training, own) in list(under_way.items()):

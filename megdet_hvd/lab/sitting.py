@@ -5,9 +5,11 @@ alone, what was broken off is carried on.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +24,7 @@ from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.lab.backbone import backbone_command
 from megdet_hvd.lab.experiments import EXPERIMENTS
+from megdet_hvd.lab.record_shape import fault_of
 from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
 from megdet_hvd.lab.run_mark import claim
 from megdet_hvd.lab.runs import BASELINES, PLAIN, LabRun, as_words, run_settings
@@ -121,10 +124,10 @@ class Sitting:
         known = records.read(BACKBONE)
         if known is None:
             records.write(BACKBONE, {**found, **surroundings()})
-        elif known["digest"] != found["digest"]:
+        elif known.get("digest") != found["digest"]:
             raise UserError(
-                f"{records.folder} holds records of backbone {known['digest']}, and {file} is "
-                f"{found['digest']}: a seed runs on one machine with one version. Put that "
+                f"{records.folder} holds records of backbone {known.get('digest')!a}, and {file} "
+                f"is {found['digest']}: a seed runs on one machine with one version. Put that "
                 f"machine's {file.name} and {facts.name} there, or run another seed"
             )
         return file, found["digest"]
@@ -357,14 +360,41 @@ class Sitting:
         records.write(OVERHEAD, {**known, **surroundings(), **found})
 
     def found(self, seeds: Sequence[int], names: Iterable[str]) -> dict[tuple[str, int], LabRecord]:
-        """The records that there are."""
-        names = list(names)
-        return {
-            (name, seed): record
-            for seed in seeds
-            for name in names
-            if (record := self.of_seed(seed).read(name)) is not None
-        }
+        """The records that there are.
+
+        Raises:
+            UserError: one can't be read, or does not hold what a record must.
+        """
+        names, records = list(names), {seed: self.of_seed(seed) for seed in seeds}
+        found: dict[tuple[str, int], LabRecord] = {}
+        for seed, name in itertools.product(records, names):
+            record = records[seed].read(name)
+            if record is None:
+                continue
+            fault = fault_of(name, record)
+            if fault is not None:
+                raise UserError(
+                    f"{records[seed].file(name)} is no record of this kind ({fault}); remove it "
+                    "to do it again"
+                )
+            found[name, seed] = record
+        return found
+
+    def require_room(self) -> None:
+        """Before hours of work: records can be written.
+
+        Raises:
+            UserError: they can't.
+        """
+        try:
+            self.records.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.records) as probe:
+                probe.write(b"1")
+        except OSError as error:
+            raise UserError(
+                f"{self.records}: the records can't be kept there ({error.strerror}); "
+                "try another --out"
+            ) from error
 
 
 def _facts_of(facts: Path, file: Path) -> dict[str, Any]:

@@ -301,6 +301,47 @@ def test_overhead_is_measured_for_one_seed(
     assert "| 2 | 100.0 (0.50) | 200.0 (1.00) |" in page
 
 
+@pytest.mark.parametrize("seeds", [["-1"], ["0", str(2**63)]])
+def test_what_is_no_seed_is_refused(
+    seeds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["table2", "--quick", "--report", "--out", str(tmp_path), "--seeds", *seeds]
+    assert lab.main(words) == 2
+    assert f"--seeds {seeds[-1]}: a seed is a whole number from 0" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_named_twice_counts_once(tmp_path: Path) -> None:
+    sitting = Sitting(QUICK, tmp_path, tmp_path / "work")
+    common = {"machine": "a machine", "loss": [], "initial_loss": 3.0, "diverged": None}
+    for run, ap in ((TABLE2[0], 0.5), (TABLE2[1], 0.4)):
+        scores = [{"epoch": 11.0, "AP": ap}]
+        sitting.of_seed(3).write(run.name, {**common, "updates": 8, "scores": scores})
+    words = ["table2", "--quick", "--report", "--out", str(tmp_path), "--seeds", "3", "3"]
+    assert lab.main(words) == 0
+    page = (tmp_path / "quick-table2.md").read_text(encoding="utf-8")
+    assert "| 8 | no | 40.0 | -10.0 |" in page  # no spread of one
+
+
+def test_a_record_of_a_stranger_s_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sitting = Sitting(QUICK, tmp_path, tmp_path / "work")
+    sitting.of_seed(0).write(TABLE2[0].name, {"machine": "\x1b[2J"})
+    assert lab.main(["table2", "--quick", "--report", "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{TABLE2[0].name}.json is no record of this kind ('machine': " in told
+
+
+def test_records_that_can_t_be_written_are_told_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sitting, "train", lambda *_: pytest.fail("hours of work"))
+    (tmp_path / "out").write_text("")
+    words = ["table2", "--quick", "--out", str(tmp_path / "out"), "--work", str(tmp_path)]
+    assert lab.main(words) == 2
+    assert "the records can't be kept there" in capsys.readouterr().err
+
+
 def test_tables_and_pictures_are_written_from_records(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
