@@ -30,6 +30,8 @@ LOOK_EVERY_S = 2.0
 """A diverged training is noticed within so long."""
 NOT_FINITE = "not finite"
 """In every message that ends a run for that reason."""
+_ERROR = "error: "
+"""Begins what a command says of its end, behind the launcher's rank."""
 _SCORES = ("epoch", "AP", "AP50", "AP75")
 _BALANCE = ("rpn_foreground", "rpn_foreground_spread", "box_foreground", "box_foreground_spread")
 
@@ -133,9 +135,10 @@ class Training:
         elif code == RUN_ERROR and NOT_FINITE in self._last_words():
             self.divergence = Divergence(self._last_iteration() + 1, "the loss is not finite")
         elif self.divergence is None:  # what has diverged was told to stop, whatever code that has
-            last = self._last_words().strip().splitlines()[-1:]
-            told = f" ({last[0][:300]})" if last else ""
-            raise RunError(f"{self.run.name} ended with exit code {code}{told}; see {self.output}")
+            raise RunError(
+                f"{self.run.name} ended with exit code {code}{_told(self._last_words())}; "
+                f"see {self.output}"
+            )
         if self._commands and self.divergence is None:
             self._next()
             return False
@@ -205,3 +208,13 @@ class Training:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.output.unlink(missing_ok=True)
             mark_of(self.folder).unlink(missing_ok=True)
+
+
+def _told(output: str) -> str:
+    """The newest error in what was printed, or its last line: others may have printed behind it.
+
+    A launcher does, and a training that a killed sitting has left: it goes on in the same file.
+    """
+    lines = output.strip().splitlines()
+    errors = [line[line.index(_ERROR) :] for line in lines if _ERROR in line]
+    return "".join(f" ({line[:300]})" for line in (errors or lines)[-1:])

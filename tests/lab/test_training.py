@@ -84,6 +84,16 @@ def test_a_loss_that_is_not_finite_is_told_from_other_ends(tmp_path: Path) -> No
         watch(tmp_path / "other", writing([2.0, 1.0], other))
 
 
+def test_what_is_told_of_an_end_is_its_error_whatever_is_printed_behind_it(tmp_path: Path) -> None:
+    # Of a launcher, or of a training that a killed sitting has left at work in the same folder.
+    ends = (
+        "print('[1,0]<stderr>:error: another works here, kill 17'); print('iteration 20/60')\n"
+        "raise SystemExit(2)"
+    )
+    with pytest.raises(RunError, match=r"exit code 2 \(error: another works here, kill 17\); see"):
+        watch(tmp_path / "run", ends)
+
+
 def test_an_earlier_sitting_s_error_is_not_taken_for_this_one_s(tmp_path: Path) -> None:
     (tmp_path / "run.txt").write_text("error: the loss is not finite\n")
     ends = f"print('error: no space'); raise SystemExit({RUN_ERROR})"
