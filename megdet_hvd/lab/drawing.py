@@ -198,6 +198,8 @@ def draw_figure4(scale: LabScale, found: Found) -> Any:
     _legend_once(axes)
     axes.set_xlim(left=0)
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if not any(record["scores"] for record in found.values()):
+        axes.set_yticks([])
     axes.set_xlabel("epoch; dotted: the rate falls")
     axes.set_ylabel("%")
     return figure

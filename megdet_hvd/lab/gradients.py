@@ -112,6 +112,11 @@ def spread_slope(rows: Sequence[Mapping[str, Any]], stage: str = "box") -> float
     return log_slope([row["images"] for row in rows], spreads)
 
 
+def cut_twice(sizes: Sequence[int], pictures: int) -> list[int]:
+    """Those of which so many pictures make two batches at least: a variance takes two."""
+    return [images for images in sizes if 2 * images <= pictures]
+
+
 def detector_at(config: Config, weights: Path | None, bn_size: int | None) -> "Detector":
     """The detector as a training begins with it, or with a checkpoint's weights.
 
@@ -154,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     index = open_datasets(config.data, is_main=True, wait=lambda: None).train
     pictures = min(options.pictures, len(index))  # scenes without a box are none to train on
-    sizes = [images for images in options.sizes if 2 * images <= pictures]
+    sizes = cut_twice(options.sizes, pictures)
     if len(sizes) < 2:
         print(f"{pictures} training pictures are too few for two batches of two sizes")
         return USER_ERROR

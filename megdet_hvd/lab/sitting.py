@@ -24,6 +24,7 @@ from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.errors import RunError, UserError
 from megdet_hvd.lab.backbone import backbone_command
 from megdet_hvd.lab.experiments import EXPERIMENTS
+from megdet_hvd.lab.gradients import cut_twice
 from megdet_hvd.lab.record_shape import fault_of
 from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
 from megdet_hvd.lab.run_mark import claim
@@ -325,7 +326,7 @@ class Sitting:
         """
         pictures = self._variance_pictures
         wanted = [size for size in self.scale.variance_sizes if size >= (least or 1)]
-        found = [size for size in wanted if 2 * size <= pictures]
+        found = cut_twice(wanted, pictures)
         if len(found) < 2:
             raise UserError(
                 f"variance: {pictures} training pictures are too few for two batches of each of "

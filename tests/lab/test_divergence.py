@@ -32,6 +32,24 @@ def test_ten_updates_above_the_start_after_the_warm_up_are_divergence() -> None:
     assert found is not None and found[0] == 14 and "above the initial 2" in found[1]
 
 
+def test_the_first_update_counts_for_the_start_alone() -> None:
+    # Without a warm-up: ten updates behind it, not it and nine.
+    assert judged([2.0, *[2.1] * 9], warm=0) is None
+    assert judged([2.0, *[2.1] * 10], warm=0) == (
+        11,
+        "the mean loss of 10 updates is above the initial 2",
+    )
+
+
+def test_level_with_the_start_is_not_above_it() -> None:
+    assert judged([2.0] * 40) is None
+
+
+def test_a_warm_up_that_is_never_over_leaves_only_what_is_not_finite() -> None:
+    assert judged([2.0, *[9.0] * 40], warm=99) is None
+    assert judged([2.0, *[9.0] * 40, None], warm=99) == (42, "the loss is not finite")
+
+
 def test_one_spike_is_none() -> None:
     assert judged([2.0, 2.0, 2.0, *[1.0] * 20, 9.0, *[1.0] * 20]) is None
 

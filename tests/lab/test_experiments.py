@@ -1,7 +1,7 @@
 from typing import Any
 
 from megdet_hvd.lab.experiments import EXPERIMENTS, percent, points, run_row
-from megdet_hvd.lab.runs import FIGURE4, TABLE2, judged_runs, rate_runs
+from megdet_hvd.lab.runs import BN_SIZE_RUNS, FIGURE4, TABLE2, judged_runs, rate_runs
 from megdet_hvd.lab.scale import FULL
 
 
@@ -29,13 +29,47 @@ def test_differences_are_taken_within_a_seed() -> None:
     ]
 
 
+def test_a_row_ends_with_its_last_score_and_shows_how_far_the_longest_seed_came() -> None:
+    scores = [{"epoch": 1.0, "AP": 0.2}, {"epoch": 2.0, "AP": 0.3}]
+    run = TABLE2[0]
+    found = {(run.name, 0): record(None), (run.name, 1): record(0.3, scores=scores)}
+    found[run.name, 0]["updates"] = 39
+    cells = run_row(run, FULL, found, (0, 1), run)
+    assert cells == ["331", "**1 of 2**, at update 40", "30.0 (– 30.0)", ""]
+
+
+def test_the_largest_rate_that_trains_is_named() -> None:
+    table = next(one for one in EXPERIMENTS if one.name == "rates").table
+    found = {
+        (run.name, 7): record(0.0 if run.rate_factor in (0.5, 2) else None)
+        for run in rate_runs(FULL)
+    }
+    lines = table(FULL, found, (7,))
+    bad = "**diverges**, update 40"
+    assert lines[2] == f"| 8 | frozen | trains | {bad} | trains | {bad} | {bad} | 0.08 |"
+    assert lines[-1].endswith("| 0.64 |") and len(lines) == 10
+
+
+def test_bn_sizes_are_held_against_32_and_measured_twice() -> None:
+    table = next(one for one in EXPERIMENTS if one.name == "bn_size").table
+    found = {
+        (run.name, 0): record(0.4 + 0.001 * (run.bn_size or 0), recalibrated={"AP": 0.5})
+        for run in BN_SIZE_RUNS
+    }
+    found[BN_SIZE_RUNS[1].name, 0] = record(None)
+    lines = table(FULL, found, (0,))[2:]
+    assert lines[0] == "| 2 | 331 | no | 40.2 | -3.0 | 50.0 |"
+    assert lines[1] == "| 4 | 331 | **1 of 1**, at update 40 | – | – | – |"
+    assert lines[4] == "| 32 | 331 | no | 43.2 |  | 50.0 |"
+
+
 def test_curves_are_held_against_each_other_by_epoch_and_seed() -> None:
     table = next(one for one in EXPERIMENTS if one.name == "figure4").table
     small, large = FIGURE4
     found = {
         (small.name, 0): record(0.4, scores=[{"epoch": 1.004, "AP": 0.1}, {"epoch": 2, "AP": 0.3}]),
         (small.name, 1): record(0.4, scores=[{"epoch": 1.004, "AP": 0.2}]),
-        (large.name, 0): record(0.4, scores=[{"epoch": 1.06, "AP": 0.05}]),
+        (large.name, 0): record(0.4, scores=[{"epoch": 1.96, "AP": 0.05}]),  # large batches,
     }
     assert table(FULL, found, (0, 1))[2:] == [
         "| 1 | 15.0 (10.0 20.0) | 5.0 (5.0 –) | -5.0 (-5.0 –) |",

@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from megdet_hvd.lab.gradients import gradient_variance, log_slope
+from megdet_hvd.lab.gradients import cut_twice, gradient_variance, log_slope
 from megdet_hvd.model.balance import SampleBalance, drawn
 
 
@@ -39,6 +39,10 @@ def test_the_total_variance_is_the_trace_of_the_covariance() -> None:
     mean, deviation = found.foreground["box"]
     assert math.isclose(mean, shares.mean())
     assert math.isclose(deviation, shares.std(ddof=1))
+
+
+def test_a_variance_takes_two_batches() -> None:
+    assert cut_twice([1, 2, 4, 8], 8) == [1, 2, 4] and cut_twice([1, 2], 1) == []
 
 
 def test_the_slope_of_a_power_is_its_exponent() -> None:

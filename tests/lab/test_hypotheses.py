@@ -200,7 +200,10 @@ def test_level_is_what_is_nearer_at_the_end_than_early() -> None:
     assert answer("H7", found) == OPEN
     found[large, 1] = of_training(X)
     assert answer("H7", found) == OPEN
-    # Only the end counts behind epoch 11.
+    # Behind epoch 11 only the end counts: 2 behind early, 5 at the end, much in between.
+    between = {epoch: 10.0 for epoch in range(12, 18)}
+    found[large, 1] = of_figure4({**curve(38, 45), **between})
+    assert answer("H7", found) == NOT_SEEN
     found[large, 1] = of_figure4({**curve(30, 10), 18: 49.0})
     assert answer("H7", found) == SEEN
 

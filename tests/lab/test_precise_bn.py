@@ -13,7 +13,7 @@ def test_statistics_are_those_of_all_pictures_at_the_final_weights() -> None:
     assert isinstance(first, nn.BatchNorm2d) and isinstance(second, nn.BatchNorm2d)
     batches = [torch.randn(16, 3, 8, 8) * (i + 1) + i for i in range(6)]
     weights = {name: p.clone() for name, p in model.named_parameters()}
-    recalibrate(model, cast(Any, batches))
+    recalibrate(model.eval(), cast(Any, batches))
     assert not model.training and first.momentum == second.momentum == 0.1
     assert all(torch.equal(weights[name], p) for name, p in model.named_parameters())
     values = torch.cat([model[0](batch) for batch in batches]).double()

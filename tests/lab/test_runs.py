@@ -10,6 +10,7 @@ from megdet_hvd.config.schema import Config
 from megdet_hvd.lab.experiments import EXPERIMENTS
 from megdet_hvd.lab.runs import (
     BASELINES,
+    FIGURE4,
     TABLE2,
     TABLE3,
     TUNING,
@@ -101,6 +102,11 @@ def test_quick_has_all_drops_in_a_part_of_the_epochs() -> None:
     early = derived.schedule.rate_at(QUICK.train_images)
     late = derived.schedule.rate_at(2 * QUICK.train_images - 1)
     assert abs(late / early - 0.01) < 1e-9
+
+
+def test_rows_that_are_followed_are_measured_after_each_epoch() -> None:
+    every = {run: config_of(run, FULL).evaluation.every_epochs for run in (*TABLE3, *FIGURE4)}
+    assert every == {run: float(run in (TABLE3[0], *FIGURE4)) for run in every}
 
 
 def test_settings_reach_the_configuration(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from megdet_hvd.lab.backbone import weights_digest
 from megdet_hvd.lab.own_words import settled
 from megdet_hvd.lab.report import NOT_RUN
 from megdet_hvd.lab.runs import (
+    BASELINES,
     BN_SIZE_RUNS,
     FIGURE4,
     TABLE2,
@@ -28,6 +29,7 @@ from megdet_hvd.lab.runs import (
 )
 from megdet_hvd.lab.scale import FULL, GRADUAL, QUICK, LabScale
 from megdet_hvd.lab.sitting import Sitting
+from megdet_hvd.lab.training import Training
 from megdet_hvd.run_lock.lock import take
 
 SMALL = (
@@ -207,6 +209,79 @@ def test_no_picture_is_measured_twice_and_every_size_has_two_batches(tmp_path: P
         sitting(31)._sizes(8)
 
 
+class Gathered:
+    """What a sitting would train; each ends at once, as ``record`` says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.trainings: list[Training] = []
+        self.before: Callable[[], None] = lambda: None
+        monkeypatch.setattr("megdet_hvd.lab.sitting.run_side_by_side", self.run)
+        monkeypatch.setattr(Training, "record", lambda training: {**ENDED, **training.known})
+
+    def run(
+        self, trainings: Sequence[Training], done: Callable[[Training], None], _: object
+    ) -> None:
+        for training in trainings:
+            self.trainings.append(training)
+            self.before()
+            done(training)
+
+
+ENDED = {"updates": 3, "diverged": None, "scores": []}
+
+
+def test_a_record_that_another_sitting_has_made_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("model.backbone_weights=null",)
+    sitting = Sitting(QUICK, tmp_path, tmp_path / "work", overrides=words)
+    records, run = sitting.of_seed(0), TABLE2[1]
+    gathered = Gathered(monkeypatch)
+    gathered.before = lambda: records.write(run.name, {**ENDED, "updates": 4})
+    sitting.train((run,), 0)
+    found = records.read(run.name)
+    assert found is not None and found["updates"] == 4
+    assert f"{run.name} has a record by now, of another sitting" in capsys.readouterr().out
+
+
+def test_the_baselines_weights_are_kept_and_measured_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("model.backbone_weights=null",)
+    sitting = Sitting(QUICK, tmp_path, tmp_path / "work", overrides=words)
+    gathered = Gathered(monkeypatch)
+    sitting.train(TABLE2[:2], 0)
+    assert [training.keep for training in gathered.trainings] == [True, False]
+    for run in BASELINES:
+        (tmp_path / "work" / "quick-seed0" / run.name).mkdir(parents=True)
+    measured: list[list[str]] = []
+
+    def measure(self: Sitting, words: list[str], output: Path) -> None:
+        measured.append(words)
+        Path(words[words.index("--out") + 1]).write_text('{"slope": -1.0, "rows": []}')
+
+    monkeypatch.setattr(Sitting, "_run", measure)
+    sitting.variance(0)
+    assert len(measured) == 6 and all("data.aspect_grouping=0" in words for words in measured)
+    assert ["--weights" in words for words in measured] == [False, True] * 3
+    sizes = [words[words.index("--bn-size") :][:2] for words in measured if "--bn-size" in words]
+    assert sizes == [["--bn-size", "8"]] * 2
+    # The same folders are no other sitting's.
+    other = dataclasses.replace(
+        sitting, records=tmp_path / "other", overrides=(*words, "learning.momentum=0.5")
+    )
+    with pytest.raises(UserError, match="is a training of other settings"):
+        other.variance(0)
+
+
+def test_seeds_are_numbers(tmp_path: Path) -> None:
+    sitting = Sitting(QUICK, tmp_path, tmp_path / "work")
+    for name in ("quick-seed10", "quick-seed9", "quick-seedx", "full-seed1", "quick-seed"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "overhead.json").write_text("{}")
+    assert sitting.seeds_with_record("overhead") == [9, 10]
+
+
 def test_two_sittings_do_not_work_in_one_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,6 +355,9 @@ def test_what_one_seed_runs_is_not_run_for_a_second(
     Sitting(QUICK, tmp_path, tmp_path).of_seed(3).write(min(judged), record)
     assert lab.main([*words, "4"]) == 0
     assert asked == [] and "seed 4: large is for one seed, and 3 has it" in capsys.readouterr().out
+    assert "| 8 | no |" in (tmp_path / "quick-large.md").read_text(encoding="utf-8")
+    Sitting(QUICK, tmp_path, tmp_path).of_seed(4).write(min(judged), {**record, "updates": 9})
+    assert lab.main([*words, "4", "--report"]) == 0  # the first that has it
     assert "| 8 | no |" in (tmp_path / "quick-large.md").read_text(encoding="utf-8")
     assert lab.main([*words, "4", "3"]) == 0
     assert asked == [(3, judged)]  # broken off there, carried on there

@@ -1,10 +1,12 @@
 """How the lab watches a training, with a program of a few lines in the training's place."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,10 +77,51 @@ def test_what_diverges_in_its_last_updates_has_diverged(tmp_path: Path) -> None:
     assert training.divergence is not None and training.divergence.iteration == 11
 
 
+def test_it_runs_on_the_cores_it_is_given(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    watch(tmp_path / "run", "import os; raise SystemExit(7 * (os.sched_getaffinity(0) != {0}))")
+    assert os.sched_getaffinity(0) == before
+
+
+def test_of_a_diverged_training_nothing_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    shares = [{"rpn_foreground": 0.5 if i < 18 else i / 100} for i in range(20)]
+    losses = [2.0, 2.0, *[9.0] * 18]
+    records: list[dict[str, Any]] = [
+        {"kind": "train", "iteration": i, "loss": loss, "rate": 0.01, **share}
+        for i, (loss, share) in enumerate(zip(losses, shares, strict=True), start=1)
+    ]
+    records.append({"kind": "eval", "iteration": 20, "epoch": 2.0, "AP": 0.1})
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records))
+    run = LabRun(8, "frozen", recalibrated=True)
+    training = Watched(run, [], 0.01, tmp_path / "run", KNOWN)
+    training.program = "import sys; open(sys.argv[1] + '/recalibrated.json', 'w').write('{}')"
+    training.start([0])
+    assert training.look(), "it has diverged already: nothing is begun"
+    training.recalibrated.write_text('{"AP": 0.1}')
+    record = training.record()
+    assert record["scores"] == [] and "recalibrated" not in record
+    assert abs(record["balance"]["rpn_foreground"] - 0.185) < 1e-12  # of the last tenth
+    # What only diverges in its last updates is not measured again either.
+    metrics.unlink()
+    training = Watched(run, [], 0.01, tmp_path / "run", KNOWN)
+    training.recalibrated.unlink()
+    training.program = writing(losses, "")
+    training.start([0])
+    while not training.look():
+        time.sleep(0.05)
+    assert training.divergence is not None and not training.recalibrated.exists()
+    assert "precise_bn" not in training.output.read_text()
+
+
 def test_a_loss_that_is_not_finite_is_told_from_other_ends(tmp_path: Path) -> None:
     ends = f"print('error: the loss is not finite'); raise SystemExit({RUN_ERROR})"
     training = watch(tmp_path / "run", writing([2.0, 1.0], ends))
     assert training.divergence is not None and training.divergence.iteration == 3
+    worded = "print('error: a value is not finite'); raise SystemExit(2)"
+    with pytest.raises(RunError, match="a value is not finite"):
+        watch(tmp_path / "worded", writing([2.0, 1.0], worded))
     other = f"print('error: no space'); raise SystemExit({RUN_ERROR})"
     with pytest.raises(RunError, match=r"exit code 3 \(error: no space\)"):
         watch(tmp_path / "other", writing([2.0, 1.0], other))
