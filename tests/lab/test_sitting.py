@@ -227,7 +227,7 @@ class Gathered:
             done(training)
 
 
-ENDED = {"updates": 3, "diverged": None, "scores": []}
+ENDED: dict[str, object] = {"updates": 3, "diverged": None, "scores": []}
 
 
 def test_a_record_that_another_sitting_has_made_meanwhile_stays(
