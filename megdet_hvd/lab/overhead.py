@@ -54,8 +54,7 @@ def _measure(options: Any) -> int:
                     times[name].append(time.perf_counter() - began)
         row: dict[str, Any] = {"bn_size": size, "images_per_process": images}
         for name, taken in times.items():
-            slowest = [max(turn) for turn in zip(*gather_objects(taken, world, "t"), strict=True)]
-            row[name] = statistics.median(slowest) / size
+            row[name] = seconds_a_picture(gather_objects(taken, world, "t"), size)
         rows.append(row)
     if world.is_main:
         text = json.dumps({"processes": world.size, "rows": rows})
@@ -63,6 +62,17 @@ def _measure(options: Any) -> int:
     barrier(world, "end")
     stop()
     return 0
+
+
+def seconds_a_picture(ranks: Sequence[Sequence[float]], pictures: int) -> float:
+    """Median over turns of the slowest rank's seconds, a picture of all ranks' together.
+
+    Args:
+        ranks: seconds of every turn, by rank.
+        pictures: of one turn, on all ranks.
+    """
+    slowest = [max(turn) for turn in zip(*ranks, strict=True)]
+    return statistics.median(slowest) / pictures
 
 
 def _step(config: Any, side: str, images: int) -> Any:

@@ -1,6 +1,8 @@
 from typing import Any
 
 from megdet_hvd.lab.experiments import EXPERIMENTS, percent, points, run_row
+from megdet_hvd.lab.overhead import seconds_a_picture
+from megdet_hvd.lab.report import _made_on
 from megdet_hvd.lab.runs import BN_SIZE_RUNS, FIGURE4, TABLE2, judged_runs, rate_runs
 from megdet_hvd.lab.scale import FULL
 
@@ -75,6 +77,43 @@ def test_curves_are_held_against_each_other_by_epoch_and_seed() -> None:
         "| 1 | 15.0 (10.0 20.0) | 5.0 (5.0 –) | -5.0 (-5.0 –) |",
         "| 2 | 30.0 (30.0 –) | – | – |",
     ]
+
+
+def test_pictures_show_what_the_records_say() -> None:
+    from megdet_hvd.lab import drawing
+
+    curve = {"loss": [[50, 2.0], [100, 1.0]], "initial_loss": 3.0, "epochs": 11.0, "updates": 100}
+    found = {(TABLE2[0].name, 0): record(0.4, **curve), (TABLE2[1].name, 2): record(None, **curve)}
+    losses, scores = drawing.draw_table2(FULL, found).axes
+    assert [list(line.get_xdata()) for line in losses.lines] == [[5.5, 11.0]] * 2
+    dot, cross = scores.lines
+    assert (dot.get_xdata()[0], dot.get_ydata()[0], dot.get_marker()) == (8, 40.0, "o")
+    assert (cross.get_xdata()[0], cross.get_marker()) == (16, "x")
+    found = {(FIGURE4[1].name, 0): record(0.4, scores=[{"epoch": 1.5, "AP": 0.25}])}
+    (axes,) = drawing.draw_figure4(FULL, found).axes
+    assert list(axes.lines[0].get_ydata()) == [25.0]
+    rows = [
+        {"images": n, "variance": variance, "foreground": {"box": [0.2, 0.1]}}
+        for n, variance in ((8, 4.0), (16, 1.0))
+    ]
+    spread, _ = drawing.draw_variance({("variance-cgbn8-end", 0): {"rows": rows}}).axes
+    assert list(spread.lines[0].get_ydata()) == [1 / 8, 1 / 32]  # beside 1/N
+
+
+def test_a_step_is_as_long_as_its_slowest_process() -> None:
+    assert seconds_a_picture([[1.0, 9.0, 4.0], [3.0, 2.0, 6.0]], 2) == 3.0  # of 3, 9 and 6
+
+
+def test_versions_are_named_where_they_are_not_one() -> None:
+    def made_on(*versions: str) -> str:
+        found = {
+            ("a", seed): {"machine": "m", "versions": {"torch": version}}
+            for seed, version in enumerate(versions)
+        }
+        return _made_on(found)[0]
+
+    assert made_on("2.14.1", "2.14.1") == "2 records, on m."
+    assert made_on("2.15.0", "2.14.1") == "2 records, on m; torch 2.14.1, 2.15.0."
 
 
 def test_rates_are_drawn_by_batch_with_what_became_of_them() -> None:

@@ -112,6 +112,11 @@ ENDS: Sequence[tuple[str, Ends, str]] = (
     ("H2", {table2(64): X, table2(64, 0.5): (40, 50, 30)}, NOT_SEEN),  # one is not below
     ("H2", {table2(64): X, table2(64, 0.5): 40, table2(8): (50, 50, X)}, OPEN),
     ("H2", {table2(64): X, table2(32): X, table2(64, 0.5): X, table2(32, 0.5): 45}, SEEN),
+    (
+        "H2",
+        {table2(64): X, table2(32): X, table2(64, 0.5): 40, table2(32, 0.5): 51},
+        SEEN,  # one such batch is enough
+    ),
     ("H2", {table2(16, 0.5): 40, table2(64): X, table2(64, 0.5): X}, NOT_SEEN),  # 16 had trained
     ("H3", COLD, SEEN),
     ("H3", {table2(64, warmup=False): (50, X, 50)}, SEEN),
@@ -200,6 +205,9 @@ def test_level_is_what_is_nearer_at_the_end_than_early() -> None:
     assert answer("H7", found) == OPEN
     found[large, 1] = of_training(X)
     assert answer("H7", found) == OPEN
+    # All of the early epochs count: 2 behind, 50 in the eleventh, 5 at the end.
+    found[large, 1] = of_figure4({**curve(38, 45), 11: -5.0})
+    assert answer("H7", found) == SEEN
     # Behind epoch 11 only the end counts: 2 behind early, 5 at the end, much in between.
     between = {epoch: 10.0 for epoch in range(12, 18)}
     found[large, 1] = of_figure4({**curve(38, 45), **between})

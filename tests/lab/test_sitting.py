@@ -466,6 +466,7 @@ def test_hypotheses_are_judged_on_a_page_where_they_are_registered(tmp_path: Pat
         fine = run.rate_factor <= (4 if run.norm == "cgbn" else 2)
         end = None if fine else {"at": 7, "why": "the loss is not finite"}
         sitting.of_seed(7).write(run.name, {**common, "diverged": end})
+    sitting.of_seed(2).write(TABLE2[0].name, {**common, "diverged": None})
     assert lab.main(["rates", "--gradual", "--report", "--out", str(tmp_path)]) == 0
     lines = (tmp_path / "gradual-hypotheses.md").read_text(encoding="utf-8").splitlines()
     cells = {line.split(" | ")[0]: line.split(" | ")[3:] for line in lines if line[:3] == "| H"}
@@ -473,6 +474,7 @@ def test_hypotheses_are_judged_on_a_page_where_they_are_registered(tmp_path: Pat
     answer, numbers = cells["| H6"]
     assert answer == "**seen**" and "at 8: 0.04 : 0.02; at 16: 0.08 : 0.04;" in numbers
     assert cells["| H5"][0] == "**not judged**" and cells["| H13"][0] == "**not complete**"
-    assert "48 records, on a machine." in lines
+    assert cells["| H1"][1] == "not there yet: 11 of 12 records (of seed 0, 1, 2) |"
+    assert "49 records, on a machine." in lines
     assert lab.main(["rates", "--quick", "--report", "--out", str(tmp_path)]) == 0
     assert not (tmp_path / "quick-hypotheses.md").exists()
