@@ -71,7 +71,7 @@ def seconds_a_picture(ranks: Sequence[Sequence[float]], pictures: int) -> float:
         ranks: seconds of every turn, by rank.
         pictures: of one turn, on all ranks.
     """
-    slowest = [max(turn) for turn in zip(*ranks, strict=True)]
+    slowest: list[float] = [max(turn) for turn in zip(*ranks, strict=True)]
     return statistics.median(slowest) / pictures
 
 
