@@ -57,7 +57,7 @@ def _measure(options: Any) -> int:
             row[name] = seconds_a_picture(gather_objects(taken, world, "t"), size)
         rows.append(row)
     if world.is_main:
-        text = json.dumps({"processes": world.size, "rows": rows})
+        text = json.dumps({"processes": world.size, "carrier": config.bn.carrier, "rows": rows})
         options.out.write_text(text, encoding="utf-8")
     barrier(world, "end")
     stop()
@@ -89,7 +89,7 @@ def _step(config: Any, side: str, images: int) -> Any:
     model = config.model.model_copy(update={"norm": norm})
     detector = build_detector(model, CLASSES, local_norm(model), seed=0)
     if side.startswith("CGBN"):
-        convert_cross_gpu_bn(detector)
+        convert_cross_gpu_bn(detector, carrier=config.bn.carrier)
     if side.endswith("recomputed"):
         recompute_segments(detector, "blocks")
     detector.train()

@@ -70,6 +70,7 @@ class _Variance(_Any):
 
 
 class _Overhead(_Any):
+    carrier: Line = "horovod"
     rows: Annotated[list[dict[Line, PositiveFloat]], Field(min_length=1)]
 
 

@@ -184,7 +184,8 @@ def _overhead(sitting: Sitting, seeds: Sequence[int]) -> tuple[Lines, object]:
         for row in record["rows"]
     ]
     head = ("images a statistic", *(f"{side}, ms a picture (to {plain})" for side in sides))
-    return [*markdown(head, rows), "", *_made_on(found)], drawing.draw_overhead(record)
+    carried = f"BN sums are carried by {record.get('carrier', 'horovod')} (`bn.carrier`)."
+    return [*markdown(head, rows), "", carried, *_made_on(found)], drawing.draw_overhead(record)
 
 
 def _made_on(found: Mapping[tuple[str, int], LabRecord]) -> Lines:

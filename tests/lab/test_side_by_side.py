@@ -1,12 +1,12 @@
 """Which trainings run together, with their ends in this test's hands."""
 
+import itertools
 from collections.abc import Collection
 from typing import Any, ClassVar, cast
 
 import pytest
 
 from megdet_hvd.errors import RunError
-from megdet_hvd.lab import side_by_side
 from megdet_hvd.lab.runs import LabRun
 from megdet_hvd.lab.side_by_side import own_cores, run_side_by_side
 
@@ -48,7 +48,12 @@ def run(trainings: list[Pretended], cores: list[int]) -> list[Pretended]:
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(side_by_side, "LOOK_S", 0.0)
+    looks = itertools.count()
+
+    def look_again(_: float) -> None:
+        assert next(looks) < 1000, "something waits for cores that never come"
+
+    monkeypatch.setattr("time.sleep", look_again)
     monkeypatch.setattr(Pretended, "under_way", [])
 
 
@@ -59,6 +64,11 @@ def test_each_process_has_a_core_of_its_own() -> None:
     for one in trainings:
         assert not set(one.cores) & set(one.beside) and set(one.cores) <= {4, 7, 9}
     assert trainings[1].beside == [4] and trainings[3].beside == trainings[2].cores
+
+
+def test_cores_come_free_all_of_them() -> None:
+    trainings = [Pretended(2), Pretended(2), Pretended(2)]
+    assert run(trainings, [0, 1]) == trainings
 
 
 def test_one_core_is_shared_by_two_processes() -> None:

@@ -437,7 +437,7 @@ def test_tables_and_pictures_are_written_from_records(
     records.write("variance-cgbn-start", {**common, "slope": -1.0, "rows": rows})
     sides = {"frozen BN": 0.010, "plain BN": 0.020, "CGBN": 0.021, "CGBN, recomputed": 0.025}
     overhead = [{"bn_size": n, "images_per_process": n // 2, **sides} for n in (2, 4)]
-    records.write("overhead", {**common, "rows": overhead})
+    records.write("overhead", {**common, "carrier": "mpi", "rows": overhead})
     words = ["all", "tuning", "--quick", "--report", "--out", str(tmp_path)]
     assert lab.main(words) == 0
     table3 = (tmp_path / "quick-table3.md").read_text(encoding="utf-8")
@@ -449,6 +449,7 @@ def test_tables_and_pictures_are_written_from_records(
     assert "| cgbn-start | 1 … 4 | -1.000 (-1.000) | -0.500 (-0.500) |" in variance
     costs = (tmp_path / "quick-overhead.md").read_text(encoding="utf-8")
     assert "| 2 | 10.0 (0.50) | 20.0 (1.00) | 21.0 (1.05) | 25.0 (1.25) |" in costs
+    assert "BN sums are carried by mpi" in costs
     for name in lab.NAMES:
         page = (tmp_path / f"quick-{name}.md").read_text(encoding="utf-8")
         picture = tmp_path / f"quick-{name}.png"
