@@ -30,24 +30,26 @@ def find_divergence(
 ) -> Divergence | None:
     """Look at a training so far; None: it has not diverged.
 
+    What is found is the first update at which the rule holds, however late it is looked at.
+
     Args:
         iterations: numbers of the updates, rising.
         losses: their losses; None where one was not finite.
         rates: the learning rates that they were taken with.
         peak_rate: the highest of the schedule; the warm-up ends where it is reached.
     """
-    for iteration, loss in zip(iterations, losses, strict=True):
+    known: list[float] = []
+    for loss in losses:
         if loss is None or not math.isfinite(loss):
-            return Divergence(iteration, "the loss is not finite")
-    known = [loss for loss in losses if loss is not None]
-    initial = known[0] if known else 0.0
-    warm = next((i for i, rate in enumerate(rates) if rate >= 0.999 * peak_rate), None)
-    if warm is None:
-        return None
+            break
+        known.append(loss)
+    warm = next((i for i, rate in enumerate(rates) if rate >= 0.999 * peak_rate), len(known))
     for end in range(max(warm, 1) + NEWEST, len(known) + 1):
-        if statistics.fmean(known[end - NEWEST : end]) > initial:
+        if statistics.fmean(known[end - NEWEST : end]) > known[0]:
             return Divergence(
                 iterations[end - 1],
-                f"the mean loss of {NEWEST} updates is above the initial {initial:.3g}",
+                f"the mean loss of {NEWEST} updates is above the initial {known[0]:.3g}",
             )
+    if len(known) < len(losses):
+        return Divergence(iterations[len(known)], "the loss is not finite")
     return None

@@ -133,7 +133,8 @@ class Training:
         if code == FINISHED:
             self.divergence = self.divergence or self._diverged()
         elif code == RUN_ERROR and NOT_FINITE in self._last_words():
-            self.divergence = Divergence(self._last_iteration() + 1, "the loss is not finite")
+            last = Divergence(self._last_iteration() + 1, "the loss is not finite")
+            self.divergence = self.divergence or self._diverged() or last
         elif self.divergence is None:  # what has diverged was told to stop, whatever code that has
             raise RunError(
                 f"{self.run.name} ended with exit code {code}{_told(self._last_words())}; "

@@ -41,6 +41,14 @@ def test_the_first_update_counts_for_the_start_alone() -> None:
     )
 
 
+def test_it_is_told_where_it_began_however_late_it_is_looked_at() -> None:
+    above = [2.0, 9.0, 1.0, 1.0, *[2.1] * 10]
+    for later in ([], [None], [2.0, None], [0.1] * 30):
+        found = judged([*above, *later])
+        assert found is not None and found[0] == 14 and "above the initial" in found[1]
+    assert judged([*above[:-1], None]) == (14, "the loss is not finite")
+
+
 def test_level_with_the_start_is_not_above_it() -> None:
     assert judged([2.0] * 40) is None
 

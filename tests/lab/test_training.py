@@ -119,6 +119,8 @@ def test_a_loss_that_is_not_finite_is_told_from_other_ends(tmp_path: Path) -> No
     ends = f"print('error: the loss is not finite'); raise SystemExit({RUN_ERROR})"
     training = watch(tmp_path / "run", writing([2.0, 1.0], ends))
     assert training.divergence is not None and training.divergence.iteration == 3
+    above = watch(tmp_path / "above", writing(RISING, ends))  # before it was not finite
+    assert above.divergence is not None and above.divergence.iteration == 11
     worded = "print('error: a value is not finite'); raise SystemExit(2)"
     with pytest.raises(RunError, match="a value is not finite"):
         watch(tmp_path / "worded", writing([2.0, 1.0], worded))
