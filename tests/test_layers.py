@@ -49,7 +49,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "slurm_job",
     ),
     ("preflight.__main__", "submit", "pipeline", "bench"),
-    ("plan", "lab"),
+    ("plan",),
+    ("lab",),
 )
 """Lowest first. A part may import itself and lower levels, never its neighbours."""
 

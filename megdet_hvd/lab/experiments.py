@@ -17,6 +17,11 @@ from megdet_hvd.lab.runs import (
     rate_runs,
 )
 from megdet_hvd.lab.scale import BATCHES, LabScale
+from megdet_hvd.plan.paper_run import paper_rows
+
+PREDICTED_GPU, PAPER_GPUS = "v100", 8
+"""What k times the processes gain is not measured on two cores: `plan` says it of the paper's run,
+16 pictures on 8 GPUs at k = 1."""
 
 Found = Mapping[tuple[str, int], LabRecord]
 """Records by name of the training and seed; what is missing was not run."""
@@ -126,10 +131,23 @@ def _table2(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
 
 def _table3(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
     rows = [
-        [*_rate(run, scale), str(run.processes), *run_row(run, scale, found, seeds, TABLE3[0])]
+        [
+            *_rate(run, scale),
+            str(run.processes),
+            *run_row(run, scale, found, seeds, TABLE3[0]),
+            hours if run.processes == 1 else "",
+        ]
         for run in (*TABLE3, TABLE3_TWICE)
+        for hours in (predicted_hours(run.k),)
     ]
-    return markdown(("batch", "peak rate", "processes", *_OUTCOME), rows)
+    paper = f"the paper's run on {PREDICTED_GPU.upper()}, h (*predicted*)"
+    return markdown(("batch", "peak rate", "processes", *_OUTCOME, paper), rows)
+
+
+def predicted_hours(k: float) -> str:
+    """``3.24 (batch 32, 16 GPUs)``: of the paper's run on k times its 8 GPUs, by the plan."""
+    (row,) = paper_rows(PREDICTED_GPU, (round(k * PAPER_GPUS),))
+    return f"{row.hours:.2f} (batch {row.batch}, {row.gpus} GPUs)"
 
 
 def _tuning(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:

@@ -18,25 +18,16 @@ from megdet_hvd.command import leave, name_of
 from megdet_hvd.errors import UserError
 from megdet_hvd.job_folder import checkout
 from megdet_hvd.plan import reported
-from megdet_hvd.plan.prediction import Prediction, predict_all, shared_constants
-from megdet_hvd.plan.profiles import built_in, network
+from megdet_hvd.plan.paper_run import paper_rows
+from megdet_hvd.plan.prediction import shared_constants
+from megdet_hvd.plan.profiles import built_in
 from megdet_hvd.plan.published import DATA, PublishedRun
-from megdet_hvd.plan.question import TEMPLATES_GPUS, Question, pictures, question_config
+from megdet_hvd.plan.question import TEMPLATES_GPUS
 from megdet_hvd.plan.validation import GOALS, Held, HeldOut, ablations, median_worst, validate
 from megdet_hvd.version import add_version_option
 
 PAPER_GPUS = ("v100", "a100", "h100")
 LARGER = (128, 256, 512, 1024)
-
-
-def paper_rows(gpu: str, gpus: Sequence[int], *overrides: str) -> list[Prediction]:
-    """The paper's configuration, 2 images a GPU, on the profile's own network."""
-    config = question_config(None, overrides)
-    profile = built_in(gpu)
-    train, val = pictures(config)
-    assert train is not None and val is not None
-    question = Question(config, profile, network(profile.network), 8, 8, 2, train, val)
-    return [row for row in predict_all(question, gpus) if isinstance(row, Prediction)]
 
 
 def plan_blocks(found: HeldOut) -> dict[str, str]:

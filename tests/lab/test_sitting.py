@@ -30,6 +30,7 @@ from megdet_hvd.lab.runs import (
 from megdet_hvd.lab.scale import FULL, GRADUAL, QUICK, LabScale
 from megdet_hvd.lab.sitting import Sitting
 from megdet_hvd.lab.training import Training
+from megdet_hvd.plan.paper_run import paper_rows
 from megdet_hvd.run_lock.lock import take
 
 SMALL = (
@@ -441,10 +442,17 @@ def test_tables_and_pictures_are_written_from_records(
     words = ["all", "tuning", "--quick", "--report", "--out", str(tmp_path)]
     assert lab.main(words) == 0
     table3 = (tmp_path / "quick-table3.md").read_text(encoding="utf-8")
-    assert "| 8 (k = 1) | 0.04 | 1 | 40 | no | 50.0 |  |" in table3
-    assert "| 16 (k = 2) | 0.08 | 1 | 40 | no | 52.0 | +2.0 |" in table3
-    assert "| 32 (k = 4) | 0.16 | 1 | 40 | **1 of 1**, at update 17 | – | – |" in table3
-    assert "| 64 (k = 8) | 0.32 | 1 | – | not run | – | – |" in table3
+
+    def hours(k: int) -> str:
+        (row,) = paper_rows("v100", (8 * k,))
+        return f"{row.hours:.2f} (batch {16 * k}, {8 * k} GPUs)"
+
+    assert f"| 8 (k = 1) | 0.04 | 1 | 40 | no | 50.0 |  | {hours(1)} |" in table3
+    assert f"| 16 (k = 2) | 0.08 | 1 | 40 | no | 52.0 | +2.0 | {hours(2)} |" in table3
+    assert (
+        f"| 32 (k = 4) | 0.16 | 1 | 40 | **1 of 1**, at update 17 | – | – | {hours(4)} |" in table3
+    )
+    assert f"| 64 (k = 8) | 0.32 | 1 | – | not run | – | – | {hours(8)} |" in table3
     variance = (tmp_path / "quick-variance.md").read_text(encoding="utf-8")
     assert "| cgbn-start | 1 … 4 | -1.000 (-1.000) | -0.500 (-0.500) |" in variance
     costs = (tmp_path / "quick-overhead.md").read_text(encoding="utf-8")
