@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 
-from megdet_hvd.config.bn_groups import bn_groups
+from megdet_hvd.config.bn_groups import bn_groups, ranks_by_machine
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.gradient_order import gradient_order
 from megdet_hvd.config.load import override
@@ -198,11 +198,9 @@ def _widest_group(config: Config, derived: Derived, sizes: Sequence[int]) -> tup
     """Ranks and machines of the group whose BN messages take longest."""
     if config.model.norm != "cgbn":
         return 1, 1
-    starts = [sum(sizes[:m]) for m in range(len(sizes))]
-    machines = [range(at, at + size) for at, size in zip(starts, sizes, strict=True)]
     machine_of = [number for number, size in enumerate(sizes) for _ in range(size)]
     images = derived.images_per_process_per_pass
-    groups = bn_groups(config.bn.scope, config.bn.size, images, machines).groups
+    groups = bn_groups(config.bn.scope, config.bn.size, images, ranks_by_machine(sizes)).groups
     return max((len(g), len({machine_of[rank] for rank in g})) for g in groups)
 
 
