@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from megdet_hvd.plan.choose import choose, read_limit
 from megdet_hvd.plan.prediction import Prediction, Refused, predict_all
 from megdet_hvd.plan.profiles import Profile, built_in, gpu_profiles, network, read_profile
 from megdet_hvd.plan.question import (
+    COCO_CLASSES,
     CORES_PER_GPU,
     GPUS_PER_MACHINE,
     IMAGES_PER_GPU,
@@ -30,7 +32,12 @@ from megdet_hvd.plan.question import (
 )
 from megdet_hvd.plan.table import as_json, table_lines
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
 MODULE = "megdet_hvd.plan"
+MOST_GPUS = 1_000_000
+"""Of a row: some ten times the largest machine that there is; all its ranks are counted out."""
+MOST = 1_000_000_000
+"""Of any other whole number on the command line."""
 DEFAULT_GPU = "v100"
 
 
@@ -82,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--images", type=int, metavar="N", help="training pictures, where the files are elsewhere")
     add("--val-images", type=int, metavar="N", help="validation pictures")
+    add("--classes", type=int, default=COCO_CLASSES, metavar="N", help="default %(default)s")
     add("--json", action="store_true", help="everything, in seconds, with the inputs' sources")
     add("--plot", type=Path, metavar="FOLDER", help="draw plan.png and plan.svg there")
     add("--fit", metavar="LIMIT", help="choose: deadline=6h, gpus=32 or node_hours=200")
@@ -104,7 +112,9 @@ def _answer(options: argparse.Namespace) -> int:
         return _compare(options, question)
     rows: list[Prediction | Refused]
     if options.fit is not None:
-        rows = [_chosen(options, question)]
+        row = _chosen(options, question)
+        question = replace(question, images_per_gpu=row.images)
+        rows = [row]
     else:
         rows = predict_all(question, _gpus(options, question))
     kept = [row for row in rows if isinstance(row, Prediction)]
@@ -122,11 +132,13 @@ def _answer(options: argparse.Namespace) -> int:
 
 def _whole_numbers(options: argparse.Namespace) -> None:
     """Raises UserError where a number of things is below 1 (pictures to validate on: below 0)."""
-    names = ("images_per_gpu", "gpus_per_node", "cores_per_gpu", "images", "val_images")
+    names = ("images_per_gpu", "gpus_per_node", "cores_per_gpu", "images", "val_images", "classes")
     for name in names:
         value, least = getattr(options, name), 0 if name == "val_images" else 1
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if value is not None and not least <= value <= MOST:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: must be at least {least}, and at most {MOST}"
+            )
 
 
 def _question(options: argparse.Namespace) -> Question:
@@ -166,6 +178,7 @@ def _question(options: argparse.Namespace) -> Question:
         images_per_gpu=follows,
         train_images=train,
         val_images=val,
+        classes=options.classes,
     )
 
 
@@ -177,9 +190,12 @@ def _gpus(options: argparse.Namespace, question: Question) -> list[int]:
             return divides or list(TEMPLATES_GPUS)
         return list(TEMPLATES_GPUS)
     words = [word.strip() for word in options.gpus.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UserError(f"--gpus {options.gpus}: give whole numbers above 0, such as 8,16,32")
-    return [int(word) for word in dict.fromkeys(words)]
+    if not all(_NUMBER.fullmatch(word) and 0 < int(word) <= MOST_GPUS for word in words):
+        raise UserError(
+            f"--gpus {options.gpus}: give whole numbers above 0, such as 8,16,32, each at most "
+            f"{MOST_GPUS}"
+        )
+    return list(dict.fromkeys(map(int, words)))
 
 
 def _chosen(options: argparse.Namespace, question: Question) -> Prediction:

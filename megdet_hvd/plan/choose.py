@@ -16,7 +16,7 @@ IMAGES = (1, 2, 4, 8)
 """A GPU's, that are tried where none are given."""
 MOST_MACHINES = 16
 _UNITS = {"s": 1 / 3600, "m": 1 / 60, "min": 1 / 60, "h": 1.0, "d": 24.0, "": 1.0}
-_VALUE = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d|)")
+_VALUE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|min|h|d|)")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def candidates(question: Question) -> list[Prediction]:
     for machines in range(1, MOST_MACHINES + 1):
         gpus = machines * question.gpus_per_machine
         for each in images:
-            if gpus * each > LARGEST_SHOWN:
+            if gpus * each * question.config.learning.accumulation > LARGEST_SHOWN:
                 continue
             try:
                 row = predict(replace(question, images_per_gpu=each), gpus)

@@ -17,8 +17,9 @@ from megdet_hvd.plan.memory import predict_memory
 from megdet_hvd.plan.prediction import OWN_CYCLE_MS
 from megdet_hvd.plan.profiles import built_in, fabric, network
 from megdet_hvd.plan.published import DATA, mlperf_runs
-from megdet_hvd.plan.question import largest_pixels, mean_pixels
+from megdet_hvd.plan.question import largest_pixels, mean_pixels, padded_pixels
 from megdet_hvd.plan.tensors import MASK_HEAD, bn_elements, count_tensors
+from megdet_hvd.plan.work import count_work
 
 _GB = 1e9
 _GIB = 2**30
@@ -121,6 +122,40 @@ def synchronised_bn() -> Beside:
     measured = data["syncbn_s"] / data["frozen_s"] - 1
     what = "detectron2, synchronised BN, part of a step that it adds"
     return Beside(what, (measured, measured), added / data["frozen_s"], data["address"])
+
+
+def other_models() -> tuple[Beside, ...]:
+    """Another backbone and other pictures than a profile was timed with, by multiply-adds."""
+    data = _data()
+    gpu = built_in("v100")
+    (known,) = gpu.steps
+
+    def work(backbone: str, pixels: float) -> float:
+        model = ModelConfig.model_validate(
+            {"backbone": backbone, "frozen_stages": gpu.frozen_stages}
+        )
+        return count_work(model, pixels, 80, model.roi.boxes_per_image).step
+
+    fixed = mean_pixels((800,), 1333)
+    deeper = data["resnet101"]
+    ratio = deeper["resnet101_s"] / deeper["resnet50_s"]
+    whole = data["torchvision"]
+    timed = padded_pixels(gpu.min_sizes, gpu.max_size, known.images)
+    step_s = known.seconds.value * work("resnet50", fixed) / work("resnet50", timed)
+    return (
+        Beside(
+            "detectron2, ResNet-101's step to ResNet-50's",
+            (ratio, ratio),
+            work("resnet101", fixed) / work("resnet50", fixed),
+            deeper["address"],
+        ),
+        Beside(
+            "torchvision, 8 V100, sides of 800 instead of detectron2's 640 to 800, s an iteration",
+            (whole["step_s"], whole["step_s"]),
+            step_s,
+            whole["address"],
+        ),
+    )
 
 
 def memory() -> tuple[Beside, ...]:

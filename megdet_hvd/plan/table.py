@@ -78,10 +78,15 @@ def head_lines(question: Question) -> list[str]:
     ]
     if question.images_per_gpu is not None:
         lines.append(
-            f"the batch follows the GPUs, {counted(question.images_per_gpu, 'image')} each; "
+            f"the batch follows the GPUs, {counted(question.images_per_gpu, 'image')} each"
+            f"{_passes(question.config.learning.accumulation)}; "
             f"global_batch={question.config.global_batch} keeps the configuration's"
         )
     return lines
+
+
+def _passes(accumulation: int) -> str:
+    return "" if accumulation == 1 else f" in each of {accumulation} passes"
 
 
 def _run_cells(row: Prediction | Refused) -> list[str]:
@@ -116,7 +121,10 @@ def _notes(question: Question, rows: Sequence[Prediction | Refused]) -> list[str
         found = [row.reason] if isinstance(row, Refused) else advice(question, row)
         for text in found:
             lines.setdefault(text, []).append(row.gpus)
-    return [f"{', '.join(map(str, gpus))} GPUs: {text}" for text, gpus in lines.items()]
+    return [
+        f"{', '.join(map(str, gpus))} GPU{'s' if gpus != [1] else ''}: {text}"
+        for text, gpus in lines.items()
+    ]
 
 
 def as_json(question: Question, rows: Sequence[Prediction | Refused]) -> dict[str, Any]:
@@ -128,6 +136,7 @@ def as_json(question: Question, rows: Sequence[Prediction | Refused]) -> dict[st
         "network": question.network.name,
         "images_per_epoch": question.train_images,
         "validation_images": question.val_images,
+        "classes": question.classes,
         "sources": sources(question),
         "shared": {"overhead_images": shared.overhead_images, "spread": shared.spread},
         "rows": [_row(question, row) for row in rows],

@@ -24,6 +24,11 @@ def test_nothing_is_said_where_nothing_is_wrong() -> None:
     ("overrides", "more", "words"),
     [
         (["model.detector=mine:make"], {}, "model.detector=mine:make is your own"),
+        (["learning.optimizer=mine:make"], {}, "the memory is SGD's"),
+        (["model.backbone=resnet18"], {}, "bench profile --backbone resnet18 --out FILE"),
+        ([], {"gpu": "v100-amp"}, "precision=auto is float32 there, and profile v100-amp was"),
+        ([], {"gpu": "v100-amp"}, "take precision=float16, or measure"),
+        (["bn.scope=process"], {}, "(bn.scope=world with bn.size=32)"),
         (["model.norm=frozen"], {}, "batch 32 with model.norm=frozen may fail"),
         (["model.norm=frozen"], {"gpus": 16}, "does not converge in the paper with warm-up alone"),
         (["model.norm=frozen"], {"gpus": 32}, "batch 128 with model.norm=frozen fails"),
@@ -75,6 +80,9 @@ def test_a_warning_is_given(overrides: list[str], more: dict[str, Any], words: s
     [
         (["model.norm=frozen"], {"images_per_gpu": 2}, "Table 2"),
         (["precision=bfloat16"], {"gpu": "v100-amp"}, "was timed with"),
+        ([], {"gpu": "a100-mlperf"}, "was timed with"),
+        (["model.norm=bn"], {}, "bn.scope=world"),
+        ([], {"gpus": 2, "images_per_gpu": 2}, "bn.scope=world"),
         ([], {"gpus": 4}, "partly used"),
         ([], {"gpus": 32}, "MLPerf"),
         ([], {"gpus": 128}, "took MLPerf's runs"),

@@ -47,7 +47,6 @@ def test_the_papers_table(capsys: pytest.CaptureFixture[str]) -> None:
         assert sum(map(float, step[1:-1])) == pytest.approx(float(row[7]), abs=0.31)
         seconds = int(row[6]) * float(row[7]) / 1e3
         assert seconds / 3600 == pytest.approx(float(row[8]), rel=0.05)
-    assert any("CGBN is 21% of a step" in line for line in lines)
 
 
 def test_json_adds_up_and_names_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
@@ -89,6 +88,14 @@ def test_options_change_what_they_say(capsys: pytest.CaptureFixture[str]) -> Non
     assert [row["batch"] for row in config] == [32]
 
 
+def test_the_choice_says_its_own_images(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["--fit", "gpus=8"], "the batch follows the GPUs, 4 images each; "),
+        (["--gpus", "8", "learning.accumulation=2"], "GPUs, 2 images each in each of 2 passes; "),
+    ):
+        assert said in told(capsys, *words)
+
+
 def test_a_batch_that_is_kept_takes_the_sizes_that_divide(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -116,11 +123,16 @@ def test_ones_own_pictures_are_counted_or_asked_for(
     file = tmp_path / "own.yaml"
     file.write_text(yaml.safe_dump({"data": data}))
     words = ["--config", str(file), "--gpus", "1", "--images-per-gpu", "1"]
-    assert "the validation pictures are not known" in told(capsys, *words, code=2)
+    answer = json.loads(told(capsys, "--json", *words))
+    assert (answer["images_per_epoch"], answer["validation_images"]) == (2, 2)
     answer = json.loads(told(capsys, "--json", *words, "--val-images", "1"))
-    assert answer["images_per_epoch"] == 2
+    assert (answer["images_per_epoch"], answer["validation_images"]) == (2, 1)
     annotations.unlink()
     assert "the training pictures can't be counted" in told(capsys, *words, code=2)
+    words += ["--images", "7"]
+    assert "the validation pictures are not known" in told(capsys, *words, code=2)
+    file.write_text("data: {kind: own, dataset: 'mine:made'}\n")
+    assert "the validation pictures are not known" in told(capsys, *words, code=2)
 
 
 def test_fit_and_launch_hand_the_choice_to_submit(
@@ -171,6 +183,14 @@ def test_submit_checks_what_is_handed_to_it(monkeypatch: pytest.MonkeyPatch) -> 
         (["--network", "fdr"], "--network fdr: give an adapter"),
         (["--gpus", "8,x"], "--gpus 8,x: give whole numbers above 0"),
         (["--gpus", "0"], "--gpus 0: give whole numbers above 0"),
+        (["--gpus", "1000001"], "each at most 1000000"),
+        (["--gpus", "9" * 5000], "each at most 1000000"),
+        (["--gpus", "٨"], "give whole numbers above 0"),
+        (["--images", "1" + "0" * 400], "0: must be at least"),
+        (["--val-images", "1" + "0" * 400], "0: must be at least"),
+        (["--network", "9" * 5000 + "xhdr"], "give an adapter, and how many a machine has"),
+        (["--classes", "0"], "--classes 0: must be at least 1"),
+        (["--fit", "deadline=٣h"], "give deadline=6h"),
         (["--images-per-gpu", "0"], "--images-per-gpu 0: must be at least 1"),
         (["--val-images", "-1"], "--val-images -1: must be at least 0"),
         (["--images-per-gpu", "2", "global_batch=16"], "global_batch=N keeps the batch"),

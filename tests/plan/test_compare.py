@@ -46,7 +46,7 @@ def verdict(folder: Path, step_s: float, data_s: float) -> str:
 
 
 def test_the_term_that_was_wrong_is_named(tmp_path: Path) -> None:
-    assert "within 10 %, no term stands out" in verdict(tmp_path, 0.27, 0.0)
+    assert "within 10 %, no term stands out" in verdict(tmp_path, 0.31, 0.0)
     assert "the wait for pictures is what was wrong, by -230 ms" in verdict(tmp_path, 0.5, 0.23)
     said = verdict(tmp_path, 0.6, 0.01)
     assert "outside the wait for pictures" in said and "can't be told" in said
@@ -68,14 +68,14 @@ def test_the_parts_that_training_recorded_stand_beside_theirs(tmp_path: Path) ->
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, 0.3)
+    run(tmp_path, 0.4)
     assert main(["--compare", str(tmp_path), "--gpus", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     step = next(line for line in lines if line.startswith("step"))
-    assert step.split()[1:] == ["269.3", "300.0", "-10%"]
+    assert step.split()[1:] == ["308.5", "400.0", "-23%"]
     assert main(["--compare", str(tmp_path), "--gpus", "8", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["measured"]["step_s"] == 0.3 and answer["predicted"]["batch"] == 16
+    assert answer["measured"]["step_s"] == 0.4 and answer["predicted"]["batch"] == 16
     assert main(["--compare", str(tmp_path)]) == 2
     assert "it has no checkpoint that would say how many GPUs" in capsys.readouterr().err
 

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.collectives import Fabric, allreduce_s
 from megdet_hvd.plan.compute import Compute, TimedStep, from_one, from_two
@@ -108,9 +109,21 @@ def test_epochs_to_the_target(batch: int, epochs: float) -> None:
     assert epochs_to_target(512) is None
 
 
-def test_evaluations_are_counted_as_training_does() -> None:
-    assert [evaluations_of(11, every) for every in (1, 2, 0, 0.1, 11, 20)] == [11, 6, 1, 110, 1, 1]
+@pytest.mark.parametrize("every", [1.0, 2.0, 0.0, 0.1, 0.3, 2.5, 11.0, 20.0, 1e-9])
+@pytest.mark.parametrize("images", [100, 101])
+def test_evaluations_are_counted_as_training_does(every: float, images: int) -> None:
+    """By its own rule, at each iteration; also where a run ends early, or batches are large."""
+    for batch in (4, 16, 150):
+        whole = -(-3 * images // batch)
+        for iterations in {whole, 1, whole // 2, whole - 1} - {0}:
+            due = [due_by_epochs(i, every, images, batch) for i in range(1, iterations + 1)]
+            expected = sum(due[:-1]) + 1
+            assert evaluations_of(iterations, batch, images, every) == expected
+
+
+def test_an_evaluation_is_the_slowest_ranks_pictures_and_the_numbers() -> None:
     assert evaluation_s(5000, 8, 0.04) == pytest.approx(625 * 0.04 + COCO_NUMBERS_S)
+    assert evaluation_s(5000, 7, 0.04) == pytest.approx(715 * 0.04 + COCO_NUMBERS_S)
 
 
 def test_memory_is_what_was_measured_where_it_was_measured() -> None:
