@@ -16,7 +16,7 @@ if __name__ == "__main__":
 
 from megdet_hvd.cli import add_config_option, make_parser, parse
 from megdet_hvd.errors import StorageError, UserError, exit_code_of
-from megdet_hvd.plan.advice import advice
+from megdet_hvd.plan.advice import advice, outside
 from megdet_hvd.plan.choose import choose, read_limit
 from megdet_hvd.plan.prediction import Prediction, Refused, predict_all
 from megdet_hvd.plan.profiles import Profile, built_in, gpu_profiles, network, read_profile
@@ -30,7 +30,7 @@ from megdet_hvd.plan.question import (
     pictures,
     question_config,
 )
-from megdet_hvd.plan.table import as_json, table_lines
+from megdet_hvd.plan.table import as_json, step_json, table_lines
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 MODULE = "megdet_hvd.plan"
@@ -212,24 +212,30 @@ def _compare(options: argparse.Namespace, question: Question) -> int:
 
     if options.fit or options.launch or options.plot:
         raise UserError("--compare looks at a run that is there: leave out --fit, --launch, --plot")
+    if options.config or options.overrides or options.images_per_gpu:
+        raise UserError(
+            "--compare takes the run's own settings: leave out --config, --images-per-gpu and "
+            "key=value"
+        )
     given = None if options.gpus is None else _gpus(options, question)
     if given is not None and len(given) != 1:
         raise UserError(f"--compare takes one number of GPUs, and --gpus has {options.gpus}")
     measured = measured_run(options.compare, given[0] if given else None)
     row = run_prediction(question, options.compare, measured)
+    caveats = outside(question, row)
     if options.json:
         print(
             json.dumps(
                 {
                     "run": str(options.compare),
                     "measured": vars(measured),
-                    "predicted": as_json(question, [row])["rows"][0],
+                    "predicted": {**step_json(row), "warnings": caveats},
                 },
                 indent=1,
             )
         )
         return 0
-    print("\n".join(comparison_lines(options.compare, measured, row)))
+    print("\n".join(comparison_lines(options.compare, measured, row, caveats)))
     return 0
 
 

@@ -4,6 +4,7 @@ from megdet_hvd.config.warnings import warnings as training_warnings
 from megdet_hvd.plan.epochs import EPOCHS, epochs_to_target
 from megdet_hvd.plan.memory import MARGIN
 from megdet_hvd.plan.prediction import Prediction, cycle_ms, loaders, trained_precision
+from megdet_hvd.plan.profiles import gpu_profiles
 from megdet_hvd.plan.question import Question
 from megdet_hvd.schedule.large_batch import LARGEST_SHOWN
 from megdet_hvd.wording import counted
@@ -19,8 +20,6 @@ def advice(question: Question, row: Prediction) -> list[str]:
     """One line for each trouble of a row: what, its sum, and the remedy."""
     return [
         *training_warnings(row.config, row.derived),
-        *_own_code(row),
-        *_backbone(question, row),
         *_frozen(row),
         *_bn_size(row),
         *_memory(question, row),
@@ -28,9 +27,14 @@ def advice(question: Question, row: Prediction) -> list[str]:
         *_gradients(row),
         *_data(question, row),
         *_shape(question, row),
-        *_outside(question, row),
+        *outside(question, row),
         *_epochs(row),
     ]
+
+
+def outside(question: Question, row: Prediction) -> list[str]:
+    """Where the model has little to stand on, or nothing: what a step's time may be off by."""
+    return [*_own_code(row), *_backbone(question, row), *_other_than_timed(question, row)]
 
 
 def _own_code(row: Prediction) -> list[str]:
@@ -179,8 +183,7 @@ def _shape(question: Question, row: Prediction) -> list[str]:
     ]
 
 
-def _outside(question: Question, row: Prediction) -> list[str]:
-    """Where the model has nothing to stand on."""
+def _other_than_timed(question: Question, row: Prediction) -> list[str]:
     lines = []
     if row.images == 1:
         lines.append(
@@ -188,6 +191,11 @@ def _outside(question: Question, row: Prediction) -> list[str]:
             "take the row as a guess, or 2 images on half the GPUs"
         )
     config, profile = row.config, question.profile
+    if config.device == "cpu" and profile.name in gpu_profiles():
+        lines.append(
+            f"device=cpu, and profile {profile.name} is a GPU's: bench profile --device cpu --out "
+            "FILE measures this machine, then --profile FILE"
+        )
     precision = trained_precision(question, config) or profile.precision
     if precision != profile.precision and "float32" in (precision, profile.precision):
         means = f" is {precision} there" if config.precision == "auto" else ""

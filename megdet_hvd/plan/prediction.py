@@ -237,17 +237,28 @@ def _timed_model(profile: Profile) -> ModelConfig:
     return ModelConfig(backbone=profile.backbone, frozen_stages=profile.frozen_stages)
 
 
-def step_factor(question: Question, config: Config, images: int) -> float:
+def work_factors(question: Question, config: Config, images: int) -> tuple[float, float]:
     """Multiply-adds of an image's step to those of the steps that the profile was timed with.
 
-    ``images``: of a pass, whose largest picture all are padded to.
+    Args:
+        question: its profile, and the classes.
+        config: the model, and sizes of pictures.
+        images: of a pass, whose largest picture all are padded to.
+
+    Returns:
+        On pictures as the profile had them, and on those of ``config``.
     """
     profile, model = question.profile, config.model
-    pixels = padded_pixels(config.data.min_sizes, config.data.max_size, images)
     theirs = padded_pixels(profile.min_sizes, profile.max_size, profile.steps[0].images)
     timed = _timed_model(profile)
-    ours = count_work(model, pixels, question.classes, model.roi.boxes_per_image)
-    return ours.step / count_work(timed, theirs, COCO_CLASSES, timed.roi.boxes_per_image).step
+    known = count_work(timed, theirs, COCO_CLASSES, timed.roi.boxes_per_image).step
+
+    def factor(pixels: float) -> float:
+        boxes = model.roi.boxes_per_image
+        return count_work(model, pixels, question.classes, boxes).step / known
+
+    ours = padded_pixels(config.data.min_sizes, config.data.max_size, images)
+    return factor(theirs), factor(ours)
 
 
 def cycle_ms(config: Config) -> float:
@@ -269,10 +280,13 @@ def loaders(config: Config, cores_per_gpu: int) -> int:
 
 
 def scaled_compute(question: Question, config: Config, images: int) -> Compute:
-    """The profile's, for this model and these pixels."""
+    """The profile's, for this model and these pixels.
+
+    Smaller pictures are like fewer of them: launches and the optimizer cost a step as much.
+    """
     found = question.profile.compute(shared_constants())
-    factor = step_factor(question, config, images)
-    return Compute(found.image_s * factor, found.overhead_s * factor)
+    model, both = work_factors(question, config, images)
+    return Compute(found.image_s * both, found.overhead_s * model)
 
 
 def _inference_s(question: Question, config: Config) -> float:

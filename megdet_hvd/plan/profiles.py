@@ -91,7 +91,11 @@ class Profile:
         return 4 if self.precision == "float32" else 2
 
     def compute(self, shared: Shared) -> Compute:
-        """Slope and overhead of the timed steps: exactly of two, with the shared n₀ of one."""
+        """Slope and overhead of the timed steps: exactly of two, with the shared n₀ of one.
+
+        Where two say that a step without images takes less than no time, the larger alone counts,
+        without overhead: fewer images would else be predicted to take none.
+        """
         factor = self.model_factor.value
         points = [TimedStep(s.images, s.gpus, s.late_s * factor) for s in self.steps]
         other = next((p for p in points if p.images != points[0].images), None)
@@ -104,6 +108,8 @@ class Profile:
                 f"{points[0].images} take {points[0].step_s:g} s: more images must take longer; "
                 "measure it again on a quiet machine, with more steps"
             )
+        if found.overhead_s < 0:
+            return from_one(max(points, key=lambda p: p.images), 0.0, shared.spread)
         return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from megdet_hvd.config.schema import ModelConfig, RoiConfig
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.collectives import Fabric, allreduce_s
-from megdet_hvd.plan.compute import TimedStep, from_one
+from megdet_hvd.plan.compute import Compute, TimedStep, from_one
 from megdet_hvd.plan.epochs import epochs_to_target
 from megdet_hvd.plan.fit import Shared
 from megdet_hvd.plan.horovod_costs import gradients_s, wait_s
@@ -124,7 +124,7 @@ def synchronised_bn() -> Beside:
     return Beside(what, (measured, measured), added / data["frozen_s"], data["address"])
 
 
-def other_models() -> tuple[Beside, ...]:
+def other_models(shared: Shared) -> tuple[Beside, ...]:
     """Another backbone and other pictures than a profile was timed with, by multiply-adds."""
     data = _data()
     gpu = built_in("v100")
@@ -141,7 +141,10 @@ def other_models() -> tuple[Beside, ...]:
     ratio = deeper["resnet101_s"] / deeper["resnet50_s"]
     whole = data["torchvision"]
     timed = padded_pixels(gpu.min_sizes, gpu.max_size, known.images)
-    step_s = known.seconds.value * work("resnet50", fixed) / work("resnet50", timed)
+    compute, factor = gpu.compute(shared), work("resnet50", fixed) / work("resnet50", timed)
+    larger = Compute(compute.image_s * factor, compute.overhead_s)
+    step_s = larger.seconds(known.images)
+    step_s += larger.stragglers_s(known.images, known.gpus, shared.spread)
     return (
         Beside(
             "detectron2, ResNet-101's step to ResNet-50's",

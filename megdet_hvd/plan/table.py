@@ -148,26 +148,33 @@ def _row(question: Question, row: Prediction | Refused) -> dict[str, Any]:
         return {"gpus": row.gpus, "refused": row.reason}
     derived = row.derived
     return {
-        "gpus": row.gpus,
-        "machines": len(row.machine_sizes),
-        "batch": row.batch,
-        "images_per_gpu": row.images,
-        "bn_images": sorted(set(derived.bn_images)),
+        **step_json(row),
         "peak_rate": derived.peak_rate,
         "warmup_iterations": derived.warmup_iterations,
         "iterations": derived.end_iteration,
-        "step_s": row.step.total,
-        "parts_s": asdict(row.step),
-        "images_per_s": row.images_per_s,
         "evaluations": row.evaluations,
         "evaluation_s": row.evaluation_s,
         "hours": row.hours,
         "node_hours": row.node_hours,
         "efficiency": row.efficiency,
+        "warnings": advice(question, row),
+    }
+
+
+def step_json(row: Prediction) -> dict[str, Any]:
+    """What is the same for any number of pictures."""
+    return {
+        "gpus": row.gpus,
+        "machines": len(row.machine_sizes),
+        "batch": row.batch,
+        "images_per_gpu": row.images,
+        "bn_images": sorted(set(row.derived.bn_images)),
+        "step_s": row.step.total,
+        "parts_s": asdict(row.step),
+        "images_per_s": row.images_per_s,
         "memory_gib": row.memory.gib,
         "recomputation": row.memory.mode,
         "fits": row.fits,
-        "warnings": advice(question, row),
     }
 
 

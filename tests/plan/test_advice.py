@@ -65,6 +65,7 @@ def test_nothing_is_said_where_nothing_is_wrong() -> None:
         (["precision=bfloat16"], {}, "precision=bfloat16, and profile v100 was timed with float32"),
         (["bn.carrier=mpi"], {}, "training on GPUs refuses it: set bn.carrier=horovod"),
         (["bn.carrier=peer"], {}, "BN messages are those of bn.carrier=horovod"),
+        (["device=cpu"], {}, "device=cpu, and profile v100 is a GPU's"),
         (["deterministic=true"], {}, "without fusion (deterministic"),
         ([], {"gpus": 64}, "batch 256 took MLPerf's runs 17 epochs"),
         ([], {"gpus": 128}, "batch 512: no epochs to a target were published"),

@@ -203,6 +203,9 @@ def test_submit_checks_what_is_handed_to_it(monkeypatch: pytest.MonkeyPatch) -> 
         (["learning.polcy=long"], "learning.polcy: no such key"),
         (["--compare", "none", "--fit", "gpus=8"], "leave out --fit, --launch, --plot"),
         (["--compare", "none", "--gpus", "8,16"], "--compare takes one number of GPUs"),
+        (["--compare", "none", "model.norm=frozen"], "--compare takes the run's own settings"),
+        (["--compare", "none", "--images-per-gpu", "2"], "--compare takes the run's own settings"),
+        (["--compare", "none", "--config", "x"], "--compare takes the run's own settings"),
         (["--compare", "none"], "--compare none: no run folder"),
     ],
 )

@@ -1,11 +1,13 @@
 """A run's metrics beside the prediction."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.__main__ import main
 from megdet_hvd.plan.compare import Measured, comparison_lines, measured_run, run_prediction
@@ -72,12 +74,44 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["--compare", str(tmp_path), "--gpus", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     step = next(line for line in lines if line.startswith("step"))
-    assert step.split()[1:] == ["308.5", "400.0", "-23%"]
+    assert step.split()[1:] == ["299.6", "400.0", "-25%"]
     assert main(["--compare", str(tmp_path), "--gpus", "8", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["measured"]["step_s"] == 0.4 and answer["predicted"]["batch"] == 16
+    assert not {"hours", "iterations", "evaluation_s"} & set(answer["predicted"])  # of its pictures
     assert main(["--compare", str(tmp_path)]) == 2
     assert "it has no checkpoint that would say how many GPUs" in capsys.readouterr().err
+
+
+def test_what_the_prediction_does_not_know_of_the_run_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, 0.4)
+    config = load_config(tmp_path / "config.yaml", ["device=cpu", "model.backbone=resnet18"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert main(["--compare", str(tmp_path), "--gpus", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "8 GPUs, batch 16, medians of 3 lines" in lines[0]
+    assert any(line.startswith("profile v100 was timed with resnet50") for line in lines)
+    assert any(line.startswith("device=cpu, and profile v100 is a GPU's") for line in lines)
+
+
+def test_machines_of_another_size_show_by_the_bn_size(tmp_path: Path) -> None:
+    measured = measured_run(run(tmp_path, 0.4), 8)
+    for sizes, said in ((None, 0), ((16,), 0), ((8,), 1)):
+        known = replace(measured, bn_images=sizes)
+        row = run_prediction(question(), tmp_path, known)
+        lines = comparison_lines(tmp_path, known, row)
+        assert sum("over 8 images, and over 16 on the machines" in line for line in lines) == said
+
+
+def test_processes_and_bn_size_are_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = SavedLayout(16, 8, 1, "cgbn", (8,))
+    monkeypatch.setattr("megdet_hvd.plan.compare.read_saved_layout", lambda _: saved)
+    found = measured_run(run(tmp_path, 0.4), None)
+    assert (found.processes, found.bn_images) == (8, (8,))
 
 
 def test_a_run_without_steps_is_refused(tmp_path: Path) -> None:

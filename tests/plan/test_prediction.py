@@ -17,6 +17,7 @@ from megdet_hvd.plan.prediction import (
     machine_sizes,
     predict,
     predict_all,
+    scaled_compute,
     shared_constants,
 )
 from megdet_hvd.plan.stragglers import expected_maximum
@@ -36,12 +37,16 @@ def test_the_paper_on_16_gpus_by_hand() -> None:
     padded = sum(max(a, b) ** 2 for a in sides for b in sides) / 36 * 4 / 3
     pixels = 800 * 800 * 4 / 3
     timed, model = ModelConfig(frozen_stages=2), ModelConfig()
-    factor = count_work(model, pixels, 80, 512).step / count_work(timed, padded, 80, 512).step
-    assert factor == pytest.approx(1.187, abs=0.001)
-    image_s = 0.210 * factor / (2 + shared.overhead_images + spread8)
-    assert row.step.compute == pytest.approx(image_s * (2 + shared.overhead_images))
+    known = count_work(timed, padded, 80, 512).step
+    whole = count_work(model, pixels, 80, 512).step / known
+    at_theirs = count_work(model, padded, 80, 512).step / known
+    assert whole == pytest.approx(1.187, abs=1e-3) and at_theirs == pytest.approx(1.056, abs=1e-3)
+    image_s = 0.210 / (2 + shared.overhead_images + spread8)
+    assert row.step.compute == pytest.approx(
+        image_s * (2 * whole + shared.overhead_images * at_theirs)
+    )
     assert row.step.stragglers == pytest.approx(
-        image_s * shared.spread * 2**0.5 * expected_maximum(16)
+        image_s * whole * shared.spread * 2**0.5 * expected_maximum(16)
     )
     tensors = count_tensors(row.config.model, 80)
     assert row.step.bn_work == pytest.approx(4 * 4 * 2 * bn_elements(tensors, pixels, 512) / 900e9)
@@ -115,15 +120,16 @@ def test_accumulated_passes_are_passes() -> None:
 
 def test_smaller_pictures_and_a_larger_backbone_scale_the_step() -> None:
     base = predict(question(), 8).step.compute
+    overhead = scaled_compute(question(), question().config, 2).overhead_s
     half = predict(question("data.min_sizes=[400]"), 8).step.compute
-    assert half == pytest.approx(base / 4, rel=0.15)  # boxes are as many
+    assert half - overhead == pytest.approx((base - overhead) / 4, rel=0.15)  # boxes are as many
     deeper = predict(question("model.backbone=resnet101"), 8).step.compute
     assert deeper == pytest.approx(base * 0.286 / 0.209, rel=0.03)
     assert predict(question("model.backbone=resnet18"), 8).step.compute < 0.8 * base
     frozen = predict(question("model.frozen_stages=2"), 8).step.compute
     assert frozen == pytest.approx(base / 1.056, rel=1e-3)
-    both = predict(question("data.min_sizes=[640,800]"), 8).step.compute
-    assert both == pytest.approx(base * (3 + 0.64) / 4, rel=0.01)  # padded to the larger of two
+    both = predict(question("data.min_sizes=[640,800]"), 8).step.compute - overhead
+    assert both == pytest.approx((base - overhead) * (3 + 0.64) / 4, rel=0.01)  # the larger of two
 
 
 def test_loaders_that_cannot_keep_up_show() -> None:

@@ -148,6 +148,16 @@ def test_a_profile_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> Non
         read_profile(tmp_path)
 
 
+def test_no_number_of_images_takes_less_than_no_time(tmp_path: Path) -> None:
+    steps = [
+        {"images": n, "gpus": 1, "seconds": {"value": seconds, "measured": "here"}}
+        for n, seconds in ((2, 0.1), (4, 0.5))
+    ]
+    compute = read_profile(written(tmp_path, entry(steps=steps))).compute(Shared(1, 0))
+    assert compute.seconds(4) == pytest.approx(0.5)
+    assert compute.seconds(1) == pytest.approx(0.125)
+
+
 def test_more_images_must_take_longer(tmp_path: Path) -> None:
     steps = [
         {"images": n, "gpus": 1, "seconds": {"value": 1 / n, "measured": "here"}} for n in (2, 4)

@@ -156,7 +156,7 @@ def test_what_is_reported_beside() -> None:
     assert known.error == pytest.approx(0, abs=1e-9)
     assert [round(row.published[0], 3) for row in (known, two, four)] == [0.381, 0.404, 0.451]
     assert synchronised_bn().published[0] == pytest.approx(0.32, abs=0.005)
-    deeper, fixed = other_models()
+    deeper, fixed = other_models(validate().shared)
     assert deeper.published == (0.286 / 0.209,) * 2 and abs(deeper.error) < 0.03
     assert fixed.published == (0.2288, 0.2288) and abs(fixed.error) < 0.05
     count, median, worst = whole_runs()
