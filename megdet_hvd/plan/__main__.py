@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -254,7 +255,9 @@ def _launch(options: argparse.Namespace, question: Question, rows: list[Predicti
         )
     if not row.fits:
         raise UserError(f"--launch: {'; '.join(advice(question, row))}")
-    words = submit_words(row, root, options.config, options.overrides)
+    words = submit_words(
+        row, root, options.config, options.overrides, cores_per_gpu=options.cores_per_gpu
+    )
     if options.launch == "check":
         words.insert(0, "--check")
     import shlex
@@ -265,7 +268,8 @@ def _launch(options: argparse.Namespace, question: Question, rows: list[Predicti
         return 0
     from megdet_hvd.submit.__main__ import main as submit
 
-    return submit(words)
+    with redirect_stdout(stream):  # standard output is JSON's alone
+        return submit(words)
 
 
 if __name__ == "__main__":

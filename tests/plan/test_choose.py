@@ -113,6 +113,18 @@ def test_another_size_takes_the_next_one_with_its_nodes() -> None:
     assert words_of(16, per=4)[:3] == ["--nodes=4", "--ntasks-per-node=4", "--gpus-per-node=4"]
 
 
+def test_cores_that_the_templates_do_not_have_are_asked_for() -> None:
+    row = predict(question(), 16)
+    words = submit_words(row, Path("/job"), None, (), cores_per_gpu=4)
+    assert words[:2] == ["--cpus-per-task=4", "/job/slurm/megdet_16gpu.sbatch"]
+
+
+def test_accumulated_passes_count_into_the_papers_largest_batch() -> None:
+    rows = candidates(question("learning.accumulation=2", images_per_gpu=4))
+    assert rows and max(row.batch for row in rows) == 256
+    assert {row.images for row in rows} == {4} and {row.batch // row.gpus for row in rows} == {8}
+
+
 def test_what_no_template_can_do() -> None:
     with pytest.raises(UserError, match="12 GPUs are machines of 4 and 8"):
         words_of(12)

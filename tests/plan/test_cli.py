@@ -150,11 +150,14 @@ def test_fit_and_launch_hand_the_choice_to_submit(
 
     def taken(words: list[str]) -> int:
         given.append(words)
+        print("submitted")
         return 0
 
     monkeypatch.setattr(submit, "main", taken)
     told(capsys, *fit, "--launch")
     told(capsys, *fit, "--launch", "check")
+    json.loads(told(capsys, *fit, "--json", "--launch"))  # what submit prints is elsewhere
+    given.pop()
     assert [words[0] for words in given] == [str(ROOT / "slurm/megdet_32gpu.sbatch"), "--check"]
     assert given[1][1:] == given[0]
 
