@@ -108,6 +108,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _answer(options: argparse.Namespace) -> int:
     _whole_numbers(options)
+    if options.compare is not None:
+        _of_a_run(options)
     question = _question(options)
     if options.compare is not None:
         return _compare(options, question)
@@ -140,6 +142,17 @@ def _whole_numbers(options: argparse.Namespace) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} {value}: must be at least {least}, and at most {MOST}"
             )
+
+
+def _of_a_run(options: argparse.Namespace) -> None:
+    """Raises UserError for options that have no place beside --compare."""
+    if options.fit or options.launch or options.plot:
+        raise UserError("--compare looks at a run that is there: leave out --fit, --launch, --plot")
+    if options.config or options.overrides or options.images_per_gpu:
+        raise UserError(
+            "--compare takes the run's own settings: leave out --config, --images-per-gpu and "
+            "key=value"
+        )
 
 
 def _question(options: argparse.Namespace) -> Question:
@@ -211,13 +224,6 @@ def _chosen(options: argparse.Namespace, question: Question) -> Prediction:
 def _compare(options: argparse.Namespace, question: Question) -> int:
     from megdet_hvd.plan.compare import comparison_lines, measured_run, run_prediction
 
-    if options.fit or options.launch or options.plot:
-        raise UserError("--compare looks at a run that is there: leave out --fit, --launch, --plot")
-    if options.config or options.overrides or options.images_per_gpu:
-        raise UserError(
-            "--compare takes the run's own settings: leave out --config, --images-per-gpu and "
-            "key=value"
-        )
     given = None if options.gpus is None else _gpus(options, question)
     if given is not None and len(given) != 1:
         raise UserError(f"--compare takes one number of GPUs, and --gpus has {options.gpus}")
