@@ -62,6 +62,8 @@ def test_the_parts_that_training_recorded_stand_beside_theirs(tmp_path: Path) ->
     lines = comparison_lines(tmp_path, measured, row)
     by_name = {line[:26].strip(): line[26:].split() for line in lines[2:-1]}
     assert by_name["BN messages"][1] == "300.0"
+    assert by_name["stragglers"][:2] == [f"{1e3 * row.step.stragglers:.1f}", "50.0"]
+    assert by_name["gradients"][:2] == [f"{1e3 * row.step.gradients:.1f}", "20.0"]
     compute = row.step.compute + row.step.bn_work
     expected = [f"{1e3 * compute:.1f}", "200.0", f"{compute / 0.2 - 1:+.0%}"]
     assert by_name["compute, with CGBN's own"] == expected
@@ -81,6 +83,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert not {"hours", "iterations", "evaluation_s"} & set(answer["predicted"])  # of its pictures
     assert main(["--compare", str(tmp_path)]) == 2
     assert "it has no checkpoint that would say how many GPUs" in capsys.readouterr().err
+
+
+def test_a_run_of_one_line_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = run(tmp_path, 0.3) / "metrics.jsonl"
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    found = measured_run(tmp_path, 8)
+    assert (found.step_s, found.lines) == (9.0, 1)
 
 
 def test_what_the_prediction_does_not_know_of_the_run_is_said(

@@ -72,6 +72,8 @@ def test_gradients_hide_behind_the_backward_pass() -> None:
     assert shown(200e6, compute_s=0.003) == pytest.approx(whole - 0.002)
     last = 1e-3 + allreduce_s(2**20, 16, 2, LINKS)
     assert shown(200e6, compute_s=10.0) == pytest.approx(last)
+    small = 1e-3 + allreduce_s(1000, 16, 2, LINKS)  # less than what a backward pass leaves over
+    assert shown(1000, compute_s=10.0) == pytest.approx(small)
     assert gradients_s(2e8, 1, 1, LINKS, compute_s=0.0, waiting_s=1.0, held_back=True) == 0
 
 

@@ -20,6 +20,7 @@ from megdet_hvd.plan.prediction import (
     scaled_compute,
     shared_constants,
 )
+from megdet_hvd.plan.question import largest_pixels, mean_pixels, pictures
 from megdet_hvd.plan.stragglers import expected_maximum
 from megdet_hvd.plan.tensors import bn_elements, count_tensors
 from megdet_hvd.plan.work import count_work
@@ -116,6 +117,79 @@ def test_accumulated_passes_are_passes() -> None:
     assert twice.step.bn_messages == pytest.approx(2 * once.step.bn_messages)
     assert twice.step.gradients == pytest.approx(once.step.gradients)
     assert twice.memory.gib == once.memory.gib
+
+
+def test_passes_repeat_what_they_have_and_no_more() -> None:
+    once, twice = (
+        predict(question("model.norm=frozen", f"learning.accumulation={n}", adapters="10gbe"), 16)
+        for n in (1, 2)
+    )
+    # Gradients of the last pass alone hide, and only behind it.
+    assert once.step.gradients > 0.1
+    assert twice.step.gradients == pytest.approx(once.step.gradients)
+    assert twice.step.stragglers == pytest.approx(2**0.5 * once.step.stragglers)
+    once, twice = (predict(question(f"learning.accumulation={n}"), 8) for n in (1, 2))
+    assert twice.step.bn_work == pytest.approx(2 * once.step.bn_work)
+    slow = ("data.workers=1", "model.norm=frozen", "learning.accumulation=4")
+    row = predict(question(*slow, gpu="h100-mlperf", images_per_gpu=8), 8)
+    assert row.step.total == pytest.approx(4 * 8 * 0.0102) and row.step.data > 0
+
+
+def test_work_that_the_profile_has_in_it_is_not_added() -> None:
+    asked = question()
+    timed = replace(asked, profile=replace(asked.profile, norm="cgbn"))
+    assert predict(timed, 8).step.bn_work == 0 < predict(asked, 8).step.bn_work
+
+
+def test_fused_messages_are_as_large_as_is_set() -> None:
+    row = predict(question("horovod.fusion_threshold_mib=1"), 16)
+    size = 4 * count_tensors(row.config.model, 80).trained
+    messages = -(-size // 2**20)
+    each = 448e-6 + 2 * 5e-6 + allreduce_s(size / messages, 16, 2, LINKS)
+    assert row.step.gradients == pytest.approx(messages * each)
+    unfused, base = (predict(question(*words), 16) for words in (["deterministic=true"], []))
+    assert unfused.step.gradients == base.step.gradients  # not counted, and said
+
+
+def test_messages_over_machines_are_the_whole_groups() -> None:
+    row = predict(question("bn.scope=world"), 128)
+    wait = 448e-6 + 2 * 4 * 5e-6
+    sums = [
+        8 * (2 * x.channels + k)
+        for x in count_tensors(row.config.model, 80).bn_layers
+        for k in (0, 1)
+    ]
+    by_hand = sum(wait + allreduce_s(size, 128, 16, LINKS) for size in sums)
+    assert row.step.bn_messages == pytest.approx(by_hand)
+
+
+def test_memory_follows_the_model() -> None:
+    def live(*overrides: str) -> float:
+        return predict(question(*overrides), 8).memory.live_bytes
+
+    base = live()
+    assert live("model.backbone=resnet101") > 1.3 * base
+    assert live("model.frozen_stages=2") == base
+    assert live("model.norm=none") == live("model.norm=frozen") < base
+    row = predict(question("model.frozen_stages=2"), 8)
+    tensors = count_tensors(row.config.model, 80)
+    assert tensors.held > tensors.trained
+    assert row.memory.model_bytes == 4 * tensors.held + 8 * tensors.trained + 128 * 2**20
+
+
+def test_the_longer_side_is_bounded() -> None:
+    def sizes(side: int) -> float:
+        return mean_pixels((800,), side)
+
+    assert sizes(1333) == pytest.approx(800 * 800 * 4 / 3) and sizes(900) == 800 * 900
+    assert largest_pixels((800,), 1333) == 800 * 1344
+    assert largest_pixels((800,), 640) == 800 * 800  # never below the shorter side
+
+
+def test_evaluation_stops_at_the_pictures_it_may_have() -> None:
+    assert pictures(question("evaluation.max_images=7").config) == (118_287, 7)
+    assert pictures(question("evaluation.max_images=7000").config) == (118_287, 5000)
+    assert pictures(question("data.keep_empty=false").config) == (117_266, 5000)
 
 
 def test_smaller_pictures_and_a_larger_backbone_scale_the_step() -> None:
