@@ -13,7 +13,9 @@ SMALL_BN_IMAGES = 16
 """MegDet on BN size: 2, 4 and 8 images are poor, 32 is best, 64 slightly worse."""
 LARGE_SHARE = 0.2
 """Of a step, from which on BN messages or gradients are worth a word."""
-_FROZEN_FAILS, _FROZEN_HALF = 128, 64
+FROZEN_FAILS = 128
+"""Batch with frozen BN from which on the paper's runs fail, with warm-up and half the rate too."""
+_FROZEN_HALF = 64
 
 
 def advice(question: Question, row: Prediction) -> list[str]:
@@ -68,7 +70,7 @@ def _frozen(row: Prediction) -> list[str]:
     """MegDet's Table 2, in words."""
     if row.config.model.norm != "frozen" or row.batch < 32:
         return []
-    if row.batch >= _FROZEN_FAILS:
+    if row.batch >= FROZEN_FAILS:
         what = "fails in the paper even with warm-up and half the rate"
     elif row.batch >= _FROZEN_HALF:
         what = (

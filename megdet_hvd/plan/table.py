@@ -102,11 +102,16 @@ def _run_cells(row: Prediction | Refused) -> list[str]:
         str(row.derived.warmup_iterations),
         str(row.derived.end_iteration),
         f"{1e3 * row.step.total:.1f}",
-        f"{row.hours:.2f}",
+        _hours(row.hours),
         f"{row.memory.gib:.1f}" + ("" if row.fits else "!"),
         f"{row.efficiency:.0%}",
         f"{row.node_hours:.1f}",
     ]
+
+
+def _hours(hours: float) -> str:
+    """A run of minutes is not 0.00."""
+    return f"{hours:.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
 def _step_cells(row: Prediction) -> list[str]:

@@ -45,6 +45,13 @@ def test_candidates_keep_the_papers_limits() -> None:
     assert {row.images for row in rows} >= {2, 4}
 
 
+def test_frozen_bn_is_kept_below_the_batch_that_fails_in_the_paper() -> None:
+    rows = candidates(question("model.norm=frozen", images_per_gpu=None))
+    assert rows and max(row.batch for row in rows) < 128
+    with pytest.raises(UserError, match="batch 127 at most"):
+        choose(question("model.norm=frozen", images_per_gpu=16), Limit("gpus", 32))
+
+
 def test_a_bn_size_that_is_named_is_kept() -> None:
     rows = candidates(question("bn.size=4", images_per_gpu=2))
     assert rows and all(set(row.derived.bn_images) == {4} for row in rows)

@@ -62,6 +62,12 @@ def test_json_adds_up_and_names_its_sources(capsys: pytest.CaptureFixture[str]) 
     assert all(len(source) == 2 for source in answer["sources"].values())
 
 
+def test_a_run_of_minutes_takes_more_than_no_hours(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = told(capsys, "--gpus", "8", "learning.max_iterations=100").splitlines()
+    row = next(line.split() for line in lines if line.split()[:2] == ["16", "8"])
+    assert row[8] == "0.016"
+
+
 def test_options_change_what_they_say(capsys: pytest.CaptureFixture[str]) -> None:
     base = rows(capsys, "--gpus", "16")[0]
     assert rows(capsys, "--gpus", "16", "--gpu", "a100")[0]["step_s"] < base["step_s"]

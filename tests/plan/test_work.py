@@ -8,7 +8,7 @@ from megdet_hvd.config.schema import ModelConfig, RoiConfig, RpnConfig
 from megdet_hvd.plan.question import mean_pixels, padded_pixels
 from megdet_hvd.plan.work import Work, count_work
 
-SIDE = 128
+SIDE = 64
 BOXES = 3
 
 
@@ -62,6 +62,8 @@ def test_the_real_model_does_as_many(settings: dict[str, Any]) -> None:
     real = counted_by_torch(config)
     found = count_work(config, SIDE**2, 80, BOXES)
     assert found.forward == pytest.approx(sum(real.values()), rel=1e-3)  # P6 rounds up
+    heads = sum(count for name, count in real.items() if name.startswith("roi_heads"))
+    assert found.forward - count_work(config, SIDE**2, 80, 0).forward == pytest.approx(heads)
     stages = ("backbone.body.conv1", "backbone.body.layer1")[: config.frozen_stages]
     trained = sum(k for name, k in real.items() if not name.startswith(stages))
     assert found.backward == pytest.approx(2 * trained, rel=1e-3)
