@@ -246,19 +246,18 @@ def work_factors(question: Question, config: Config, images: int) -> tuple[float
         images: of a pass, whose largest picture all are padded to.
 
     Returns:
-        On pictures as the profile had them, and on those of ``config``.
+        With the backbone of ``config`` alone, all else as the profile had it; and with its heads
+        and pictures.
     """
     profile, model = question.profile, config.model
     theirs = padded_pixels(profile.min_sizes, profile.max_size, profile.steps[0].images)
     timed = _timed_model(profile)
     known = count_work(timed, theirs, COCO_CLASSES, timed.roi.boxes_per_image).step
-
-    def factor(pixels: float) -> float:
-        boxes = model.roi.boxes_per_image
-        return count_work(model, pixels, question.classes, boxes).step / known
-
+    backbone = ModelConfig(backbone=model.backbone, frozen_stages=model.frozen_stages)
+    alone = count_work(backbone, theirs, COCO_CLASSES, backbone.roi.boxes_per_image).step
     ours = padded_pixels(config.data.min_sizes, config.data.max_size, images)
-    return factor(theirs), factor(ours)
+    whole = count_work(model, ours, question.classes, model.roi.boxes_per_image).step
+    return alone / known, whole / known
 
 
 def cycle_ms(config: Config) -> float:
@@ -282,11 +281,12 @@ def loaders(config: Config, cores_per_gpu: int) -> int:
 def scaled_compute(question: Question, config: Config, images: int) -> Compute:
     """The profile's, for this model and these pixels.
 
-    Smaller pictures are like fewer of them: launches and the optimizer cost a step as much.
+    Smaller pictures, or fewer boxes, are like fewer pictures: launches cost a step as much. Those
+    grow with the backbone.
     """
     found = question.profile.compute(shared_constants())
-    model, both = work_factors(question, config, images)
-    return Compute(found.image_s * both, found.overhead_s * model)
+    backbone, whole = work_factors(question, config, images)
+    return Compute(found.image_s * whole, found.overhead_s * backbone)
 
 
 def _inference_s(question: Question, config: Config) -> float:

@@ -197,6 +197,8 @@ def test_smaller_pictures_and_a_larger_backbone_scale_the_step() -> None:
     overhead = scaled_compute(question(), question().config, 2).overhead_s
     half = predict(question("data.min_sizes=[400]"), 8).step.compute
     assert half - overhead == pytest.approx((base - overhead) / 4, rel=0.15)  # boxes are as many
+    few = predict(question("model.roi.boxes_per_image=1", "model.fpn_channels=8"), 8).step.compute
+    assert overhead < few < 0.65 * base  # as many launches, and the backbone
     deeper = predict(question("model.backbone=resnet101"), 8).step.compute
     assert deeper == pytest.approx(base * 0.286 / 0.209, rel=0.03)
     assert predict(question("model.backbone=resnet18"), 8).step.compute < 0.8 * base
