@@ -1,5 +1,6 @@
 """Every warning, where it belongs and nowhere else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,14 @@ QUIET: dict[str, Any] = {"gpu": "v100", "images_per_gpu": 4}
 def said(*overrides: str, gpus: int = 8, **more: Any) -> str:
     asked = question(*overrides, **{**QUIET, **more})
     return "\n".join(advice(asked, predict(asked, gpus)))
+
+
+def test_what_a_profile_has_in_it_is_said_where_it_is_too_much() -> None:
+    words = "was timed with CGBN, whose own work stays in the times of model.norm=frozen"
+    asked = question("model.norm=frozen", images_per_gpu=2)
+    assert words not in "\n".join(advice(asked, predict(asked, 8)))
+    timed = replace(asked, profile=replace(asked.profile, norm="cgbn"))
+    assert words in "\n".join(advice(timed, predict(timed, 8)))
 
 
 def test_nothing_is_said_where_nothing_is_wrong() -> None:

@@ -147,6 +147,8 @@ def test_fit_and_launch_hand_the_choice_to_submit(
     from megdet_hvd.submit import __main__ as submit
 
     monkeypatch.chdir(ROOT)
+    shown = told(capsys, "--gpus", "8", "--cores-per-gpu", "4", "--launch", "print")
+    assert "--cpus-per-task=4 " in shown.splitlines()[-1]
     fit = ["--fit", "gpus=32", "--images-per-gpu", "2", "learning.policy=long"]
     shown = told(capsys, *fit, "--launch", "print")
     command = shown.splitlines()[-1]

@@ -110,6 +110,7 @@ def test_other_gpus_are_refused() -> None:
         (entry(memory_gib="measured"), "'measured' must be a value with where it comes from"),
         (entry(blocking_sum_us=[[0.1, -448.0]]), "must be pairs of numbers above 0"),
         (entry(blocking_sum_us=[[float("nan"), 448.0]]), "must be pairs of numbers above 0"),
+        (entry(blocking_sum_us=[[0.1, float("inf")]]), "must be pairs of numbers above 0"),
         (entry(blocking_sum_us=[[10**400, 448.0]]), "OverflowError"),
         (entry(min_sizes=[0]), "min_sizes=0 must be a whole number, 1 to"),
         (entry(min_sizes=800), "min_sizes=800 must be a list"),
