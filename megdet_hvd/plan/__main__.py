@@ -33,6 +33,7 @@ from megdet_hvd.plan.question import (
 )
 from megdet_hvd.plan.table import as_json, step_json, table_lines
 
+_PASSES = "learning.accumulation="
 _NUMBER = re.compile(r"[0-9]{1,9}")
 MODULE = "megdet_hvd.plan"
 MOST_GPUS = 1_000_000
@@ -169,7 +170,8 @@ def _question(options: argparse.Namespace) -> Question:
             "global_batch=N keeps the batch and --images-per-gpu lets it follow the GPUs: give one "
             "of them"
         )
-    config = question_config(options.config, options.overrides)
+    following = [] if fixed else _dividing(options.overrides)
+    config = question_config(options.config, [*options.overrides, *following])
     train, val = pictures(config) if options.images is None else (options.images, None)
     if train is None:
         raise UserError(
@@ -194,6 +196,12 @@ def _question(options: argparse.Namespace) -> Question:
         val_images=val,
         classes=options.classes,
     )
+
+
+def _dividing(overrides: Sequence[str]) -> list[str]:
+    """A batch of one image a pass: the configuration's own need not divide, where GPUs decide."""
+    given = [word.partition("=")[2] for word in overrides if word.startswith(_PASSES)]
+    return [f"global_batch={given[-1]}"] if given and _NUMBER.fullmatch(given[-1]) else []
 
 
 def _gpus(options: argparse.Namespace, question: Question) -> list[int]:

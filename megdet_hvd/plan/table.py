@@ -80,7 +80,7 @@ def head_lines(question: Question) -> list[str]:
         lines.append(
             f"the batch follows the GPUs, {counted(question.images_per_gpu, 'image')} each"
             f"{_passes(question.config.learning.accumulation)}; "
-            f"global_batch={question.config.global_batch} keeps the configuration's"
+            "global_batch=N keeps a batch"
         )
     return lines
 

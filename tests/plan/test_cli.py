@@ -62,6 +62,17 @@ def test_json_adds_up_and_names_its_sources(capsys: pytest.CaptureFixture[str]) 
     assert all(len(source) == 2 for source in answer["sources"].values())
 
 
+def test_passes_need_not_divide_the_configurations_batch(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (row,) = rows(capsys, "--gpus", "8", "learning.accumulation=3")
+    assert (row["batch"], row["images_per_gpu"], row["bn_images"]) == (48, 2, [16])
+    words = ("--gpus", "8", "learning.accumulation=3", "global_batch=16")
+    assert "global_batch=16 does not divide over" in told(capsys, *words, code=2)
+    for wrong in ("0", "x", "-1"):
+        assert "learning.accumulation" in told(capsys, f"learning.accumulation={wrong}", code=2)
+
+
 def test_a_run_of_minutes_takes_more_than_no_hours(capsys: pytest.CaptureFixture[str]) -> None:
     lines = told(capsys, "--gpus", "8", "learning.max_iterations=100").splitlines()
     row = next(line.split() for line in lines if line.split()[:2] == ["16", "8"])
