@@ -8,6 +8,7 @@ K = 2 each process by itself, K = 1 each image.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.wording import counted
@@ -63,6 +64,12 @@ def bn_groups(
     raise UserError(
         _refusal(scope, size, images_per_process, [len(b) for b in bounds], len(everyone))
     )
+
+
+def ranks_by_machine(machine_sizes: Sequence[int]) -> list[range]:
+    """Ranks of each machine where they are counted through from the first machine to the last."""
+    ends = list(accumulate(machine_sizes))
+    return [range(end - size, end) for end, size in zip(ends, machine_sizes, strict=True)]
 
 
 def possible_sizes(images_per_process: int, bound_sizes: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from megdet_hvd.config.bn_groups import bn_groups
+from megdet_hvd.config.bn_groups import bn_groups, ranks_by_machine
 from megdet_hvd.config.schema import Config, LearningConfig
 from megdet_hvd.errors import UserError
 from megdet_hvd.schedule.exact import exact
@@ -177,10 +177,9 @@ def _bn_images(config: Config, images: int, machine_sizes: Sequence[int]) -> tup
         return ()
     if config.model.norm == "bn":
         return tuple(images for _ in machine_sizes)
-    first = [sum(machine_sizes[:m]) for m in range(len(machine_sizes))]
-    machines = [range(at, at + size) for at, size in zip(first, machine_sizes, strict=True)]
+    machines = ranks_by_machine(machine_sizes)
     shared = bn_groups(config.bn.scope, config.bn.size, images, machines)
-    return tuple(
-        next(k for group, k in zip(shared.groups, shared.images, strict=True) if at in group)
-        for at in first
-    )
+    of_rank = {
+        rank: k for group, k in zip(shared.groups, shared.images, strict=True) for rank in group
+    }
+    return tuple(of_rank[ranks[0]] for ranks in machines)

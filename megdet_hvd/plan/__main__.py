@@ -3,8 +3,10 @@
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +17,12 @@ if __name__ == "__main__":
 
 from megdet_hvd.cli import add_config_option, make_parser, parse
 from megdet_hvd.errors import StorageError, UserError, exit_code_of
-from megdet_hvd.plan.advice import advice
+from megdet_hvd.plan.advice import advice, outside
 from megdet_hvd.plan.choose import choose, read_limit
 from megdet_hvd.plan.prediction import Prediction, Refused, predict_all
 from megdet_hvd.plan.profiles import Profile, built_in, gpu_profiles, network, read_profile
 from megdet_hvd.plan.question import (
+    COCO_CLASSES,
     CORES_PER_GPU,
     GPUS_PER_MACHINE,
     IMAGES_PER_GPU,
@@ -28,9 +31,15 @@ from megdet_hvd.plan.question import (
     pictures,
     question_config,
 )
-from megdet_hvd.plan.table import as_json, table_lines
+from megdet_hvd.plan.table import as_json, step_json, table_lines
 
+_PASSES = "learning.accumulation="
+_NUMBER = re.compile(r"[0-9]{1,9}")
 MODULE = "megdet_hvd.plan"
+MOST_GPUS = 1_000_000
+"""Of a row: some ten times the largest machine that there is; all its ranks are counted out."""
+MOST = 1_000_000_000
+"""Of any other whole number on the command line."""
 DEFAULT_GPU = "v100"
 
 
@@ -82,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--images", type=int, metavar="N", help="training pictures, where the files are elsewhere")
     add("--val-images", type=int, metavar="N", help="validation pictures")
+    add("--classes", type=int, default=COCO_CLASSES, metavar="N", help="default %(default)s")
     add("--json", action="store_true", help="everything, in seconds, with the inputs' sources")
     add("--plot", type=Path, metavar="FOLDER", help="draw plan.png and plan.svg there")
     add("--fit", metavar="LIMIT", help="choose: deadline=6h, gpus=32 or node_hours=200")
@@ -99,12 +109,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _answer(options: argparse.Namespace) -> int:
     _whole_numbers(options)
+    if options.compare is not None:
+        _of_a_run(options)
     question = _question(options)
     if options.compare is not None:
         return _compare(options, question)
     rows: list[Prediction | Refused]
     if options.fit is not None:
-        rows = [_chosen(options, question)]
+        row = _chosen(options, question)
+        question = replace(question, images_per_gpu=row.images)
+        rows = [row]
     else:
         rows = predict_all(question, _gpus(options, question))
     kept = [row for row in rows if isinstance(row, Prediction)]
@@ -122,11 +136,24 @@ def _answer(options: argparse.Namespace) -> int:
 
 def _whole_numbers(options: argparse.Namespace) -> None:
     """Raises UserError where a number of things is below 1 (pictures to validate on: below 0)."""
-    names = ("images_per_gpu", "gpus_per_node", "cores_per_gpu", "images", "val_images")
+    names = ("images_per_gpu", "gpus_per_node", "cores_per_gpu", "images", "val_images", "classes")
     for name in names:
         value, least = getattr(options, name), 0 if name == "val_images" else 1
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if value is not None and not least <= value <= MOST:
+            raise UserError(
+                f"--{name.replace('_', '-')} {value}: must be at least {least}, and at most {MOST}"
+            )
+
+
+def _of_a_run(options: argparse.Namespace) -> None:
+    """Raises UserError for options that have no place beside --compare."""
+    if options.fit or options.launch or options.plot:
+        raise UserError("--compare looks at a run that is there: leave out --fit, --launch, --plot")
+    if options.config or options.overrides or options.images_per_gpu:
+        raise UserError(
+            "--compare takes the run's own settings: leave out --config, --images-per-gpu and "
+            "key=value"
+        )
 
 
 def _question(options: argparse.Namespace) -> Question:
@@ -143,7 +170,8 @@ def _question(options: argparse.Namespace) -> Question:
             "global_batch=N keeps the batch and --images-per-gpu lets it follow the GPUs: give one "
             "of them"
         )
-    config = question_config(options.config, options.overrides)
+    following = [] if fixed else _dividing(options.overrides)
+    config = question_config(options.config, [*options.overrides, *following])
     train, val = pictures(config) if options.images is None else (options.images, None)
     if train is None:
         raise UserError(
@@ -166,7 +194,14 @@ def _question(options: argparse.Namespace) -> Question:
         images_per_gpu=follows,
         train_images=train,
         val_images=val,
+        classes=options.classes,
     )
+
+
+def _dividing(overrides: Sequence[str]) -> list[str]:
+    """A batch of one image a pass: the configuration's own need not divide, where GPUs decide."""
+    given = [word.partition("=")[2] for word in overrides if word.startswith(_PASSES)]
+    return [f"global_batch={given[-1]}"] if given and _NUMBER.fullmatch(given[-1]) else []
 
 
 def _gpus(options: argparse.Namespace, question: Question) -> list[int]:
@@ -177,9 +212,12 @@ def _gpus(options: argparse.Namespace, question: Question) -> list[int]:
             return divides or list(TEMPLATES_GPUS)
         return list(TEMPLATES_GPUS)
     words = [word.strip() for word in options.gpus.split(",")]
-    if not all(word.isdecimal() and int(word) > 0 for word in words):
-        raise UserError(f"--gpus {options.gpus}: give whole numbers above 0, such as 8,16,32")
-    return [int(word) for word in dict.fromkeys(words)]
+    if not all(_NUMBER.fullmatch(word) and 0 < int(word) <= MOST_GPUS for word in words):
+        raise UserError(
+            f"--gpus {options.gpus}: give whole numbers above 0, such as 8,16,32, each at most "
+            f"{MOST_GPUS}"
+        )
+    return list(dict.fromkeys(map(int, words)))
 
 
 def _chosen(options: argparse.Namespace, question: Question) -> Prediction:
@@ -194,26 +232,25 @@ def _chosen(options: argparse.Namespace, question: Question) -> Prediction:
 def _compare(options: argparse.Namespace, question: Question) -> int:
     from megdet_hvd.plan.compare import comparison_lines, measured_run, run_prediction
 
-    if options.fit or options.launch or options.plot:
-        raise UserError("--compare looks at a run that is there: leave out --fit, --launch, --plot")
     given = None if options.gpus is None else _gpus(options, question)
     if given is not None and len(given) != 1:
         raise UserError(f"--compare takes one number of GPUs, and --gpus has {options.gpus}")
     measured = measured_run(options.compare, given[0] if given else None)
     row = run_prediction(question, options.compare, measured)
+    caveats = outside(question, row)
     if options.json:
         print(
             json.dumps(
                 {
                     "run": str(options.compare),
                     "measured": vars(measured),
-                    "predicted": as_json(question, [row])["rows"][0],
+                    "predicted": {**step_json(row), "warnings": caveats},
                 },
                 indent=1,
             )
         )
         return 0
-    print("\n".join(comparison_lines(options.compare, measured, row)))
+    print("\n".join(comparison_lines(options.compare, measured, row, caveats)))
     return 0
 
 
@@ -232,7 +269,9 @@ def _launch(options: argparse.Namespace, question: Question, rows: list[Predicti
         )
     if not row.fits:
         raise UserError(f"--launch: {'; '.join(advice(question, row))}")
-    words = submit_words(row, root, options.config, options.overrides)
+    words = submit_words(
+        row, root, options.config, options.overrides, cores_per_gpu=options.cores_per_gpu
+    )
     if options.launch == "check":
         words.insert(0, "--check")
     import shlex
@@ -243,7 +282,8 @@ def _launch(options: argparse.Namespace, question: Question, rows: list[Predicti
         return 0
     from megdet_hvd.submit.__main__ import main as submit
 
-    return submit(words)
+    with redirect_stdout(stream):  # standard output is JSON's alone
+        return submit(words)
 
 
 if __name__ == "__main__":

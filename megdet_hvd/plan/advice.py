@@ -3,22 +3,25 @@
 from megdet_hvd.config.warnings import warnings as training_warnings
 from megdet_hvd.plan.epochs import EPOCHS, epochs_to_target
 from megdet_hvd.plan.memory import MARGIN
-from megdet_hvd.plan.prediction import Prediction, cycle_ms, loaders
+from megdet_hvd.plan.prediction import Prediction, cycle_ms, loaders, trained_precision
+from megdet_hvd.plan.profiles import gpu_profiles
 from megdet_hvd.plan.question import Question
 from megdet_hvd.schedule.large_batch import LARGEST_SHOWN
+from megdet_hvd.wording import counted
 
 SMALL_BN_IMAGES = 16
 """MegDet on BN size: 2, 4 and 8 images are poor, 32 is best, 64 slightly worse."""
 LARGE_SHARE = 0.2
 """Of a step, from which on BN messages or gradients are worth a word."""
-_FROZEN_FAILS, _FROZEN_HALF = 128, 64
+FROZEN_FAILS = 128
+"""Batch with frozen BN from which on the paper's runs fail, with warm-up and half the rate too."""
+_FROZEN_HALF = 64
 
 
 def advice(question: Question, row: Prediction) -> list[str]:
     """One line for each trouble of a row: what, its sum, and the remedy."""
     return [
         *training_warnings(row.config, row.derived),
-        *_own_detector(row),
         *_frozen(row),
         *_bn_size(row),
         *_memory(question, row),
@@ -26,19 +29,40 @@ def advice(question: Question, row: Prediction) -> list[str]:
         *_gradients(row),
         *_data(question, row),
         *_shape(question, row),
-        *_outside(question, row),
+        *outside(question, row),
         *_epochs(row),
     ]
 
 
-def _own_detector(row: Prediction) -> list[str]:
-    named = row.config.model.detector
-    if named is None:
+def outside(question: Question, row: Prediction) -> list[str]:
+    """Where the model has little to stand on, or nothing: what a step's time may be off by."""
+    return [*_own_code(row), *_backbone(question, row), *_other_than_timed(question, row)]
+
+
+def _own_code(row: Prediction) -> list[str]:
+    lines = []
+    if (named := row.config.model.detector) is not None:
+        lines.append(
+            f"model.detector={named} is your own, of which the plan knows nothing: times and "
+            "memory are those of the Faster R-CNN that the other model settings describe; try a "
+            "few steps of it, and see --compare"
+        )
+    if (named := row.config.learning.optimizer) is not None:
+        lines.append(
+            f"learning.optimizer={named} is your own: the memory is SGD's, with one number of "
+            "momentum a parameter"
+        )
+    return lines
+
+
+def _backbone(question: Question, row: Prediction) -> list[str]:
+    ours, profile = row.config.model.backbone, question.profile
+    if ours == profile.backbone:
         return []
     return [
-        f"model.detector={named} is your own, of which the plan knows nothing: times and memory "
-        "are those of the Faster R-CNN that the other model settings describe; try a few steps of "
-        "it, and see --compare"
+        f"profile {profile.name} was timed with {profile.backbone}, and its times are scaled by "
+        f"the multiply-adds of {ours}: bench profile --backbone {ours} --out FILE measures it, "
+        "then --profile FILE"
     ]
 
 
@@ -46,7 +70,7 @@ def _frozen(row: Prediction) -> list[str]:
     """MegDet's Table 2, in words."""
     if row.config.model.norm != "frozen" or row.batch < 32:
         return []
-    if row.batch >= _FROZEN_FAILS:
+    if row.batch >= FROZEN_FAILS:
         what = "fails in the paper even with warm-up and half the rate"
     elif row.batch >= _FROZEN_HALF:
         what = (
@@ -65,10 +89,15 @@ def _bn_size(row: Prediction) -> list[str]:
     lines = []
     sizes = sorted(set(row.derived.bn_images))
     if sizes and sizes[0] < SMALL_BN_IMAGES:
+        wider = (
+            ", or share them more widely (bn.scope=world with bn.size=32)"
+            if row.gpus > row.group_ranks and row.config.model.norm == "cgbn"
+            else ""
+        )
         lines.append(
-            f"BN statistics over {sizes[0]} images: the paper finds 2, 4 and 8 poor and 32 best; "
-            "give a GPU more images (--images-per-gpu 4, with memory.checkpoint=auto), or share "
-            "them more widely (bn.scope=world with bn.size=32)"
+            f"BN statistics over {counted(sizes[0], 'image')}: the paper finds 2, 4 and 8 poor and "
+            "32 best; give a GPU more images (--images-per-gpu 4, with memory.checkpoint=auto)"
+            f"{wider}"
         )
     if len(sizes) > 1:
         lines.append(
@@ -156,8 +185,7 @@ def _shape(question: Question, row: Prediction) -> list[str]:
     ]
 
 
-def _outside(question: Question, row: Prediction) -> list[str]:
-    """Where the model has nothing to stand on."""
+def _other_than_timed(question: Question, row: Prediction) -> list[str]:
     lines = []
     if row.images == 1:
         lines.append(
@@ -165,13 +193,24 @@ def _outside(question: Question, row: Prediction) -> list[str]:
             "take the row as a guess, or 2 images on half the GPUs"
         )
     config, profile = row.config, question.profile
-    if config.precision not in ("auto", profile.precision):
-        half = {"bfloat16", "float16"}
-        if not {config.precision, profile.precision} <= half:
-            lines.append(
-                f"precision={config.precision}, and profile {profile.name} was timed with "
-                f"{profile.precision}: take another --gpu, or measure your own (bench profile)"
-            )
+    if config.device == "cpu" and profile.name in gpu_profiles():
+        lines.append(
+            f"device=cpu, and profile {profile.name} is a GPU's: bench profile --device cpu --out "
+            "FILE measures this machine, then --profile FILE"
+        )
+    precision = trained_precision(question, config) or profile.precision
+    if precision != profile.precision and "float32" in (precision, profile.precision):
+        means = f" is {precision} there" if config.precision == "auto" else ""
+        change = f"precision={profile.precision}" if config.precision == "auto" else "another --gpu"
+        lines.append(
+            f"precision={config.precision}{means}, and profile {profile.name} was timed with "
+            f"{profile.precision}: take {change}, or measure your own (bench profile)"
+        )
+    if profile.norm == "cgbn" and config.model.norm in ("frozen", "none"):
+        lines.append(
+            f"profile {profile.name} was timed with CGBN, whose own work stays in the times of "
+            f"model.norm={config.model.norm}: bench profile --norm frozen measures without"
+        )
     if config.model.norm == "cgbn" and config.bn.carrier == "mpi":
         lines.append(
             "bn.carrier=mpi sums CPU tensors, and training on GPUs refuses it: set "

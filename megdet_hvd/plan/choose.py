@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from megdet_hvd.errors import UserError
-from megdet_hvd.plan.advice import SMALL_BN_IMAGES
+from megdet_hvd.plan.advice import FROZEN_FAILS, SMALL_BN_IMAGES
 from megdet_hvd.plan.prediction import Prediction, predict
 from megdet_hvd.plan.question import Question
 from megdet_hvd.schedule.large_batch import LARGEST_SHOWN
@@ -16,7 +16,7 @@ IMAGES = (1, 2, 4, 8)
 """A GPU's, that are tried where none are given."""
 MOST_MACHINES = 16
 _UNITS = {"s": 1 / 3600, "m": 1 / 60, "min": 1 / 60, "h": 1.0, "d": 24.0, "": 1.0}
-_VALUE = re.compile(r"(\d+(?:\.\d+)?)(s|m|min|h|d|)")
+_VALUE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(s|m|min|h|d|)")
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,16 @@ def read_limit(text: str) -> Limit:
 def candidates(question: Question) -> list[Prediction]:
     """Whole machines up to 16, images a GPU up to 8, that fit the paper's limits and the memory.
 
-    Batch 256 at most, a batch that divides, and, with CGBN and no bn.size of its own, 16 images a
-    statistic at least.
+    Batch 256 at most, with frozen BN below 128, a batch that divides, and, with CGBN and no bn.size
+    of its own, 16 images a statistic at least.
     """
     found = []
+    most = _largest_batch(question)
     images = IMAGES if question.images_per_gpu is None else (question.images_per_gpu,)
     for machines in range(1, MOST_MACHINES + 1):
         gpus = machines * question.gpus_per_machine
         for each in images:
-            if gpus * each > LARGEST_SHOWN:
+            if gpus * each * question.config.learning.accumulation > most:
                 continue
             try:
                 row = predict(replace(question, images_per_gpu=each), gpus)
@@ -69,6 +70,12 @@ def candidates(question: Question) -> list[Prediction]:
             if row.fits and not _small(row):
                 found.append(row)
     return found
+
+
+def _largest_batch(question: Question) -> int:
+    """That the paper shows to converge, if only with half the rate."""
+    frozen = question.config.model.norm == "frozen"
+    return FROZEN_FAILS - 1 if frozen else LARGEST_SHOWN
 
 
 def _small(row: Prediction) -> bool:
@@ -89,9 +96,9 @@ def choose(question: Question, limit: Limit) -> Prediction:
     if not rows:
         raise UserError(
             f"--fit: no number of machines of {question.gpus_per_machine} GPUs holds this within "
-            f"the paper's limits (batch {LARGEST_SHOWN} at most, {SMALL_BN_IMAGES} images a BN "
-            "statistic at least) and the memory: set memory.checkpoint=auto, or another "
-            "--images-per-gpu"
+            f"the paper's limits (batch {_largest_batch(question)} at most, {SMALL_BN_IMAGES} "
+            "images a BN statistic at least) and the memory: set memory.checkpoint=auto, or "
+            "another --images-per-gpu"
         )
     kept = [row for row in rows if limit.keeps(row)]
     if not kept:

@@ -2,17 +2,19 @@
 
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from megdet_hvd.checkpoint.facts import read_saved_layout
 from megdet_hvd.config.load import load_config
+from megdet_hvd.data.problems import printable
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.prediction import Prediction, predict
 from megdet_hvd.plan.question import Question
 from megdet_hvd.report.metrics_file import read_metrics
 from megdet_hvd.storage import cannot_read, is_transient
+from megdet_hvd.wording import counted
 
 _SPLIT = ("split_compute_s", "split_bn_s", "split_gradients_s", "split_waiting_s")
 _EVERY_LINE = ("step_s", "data_s", "images_per_s")
@@ -30,6 +32,8 @@ class Measured:
     images_per_s: float
     lines: int
     processes: int
+    bn_images: tuple[int, ...] | None = None
+    """Its BN sizes, ascending, as its newest checkpoint says; None: it doesn't."""
     parts: Mapping[str, float] | None = None
     """The time split's parts by metric, means over the ranks; None: of before there was one."""
 
@@ -64,14 +68,16 @@ def measured_run(folder: Path, processes: int | None) -> Measured:
             f"--compare {folder}: its metrics.jsonl has no line with a step's time yet; a line is "
             "written each log.every_iterations"
         )
+    bn_images = None
     if processes is None:
         try:
-            processes = read_saved_layout(folder).processes
+            saved = read_saved_layout(folder)
         except UserError:
             raise UserError(
                 f"--compare {folder}: it has no checkpoint that would say how many GPUs it ran "
                 "on; give them with --gpus"
             ) from None
+        processes, bn_images = saved.processes, saved.bn_images
 
     def median(key: str) -> float:
         return statistics.median(float(line[key]) for line in timed)
@@ -84,6 +90,7 @@ def measured_run(folder: Path, processes: int | None) -> Measured:
         median("images_per_s"),
         len(timed),
         processes,
+        bn_images,
         parts or None,
     )
 
@@ -96,20 +103,22 @@ def _is_time(value: object) -> bool:
 
 
 def run_prediction(question: Question, folder: Path, measured: Measured) -> Prediction:
-    """For the run's own configuration, batch and GPUs."""
+    """For the run's own configuration, batch and GPUs; its length is that of other pictures."""
     config = load_config(folder / "config.yaml")
     return predict(replace(question, config=config, images_per_gpu=None), measured.processes)
 
 
-def comparison_lines(folder: Path, measured: Measured, row: Prediction) -> list[str]:
-    """Predicted beside measured, term by term where the run recorded it."""
+def comparison_lines(
+    folder: Path, measured: Measured, row: Prediction, caveats: Sequence[str] = ()
+) -> list[str]:
+    """Predicted beside measured, term by term where the run recorded it; ``caveats`` at the end."""
     step = row.step
     apart = row.step.total / measured.step_s - 1
     busy_measured = measured.step_s - measured.data_s
     busy_predicted = step.total - step.data
     lines = [
-        f"{folder}: {measured.processes} GPUs, batch {row.batch}, medians of {measured.lines} "
-        "lines of metrics",
+        f"{printable(str(folder))}: {counted(measured.processes, 'GPU')}, batch {row.batch}, "
+        f"medians of {counted(measured.lines, 'line')} of metrics",
         f"{'':26}{'predicted ms':>14}{'measured ms':>14}{'off':>9}",
     ]
     recorded = (
@@ -125,8 +134,19 @@ def comparison_lines(folder: Path, measured: Measured, row: Prediction) -> list[
         shown = "not recorded" if part is None else f"{1e3 * part:.1f}"
         off = "" if part is None or part <= 1e-4 else f"{ours / part - 1:+.0%}"
         lines.append(f"  {name:24}{1e3 * ours:14.1f}{shown:>14}{off:>9}".rstrip())
-    lines.append(_verdict(measured, row, apart))
-    return lines
+    return [*lines, _verdict(measured, row, apart), *_other_groups(measured, row), *caveats]
+
+
+def _other_groups(measured: Measured, row: Prediction) -> list[str]:
+    """Where BN statistics were shared otherwise than is predicted: machines of another size."""
+    ours, theirs = sorted(set(row.derived.bn_images)), measured.bn_images
+    if theirs is None or ours == list(theirs):
+        return []
+    said = [" and ".join(map(str, sizes)) or "no" for sizes in (theirs, ours)]
+    return [
+        f"the run's BN statistics are over {said[0]} images, and over {said[1]} on the machines of "
+        "this prediction: give the run's with --gpus-per-node"
+    ]
 
 
 def _terms(row: Prediction) -> list[tuple[str, str, float]]:

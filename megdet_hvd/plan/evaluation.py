@@ -1,6 +1,7 @@
 """How long evaluations take: inference over all GPUs, then the COCO numbers on one rank."""
 
 import math
+from fractions import Fraction
 
 COCO_NUMBERS_S = 5.2
 """Processor seconds from detections in memory to the 12 numbers: 5000 pictures × 100 detections.
@@ -8,11 +9,25 @@ Measured here, `python -m megdet_hvd.bench eval`, AMD EPYC, no GPU."""
 COCO_NUMBERS_IMAGES = 5000
 
 
-def evaluations_of(end_epoch: float, every_epochs: float) -> int:
-    """Each time so many epochs have passed, and at the end; 0: at the end only."""
+def evaluations_of(iterations: int, batch: int, images: int, every_epochs: float) -> int:
+    """Of a run: after each iteration that completes a period of epochs, and after the last.
+
+    Args:
+        iterations: of the run, as far as it goes.
+        batch: images of one.
+        images: of an epoch.
+        every_epochs: the period; 0: after the last iteration only.
+    """
     if every_epochs <= 0:
         return 1
-    return math.ceil(round(end_epoch / every_epochs, 9))
+    period = Fraction(str(every_epochs)) * images
+
+    def periods(iteration: int) -> int:
+        return math.floor(iteration * batch / period)
+
+    due = min(iterations, periods(iterations))  # of several in one iteration one is measured
+    last_is_due = periods(iterations) > periods(iterations - 1)
+    return due if last_is_due else due + 1
 
 
 def evaluation_s(images: int, gpus: int, inference_s: float) -> float:

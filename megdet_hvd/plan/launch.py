@@ -5,11 +5,16 @@ from pathlib import Path
 
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.prediction import Prediction
-from megdet_hvd.plan.question import TEMPLATES_GPUS
+from megdet_hvd.plan.question import CORES_PER_GPU, TEMPLATES_GPUS
 
 
 def submit_words(
-    row: Prediction, root: Path, config: Path | None, overrides: Sequence[str]
+    row: Prediction,
+    root: Path,
+    config: Path | None,
+    overrides: Sequence[str],
+    *,
+    cores_per_gpu: int = CORES_PER_GPU,
 ) -> list[str]:
     """What to give ``megdet_hvd.submit``: options of sbatch, the template, and training's words.
 
@@ -20,6 +25,7 @@ def submit_words(
         root: the folder of jobs, with slurm/.
         config: the configuration file; None: the template's own.
         overrides: settings from the command line.
+        cores_per_gpu: the templates' own number needs no option.
 
     Raises:
         UserError: machines are partly used, or there are more GPUs than the largest template's.
@@ -42,6 +48,8 @@ def submit_words(
         options.append(f"--nodes={nodes}")
     if each != 8:
         options += [f"--ntasks-per-node={each}", f"--gpus-per-node={each}"]
+    if cores_per_gpu != CORES_PER_GPU:
+        options.append(f"--cpus-per-task={cores_per_gpu}")
     words = [] if config is None else ["--config", str(config)]
     words += [word for word in overrides if not word.startswith("global_batch=")]
     words.append(f"global_batch={row.batch}")

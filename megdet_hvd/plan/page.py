@@ -44,6 +44,7 @@ def plan_blocks(found: HeldOut) -> dict[str, str]:
             (
                 *reported.aws(found.shared),
                 reported.synchronised_bn(),
+                *reported.other_models(found.shared),
                 *reported.memory(),
             ),
             "",

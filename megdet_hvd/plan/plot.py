@@ -14,6 +14,7 @@ from megdet_hvd.plan.question import (
     IMAGES_PER_GPU,
     Question,
 )
+from megdet_hvd.schedule.policy import NORMAL
 
 PARTS = (
     ("compute", "compute", "tab:blue"),
@@ -27,15 +28,19 @@ PAPER_HOURS = ((8, 33.0), (128, 4.0))
 """GPUs and hours of MegDet's abstract, https://arxiv.org/abs/1711.07240."""
 SIZE_INCHES = (13.0, 4.6)
 DPI = 110
+MOST_TICKS = 14
+"""Named on an axis: more would lie on each other."""
 
 
 def draw_plan(question: Question, rows: Sequence[Prediction], folder: Path) -> list[Path]:
     """Write plan.png and plan.svg into ``folder``, made where it isn't there.
 
+    By GPUs, in whatever order the rows are.
+
     Raises:
         UserError: the folder can't be written.
     """
-    figure = plan_figure(question, rows)
+    figure = plan_figure(question, sorted(rows, key=lambda row: row.gpus))
     return save(figure, folder, "plan")
 
 
@@ -74,7 +79,8 @@ def plan_figure(question: Question, rows: Sequence[Prediction]) -> Any:
     figure = new_figure(*SIZE_INCHES)
     figure.suptitle(
         f"Predicted: {question.profile.name}, network {question.network.name}, "
-        f"{question.gpus_per_machine} GPUs a machine"
+        f"{question.gpus_per_machine} GPUs a machine",
+        parse_math=False,
     )
     hours, speed, parts = figure.subplots(1, 3)
     gpus = [row.gpus for row in rows]
@@ -91,10 +97,11 @@ def plan_figure(question: Question, rows: Sequence[Prediction]) -> Any:
     speed.plot(gpus, gpus, "--", color="grey", label="linear")
     speed.set_yscale("log", base=2)
     speed.set_title(f"images/s, in GPUs' worth of the row of {first.gpus}")
-    speed.set_yticks(gpus, [str(g) for g in gpus])
+    ticks = _apart(gpus)
+    speed.set_yticks(ticks, [str(g) for g in ticks])
     for axes in (hours, speed):
         axes.set_xscale("log", base=2)
-        axes.set_xticks(gpus, [str(g) for g in gpus])
+        axes.set_xticks(ticks, [str(g) for g in ticks])
         axes.minorticks_off()
         axes.set_xlabel("GPUs")
         axes.grid(alpha=0.3)
@@ -103,20 +110,39 @@ def plan_figure(question: Question, rows: Sequence[Prediction]) -> Any:
     return figure
 
 
+def _apart(gpus: Sequence[int]) -> list[int]:
+    """Of ascending numbers those whose names find room on a logarithmic axis, the first with it."""
+    found: list[int] = []
+    least = (gpus[-1] / gpus[0]) ** (1 / MOST_TICKS)
+    for number in gpus:
+        if not found or number >= found[-1] * least:
+            found.append(number)
+    return found
+
+
 def _is_papers(question: Question, rows: Sequence[Prediction]) -> bool:
-    """Whether the paper's two times belong beside these rows: COCO, and 2 images a GPU."""
+    """Whether the paper's two times belong beside these rows.
+
+    They are of COCO, 2 images a GPU in one pass, and a policy's whole 11 epochs.
+    """
     return question.train_images in (COCO_TRAIN, COCO_TRAIN_BOXES) and all(
-        row.images == IMAGES_PER_GPU for row in rows
+        row.images == IMAGES_PER_GPU
+        and row.batch == IMAGES_PER_GPU * row.gpus
+        and row.derived.end_epoch == NORMAL.end_epoch
+        and row.derived.end_iteration == row.derived.policy_iterations
+        for row in rows
     )
 
 
 def _draw_parts(axes: Any, rows: Sequence[Prediction]) -> None:
-    names = [str(row.gpus) for row in rows]
+    names = list(range(len(rows)))
     below = [0.0] * len(rows)
     for key, title, colour in PARTS:
         heights = [1e3 * getattr(row.step, key) for row in rows]
         axes.bar(names, heights, bottom=below, color=colour, label=title)
         below = [b + h for b, h in zip(below, heights, strict=True)]
+    every = -(-len(rows) // MOST_TICKS)
+    axes.set_xticks(names[::every], [str(row.gpus) for row in rows[::every]])
     axes.set_title("a step's parts, ms")
     axes.set_xlabel("GPUs")
     axes.set_ylim(0, max(below) * 1.35)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 
-from megdet_hvd.config.bn_groups import bn_groups
+from megdet_hvd.cluster.threads import cores_for_loading
+from megdet_hvd.config.bn_groups import bn_groups, ranks_by_machine
 from megdet_hvd.config.derive import Derived, derive
 from megdet_hvd.config.gradient_order import gradient_order
 from megdet_hvd.config.load import override
-from megdet_hvd.config.schema import Config
+from megdet_hvd.config.schema import Config, ModelConfig
+from megdet_hvd.data.worker_count import worker_count
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.compute import Compute
@@ -27,19 +29,22 @@ from megdet_hvd.plan.memory import (
 )
 from megdet_hvd.plan.profiles import Profile, fabric
 from megdet_hvd.plan.published import DATA
-from megdet_hvd.plan.question import COCO_CLASSES, Question, largest_pixels, mean_pixels
+from megdet_hvd.plan.question import (
+    COCO_CLASSES,
+    Question,
+    largest_pixels,
+    mean_pixels,
+    padded_pixels,
+)
 from megdet_hvd.plan.tensors import Tensors, bn_elements, count_tensors
+from megdet_hvd.plan.work import count_work
 
 DECODE_S = 0.0102
 """Processor seconds to read, decode, resize to 800/1333 and turn one picture. Measured here: 50
 pictures of COCO, one core of an AMD EPYC."""
 DECODE_PIXELS = mean_pixels((800,), 1333)
-MOST_LOADERS = 4
-"""As ``data.workers=auto`` has it."""
 BLOCKING_CYCLE_MS, OWN_CYCLE_MS = 0.1, 1.0
 """``horovod.cycle_time_ms=auto``: on a GPU where CGBN waits for messages, and else."""
-BACKBONE_FACTOR = {"resnet50": 1.0, "resnet101": 0.286 / 0.209}
-"""Of a step, to ResNet-50's: facebookresearch/detectron2 MODEL_ZOO.md, Faster R-CNN FPN 3x."""
 
 
 @cache
@@ -99,8 +104,8 @@ class Prediction:
 
     @property
     def images(self) -> int:
-        """Of one GPU in a step."""
-        return self.batch // self.gpus
+        """Of one GPU in a pass."""
+        return self.derived.images_per_process_per_pass
 
     @property
     def images_per_s(self) -> float:
@@ -141,20 +146,33 @@ def predict(question: Question, gpus: int) -> Prediction:
     """The row for ``gpus``.
 
     Raises:
-        UserError: the batch does not divide, the BN size can't be made, or nothing is known of
-            this backbone.
+        UserError: the batch does not divide, the BN size can't be made, or a number is too large.
     """
+    try:
+        row = _predict(question, gpus)
+        finite = math.isfinite(row.node_hours)
+    except OverflowError:
+        finite = False
+    if not finite:
+        raise UserError(
+            "the time is too large for a number: look at --images, --images-per-gpu, "
+            "learning.epochs, learning.accumulation and data.min_sizes"
+        )
+    return row
+
+
+def _predict(question: Question, gpus: int) -> Prediction:
     config = question.config
     if question.images_per_gpu is not None:
-        batch = gpus * question.images_per_gpu
+        batch = gpus * question.images_per_gpu * config.learning.accumulation
         config = override(config, [f"global_batch={batch}"])
     sizes = machine_sizes(gpus, question.gpus_per_machine)
     derived = derive(config, question.train_images, gpus, sizes)
-    tensors = count_tensors(config.model, COCO_CLASSES)
+    tensors = count_tensors(config.model, question.classes)
     ranks, machines = _widest_group(config, derived, sizes)
     memory = _memory(question, config, derived, tensors)
     step = _step(question, config, derived, tensors, (ranks, machines), memory.mode)
-    evaluations = evaluations_of(derived.end_epoch, config.evaluation.every_epochs)
+    evaluations = _evaluations(question, config, derived)
     each_s = evaluation_s(question.val_images, gpus, _inference_s(question, config))
     return Prediction(
         gpus=gpus,
@@ -167,7 +185,7 @@ def predict(question: Question, gpus: int) -> Prediction:
         memory=memory,
         fits=fits(memory, question.profile.memory_gib.value),
         evaluations=evaluations,
-        evaluation_s=evaluations * each_s if question.val_images else 0.0,
+        evaluation_s=evaluations * each_s,
     )
 
 
@@ -198,65 +216,98 @@ def _widest_group(config: Config, derived: Derived, sizes: Sequence[int]) -> tup
     """Ranks and machines of the group whose BN messages take longest."""
     if config.model.norm != "cgbn":
         return 1, 1
-    starts = [sum(sizes[:m]) for m in range(len(sizes))]
-    machines = [range(at, at + size) for at, size in zip(starts, sizes, strict=True)]
     machine_of = [number for number, size in enumerate(sizes) for _ in range(size)]
     images = derived.images_per_process_per_pass
-    groups = bn_groups(config.bn.scope, config.bn.size, images, machines).groups
+    groups = bn_groups(config.bn.scope, config.bn.size, images, ranks_by_machine(sizes)).groups
     return max((len(g), len({machine_of[rank] for rank in g})) for g in groups)
 
 
-def _pixel_factor(profile: Profile, config: Config) -> float:
-    """Pixels of a resized picture to those that the profile was timed with."""
-    theirs = mean_pixels((profile.min_size,), profile.max_size)
-    return mean_pixels(config.data.min_sizes, config.data.max_size) / theirs
+def _evaluations(question: Question, config: Config, derived: Derived) -> int:
+    """Of the whole run, the untrained model's with it."""
+    if not question.val_images:
+        return 0
+    settings, images = config.evaluation, derived.images_per_epoch
+    after = evaluations_of(
+        derived.end_iteration, config.global_batch, images, settings.every_epochs
+    )
+    return after + settings.untrained
 
 
-def backbone_step_factor(profile: Profile, backbone: str) -> float:
-    """Of a step with ``backbone``, to the profile's.
+def _timed_model(profile: Profile) -> ModelConfig:
+    return ModelConfig(backbone=profile.backbone, frozen_stages=profile.frozen_stages)
 
-    Raises:
-        UserError: nothing was published for it.
+
+def work_factors(question: Question, config: Config, images: int) -> tuple[float, float]:
+    """Multiply-adds of an image's step to those of the steps that the profile was timed with.
+
+    Args:
+        question: its profile, and the classes.
+        config: the model, and sizes of pictures.
+        images: of a pass, whose largest picture all are padded to.
+
+    Returns:
+        With the backbone of ``config`` alone, all else as the profile had it; and with its heads
+        and pictures.
     """
-    if backbone == profile.backbone:
-        return 1.0
-    if backbone not in BACKBONE_FACTOR or profile.backbone not in BACKBONE_FACTOR:
-        raise UserError(
-            f"model.backbone={backbone}: profile {profile.name} was timed with "
-            f"{profile.backbone}, and no publication names the ratio of the two; measure one: "
-            "bench profile --out FILE, then --profile FILE"
-        )
-    return BACKBONE_FACTOR[backbone] / BACKBONE_FACTOR[profile.backbone]
+    profile, model = question.profile, config.model
+    theirs = padded_pixels(profile.min_sizes, profile.max_size, profile.steps[0].images)
+    timed = _timed_model(profile)
+    known = count_work(timed, theirs, COCO_CLASSES, timed.roi.boxes_per_image).step
+    backbone = ModelConfig(backbone=model.backbone, frozen_stages=model.frozen_stages)
+    alone = count_work(backbone, theirs, COCO_CLASSES, backbone.roi.boxes_per_image).step
+    ours = padded_pixels(config.data.min_sizes, config.data.max_size, images)
+    whole = count_work(model, ours, question.classes, model.roi.boxes_per_image).step
+    return alone / known, whole / known
 
 
 def cycle_ms(config: Config) -> float:
-    """Horovod's, as training on GPUs would set it."""
+    """Horovod's, as training would set it: on GPUs, unless ``device=cpu``."""
     if config.horovod.cycle_time_ms != "auto":
         return config.horovod.cycle_time_ms
     waits = config.model.norm == "cgbn" and config.bn.scope != "process"
-    return BLOCKING_CYCLE_MS if waits else OWN_CYCLE_MS
+    return BLOCKING_CYCLE_MS if waits and config.device != "cpu" else OWN_CYCLE_MS
 
 
 def loaders(config: Config, cores_per_gpu: int) -> int:
-    """Loader processes of a GPU; at least the training process's own thread."""
-    if config.data.workers != "auto":
-        return max(config.data.workers, 1)
-    return max(min(MOST_LOADERS, cores_per_gpu - 1), 1)
+    """Loader processes of a GPU that run at a time: no more than its cores.
+
+    At least one: without loader processes a thread of the training process loads.
+    """
+    cores = cores_for_loading(cores_per_gpu, on_gpu=config.device != "cpu")
+    processes = worker_count(config.data.workers, cores=cores, local_size=1)
+    return max(min(processes, cores_per_gpu), 1)
 
 
-def scaled_compute(question: Question, config: Config) -> Compute:
-    """The profile's, for this backbone and these pixels."""
-    profile = question.profile
-    found = profile.compute(shared_constants())
-    factor = _pixel_factor(profile, config)
-    factor *= backbone_step_factor(profile, config.model.backbone)
-    return Compute(found.image_s * factor, found.overhead_s * factor)
+def scaled_compute(question: Question, config: Config, images: int) -> Compute:
+    """The profile's, for this model and these pixels.
+
+    Smaller pictures, or fewer boxes, are like fewer pictures: launches cost a step as much. Those
+    grow with the backbone.
+    """
+    found = question.profile.compute(shared_constants())
+    backbone, whole = work_factors(question, config, images)
+    return Compute(found.image_s * whole, found.overhead_s * backbone)
 
 
 def _inference_s(question: Question, config: Config) -> float:
-    profile = question.profile
-    factor = backbone_step_factor(profile, config.model.backbone)
-    return profile.inference_s.value * factor * _pixel_factor(profile, config)
+    """Of one picture; the profile's was of its largest size, with as many proposals as ours has."""
+    profile, data, model = question.profile, config.data, config.model
+    largest = max(data.min_sizes)
+    size = largest if data.eval_min_size == "auto" else data.eval_min_size
+    timed = _timed_model(profile)
+    pixels = mean_pixels((size,), data.max_size)
+    theirs = mean_pixels((max(profile.min_sizes),), profile.max_size)
+    ours = count_work(model, pixels, question.classes, model.rpn.post_nms_test)
+    known = count_work(timed, theirs, COCO_CLASSES, timed.rpn.post_nms_test)
+    return profile.inference_s.value * ours.forward / known.forward
+
+
+def trained_precision(question: Question, config: Config) -> str | None:
+    """What ``precision`` means on this GPU; None: ``auto``, and the profile doesn't say."""
+    if config.precision != "auto":
+        return config.precision
+    native = question.profile.bfloat16
+    return None if native is None else "bfloat16" if native else "float32"
 
 
 def _step(
@@ -271,12 +322,12 @@ def _step(
     machines = len(derived.machine_sizes)
     links = fabric(profile, question.network)
     images, passes = derived.images_per_process_per_pass, config.learning.accumulation
-    compute = scaled_compute(question, config)
+    compute = scaled_compute(question, config, images)
     compute_s = passes * compute.seconds(images) * SLOWER[mode]
     waiting = wait_s(cycle_ms(config), machines, links, profile.blocking_sum_us)
     bn_work = 0.0
     if tensors.bn_layers and profile.norm == "frozen":
-        pixels = mean_pixels(config.data.min_sizes, config.data.max_size)
+        pixels = padded_pixels(config.data.min_sizes, config.data.max_size, images)
         elements = images * bn_elements(tensors, pixels, config.model.roi.boxes_per_image)
         memory_gb_s = profile.memory_gb_s.value
         bn_work = passes * own_work_s(elements, profile.value_bytes, memory_gb_s)
@@ -314,14 +365,15 @@ def _fusion_bytes(config: Config) -> float:
 def _memory(question: Question, config: Config, derived: Derived, tensors: Tensors) -> Memory:
     frozen = config.model.norm in ("frozen", "none")
     whole = config.model.model_copy(update={"norm": "cgbn", "frozen_stages": 0})
-    backbone = backbone_factor(count_tensors(whole, COCO_CLASSES))
+    backbone = backbone_factor(count_tensors(whole, question.classes))
+    precision = trained_precision(question, config)
 
     def of(mode: Recomputation) -> Memory:
         return predict_memory(
             tensors,
             derived.images_per_process_per_pass,
             largest_pixels(config.data.min_sizes, config.data.max_size),
-            value_bytes=4 if config.precision == "float32" else question.profile.value_bytes,
+            value_bytes=4 if precision == "float32" else question.profile.value_bytes,
             mode=mode,
             frozen=frozen,
             size_factor=backbone,

@@ -5,14 +5,16 @@ writes a file of the same fields. Every number says where it is from.
 """
 
 import json
+import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
+from megdet_hvd.data.problems import printable
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.collectives import Fabric, Link
 from megdet_hvd.plan.compute import Compute, TimedStep, from_one, from_two
@@ -23,13 +25,16 @@ from megdet_hvd.plan.sourced import Sourced, read_sourced
 from megdet_hvd.plan.stragglers import LATE_TO_EARLY
 from megdet_hvd.storage import cannot_read, is_transient, retried
 
+Backbone = Literal["resnet18", "resnet50", "resnet101"]
+"""As ``model.backbone``."""
 ADAPTERS = 8
 """The most network adapters that a machine may be given."""
-_NETWORK = re.compile(r"(?:(\d+)x)?([a-z0-9]+)")
+MOST_PIXELS = 1_000_000
+"""Of a side; more is no picture's."""
+_NETWORK = re.compile(r"(?:([0-9]{1,3})x)?([a-z0-9]+)")
 _LINKS = ("nvlink", "pci")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 _NORMS = ("frozen", "cgbn")
-_BACKBONES = ("resnet18", "resnet50", "resnet101")
 
 
 @dataclass(frozen=True)
@@ -69,9 +74,14 @@ class Profile:
     """Times the timed steps: a Faster R-CNN's of this project."""
     inference_s: Sourced
     steps: tuple[KnownStep, ...]
-    backbone: str = "resnet50"
-    min_size: int = 800
+    backbone: Backbone = "resnet50"
+    frozen_stages: int = 0
+    """As ``model.frozen_stages``, in the timed steps."""
+    min_sizes: tuple[int, ...] = (800,)
+    """As ``data.min_sizes``, in the timed steps; one picture in evaluation was of the largest."""
     max_size: int = 1333
+    bfloat16: bool | None = None
+    """Whether the GPU has it, which decides what ``precision=auto`` is; None: not known."""
     blocking_sum_us: tuple[tuple[float, float], ...] = BLOCKING_SUM_US
     waits_from: str = "measured here, 2 processes without a GPU"
 
@@ -81,7 +91,11 @@ class Profile:
         return 4 if self.precision == "float32" else 2
 
     def compute(self, shared: Shared) -> Compute:
-        """Slope and overhead of the timed steps: exactly of two, with the shared n₀ of one."""
+        """Slope and overhead of the timed steps: exactly of two, with the shared n₀ of one.
+
+        Where two say that a step without images takes less than no time, the larger alone counts,
+        without overhead: fewer images would else be predicted to take none.
+        """
         factor = self.model_factor.value
         points = [TimedStep(s.images, s.gpus, s.late_s * factor) for s in self.steps]
         other = next((p for p in points if p.images != points[0].images), None)
@@ -94,6 +108,8 @@ class Profile:
                 f"{points[0].images} take {points[0].step_s:g} s: more images must take longer; "
                 "measure it again on a quiet machine, with more steps"
             )
+        if found.overhead_s < 0:
+            return from_one(max(points, key=lambda p: p.images), 0.0, shared.spread)
         return found
 
 
@@ -133,7 +149,7 @@ def read_profile(file: Path) -> Profile:
         if is_transient(error):
             raise cannot_read(file, error) from error
         raise UserError(f"{file}: the profile can't be read ({error.strerror})") from None
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{file}: not a profile as bench profile writes them ({type(error).__name__}: {error})"
         ) from None
@@ -152,34 +168,55 @@ def _profile(name: str, entry: Mapping[str, Any]) -> Profile:
             raise ValueError(f"{key}: value={found.value:g} must be above 0")
         return found
 
+    def whole(key: str, value: object, least: int, most: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{key}={value!r} must be a whole number, {least} to {most}")
+        return value
+
     steps = tuple(map(_step, entry["steps"]))
     if not steps:
         raise ValueError("steps is empty, and at least one timed step is needed")
-    waits = tuple((float(c), float(us)) for c, us in entry.get("blocking_sum_us", ()))
+    sizes = entry.get("min_sizes", [entry.get("min_size", 800)])  # one, in files of before
+    if not isinstance(sizes, list) or not sizes:
+        raise ValueError(f"min_sizes={sizes!r} must be a list of whole numbers")
+    bfloat16 = entry.get("bfloat16")
+    if bfloat16 not in (True, False, None):
+        raise ValueError(f"bfloat16={bfloat16!r} must be true or false")
     return Profile(
-        name=name,
-        about=str(entry["about"]),
+        name=printable(name),
+        about=printable(str(entry["about"])),
         precision=one_of("precision", _PRECISIONS),
         norm=one_of("norm", _NORMS),
         link=cast(Link, one_of("link", _LINKS)),
-        network=str(entry["network"]),
+        network=printable(str(entry["network"])),
         memory_gib=positive("memory_gib"),
         memory_gb_s=positive("memory_gb_s"),
         inside_gb_s=positive("inside_gb_s"),
         model_factor=positive("model_factor"),
         inference_s=positive("inference_s"),
         steps=steps,
-        backbone=one_of("backbone", _BACKBONES, "resnet50"),
-        min_size=int(entry.get("min_size", 800)),
-        max_size=int(entry.get("max_size", 1333)),
-        blocking_sum_us=waits or BLOCKING_SUM_US,
+        backbone=cast(Backbone, one_of("backbone", get_args(Backbone), "resnet50")),
+        frozen_stages=whole("frozen_stages", entry.get("frozen_stages", 0), 0, 5),
+        min_sizes=tuple(whole("min_sizes", size, 1, MOST_PIXELS) for size in sizes),
+        max_size=whole("max_size", entry.get("max_size", 1333), 1, MOST_PIXELS),
+        bfloat16=bfloat16,
+        blocking_sum_us=_waits(entry.get("blocking_sum_us", ())) or BLOCKING_SUM_US,
         waits_from=str(entry.get("waits_from", Profile.waits_from)),
     )
 
 
+def _waits(entry: Sequence[Any]) -> tuple[tuple[float, float], ...]:
+    """(cycle in ms, µs of a blocking sum), as measured."""
+    waits = tuple((float(cycle_ms), float(us)) for cycle_ms, us in entry)
+    if not all(math.isfinite(value) and value > 0 for pair in waits for value in pair):
+        raise ValueError(f"blocking_sum_us={entry!r} must be pairs of numbers above 0")
+    return waits
+
+
 def _step(entry: Mapping[str, Any]) -> KnownStep:
     images, gpus = entry["images"], entry["gpus"]
-    if not (isinstance(images, int) and isinstance(gpus, int) and images > 0 and gpus > 0):
+    numbers = [n for n in (images, gpus) if isinstance(n, int) and not isinstance(n, bool)]
+    if len(numbers) != len((images, gpus)) or min(numbers) < 1:
         raise ValueError(f"images={images!r}, gpus={gpus!r} must be whole numbers above 0")
     seconds = read_sourced(entry["seconds"])
     if seconds.value <= 0:

@@ -34,6 +34,8 @@ class Question:
     """The batch follows the GPUs; None: it stays the configuration's, whatever the GPUs."""
     train_images: int
     val_images: int
+    classes: int = COCO_CLASSES
+    """That the detector tells apart."""
 
 
 def question_config(file: Path | None, overrides: Sequence[str]) -> Config:
@@ -62,11 +64,21 @@ def pictures(config: Config) -> tuple[int | None, int | None]:
         from megdet_hvd.submit.training import images_per_epoch
 
         found = images_per_epoch(config)
-    val_names = [source.annotations.rpartition("/")[2] for source in config.data.val]
-    val_found = COCO_VAL if val_names == ["instances_val2017.json"] else None
-    if not config.data.val:
-        val_found = 0
+    val_found = _validation(config)
     return found, None if val_found is None else _first(config, val_found)
+
+
+def _validation(config: Config) -> int | None:
+    if config.data.kind == "own":  # data.dataset decides what it is evaluated on
+        return None
+    if not config.data.val:
+        return 0
+    names = [source.annotations.rpartition("/")[2] for source in config.data.val]
+    if names == ["instances_val2017.json"]:
+        return COCO_VAL
+    from megdet_hvd.submit.training import pictures_of
+
+    return pictures_of(config.data.val)
 
 
 def _first(config: Config, images: int) -> int:
@@ -80,9 +92,18 @@ def canvas(short: int, longest: int) -> tuple[float, float]:
 
 
 def mean_pixels(min_sizes: Sequence[int], longest: int) -> float:
-    """Of a resized picture."""
+    """Of a resized picture, one size of ``min_sizes`` as likely as another."""
     areas = [height * width for height, width in (canvas(s, longest) for s in min_sizes)]
     return sum(areas) / len(areas)
+
+
+def padded_pixels(min_sizes: Sequence[int], longest: int, images: int) -> float:
+    """Of each picture's canvas in a pass of ``images``: padded to the largest of their draws."""
+    areas = sorted(height * width for height, width in (canvas(s, longest) for s in min_sizes))
+    shares = [(k / len(areas)) ** images for k in range(len(areas) + 1)]
+    return sum(
+        area * (upto - below) for area, below, upto in zip(areas, shares, shares[1:], strict=False)
+    )
 
 
 def largest_pixels(min_sizes: Sequence[int], longest: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from megdet_hvd.config.schema import ModelConfig, RoiConfig
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.collectives import Fabric, allreduce_s
-from megdet_hvd.plan.compute import TimedStep, from_one
+from megdet_hvd.plan.compute import Compute, TimedStep, from_one
 from megdet_hvd.plan.epochs import epochs_to_target
 from megdet_hvd.plan.fit import Shared
 from megdet_hvd.plan.horovod_costs import gradients_s, wait_s
@@ -17,8 +17,9 @@ from megdet_hvd.plan.memory import predict_memory
 from megdet_hvd.plan.prediction import OWN_CYCLE_MS
 from megdet_hvd.plan.profiles import built_in, fabric, network
 from megdet_hvd.plan.published import DATA, mlperf_runs
-from megdet_hvd.plan.question import largest_pixels, mean_pixels
+from megdet_hvd.plan.question import largest_pixels, mean_pixels, padded_pixels
 from megdet_hvd.plan.tensors import MASK_HEAD, bn_elements, count_tensors
+from megdet_hvd.plan.work import count_work
 
 _GB = 1e9
 _GIB = 2**30
@@ -121,6 +122,43 @@ def synchronised_bn() -> Beside:
     measured = data["syncbn_s"] / data["frozen_s"] - 1
     what = "detectron2, synchronised BN, part of a step that it adds"
     return Beside(what, (measured, measured), added / data["frozen_s"], data["address"])
+
+
+def other_models(shared: Shared) -> tuple[Beside, ...]:
+    """Another backbone and other pictures than a profile was timed with, by multiply-adds."""
+    data = _data()
+    gpu = built_in("v100")
+    (known,) = gpu.steps
+
+    def work(backbone: str, pixels: float) -> float:
+        model = ModelConfig.model_validate(
+            {"backbone": backbone, "frozen_stages": gpu.frozen_stages}
+        )
+        return count_work(model, pixels, 80, model.roi.boxes_per_image).step
+
+    fixed = mean_pixels((800,), 1333)
+    deeper = data["resnet101"]
+    ratio = deeper["resnet101_s"] / deeper["resnet50_s"]
+    whole = data["torchvision"]
+    timed = padded_pixels(gpu.min_sizes, gpu.max_size, known.images)
+    compute, factor = gpu.compute(shared), work("resnet50", fixed) / work("resnet50", timed)
+    larger = Compute(compute.image_s * factor, compute.overhead_s)
+    step_s = larger.seconds(known.images)
+    step_s += larger.stragglers_s(known.images, known.gpus, shared.spread)
+    return (
+        Beside(
+            "detectron2, ResNet-101's step to ResNet-50's",
+            (ratio, ratio),
+            work("resnet101", fixed) / work("resnet50", fixed),
+            deeper["address"],
+        ),
+        Beside(
+            "torchvision, 8 V100, sides of 800 instead of detectron2's 640 to 800, s an iteration",
+            (whole["step_s"], whole["step_s"]),
+            step_s,
+            whole["address"],
+        ),
+    )
 
 
 def memory() -> tuple[Beside, ...]:

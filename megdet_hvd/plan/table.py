@@ -78,10 +78,15 @@ def head_lines(question: Question) -> list[str]:
     ]
     if question.images_per_gpu is not None:
         lines.append(
-            f"the batch follows the GPUs, {counted(question.images_per_gpu, 'image')} each; "
-            f"global_batch={question.config.global_batch} keeps the configuration's"
+            f"the batch follows the GPUs, {counted(question.images_per_gpu, 'image')} each"
+            f"{_passes(question.config.learning.accumulation)}; "
+            "global_batch=N keeps a batch"
         )
     return lines
+
+
+def _passes(accumulation: int) -> str:
+    return "" if accumulation == 1 else f" in each of {accumulation} passes"
 
 
 def _run_cells(row: Prediction | Refused) -> list[str]:
@@ -97,11 +102,16 @@ def _run_cells(row: Prediction | Refused) -> list[str]:
         str(row.derived.warmup_iterations),
         str(row.derived.end_iteration),
         f"{1e3 * row.step.total:.1f}",
-        f"{row.hours:.2f}",
+        _hours(row.hours),
         f"{row.memory.gib:.1f}" + ("" if row.fits else "!"),
         f"{row.efficiency:.0%}",
         f"{row.node_hours:.1f}",
     ]
+
+
+def _hours(hours: float) -> str:
+    """A run of minutes is not 0.00."""
+    return f"{hours:.2f}" if hours >= 0.1 else f"{hours:.2g}"
 
 
 def _step_cells(row: Prediction) -> list[str]:
@@ -116,7 +126,10 @@ def _notes(question: Question, rows: Sequence[Prediction | Refused]) -> list[str
         found = [row.reason] if isinstance(row, Refused) else advice(question, row)
         for text in found:
             lines.setdefault(text, []).append(row.gpus)
-    return [f"{', '.join(map(str, gpus))} GPUs: {text}" for text, gpus in lines.items()]
+    return [
+        f"{', '.join(map(str, gpus))} GPU{'s' if gpus != [1] else ''}: {text}"
+        for text, gpus in lines.items()
+    ]
 
 
 def as_json(question: Question, rows: Sequence[Prediction | Refused]) -> dict[str, Any]:
@@ -128,6 +141,7 @@ def as_json(question: Question, rows: Sequence[Prediction | Refused]) -> dict[st
         "network": question.network.name,
         "images_per_epoch": question.train_images,
         "validation_images": question.val_images,
+        "classes": question.classes,
         "sources": sources(question),
         "shared": {"overhead_images": shared.overhead_images, "spread": shared.spread},
         "rows": [_row(question, row) for row in rows],
@@ -139,26 +153,33 @@ def _row(question: Question, row: Prediction | Refused) -> dict[str, Any]:
         return {"gpus": row.gpus, "refused": row.reason}
     derived = row.derived
     return {
-        "gpus": row.gpus,
-        "machines": len(row.machine_sizes),
-        "batch": row.batch,
-        "images_per_gpu": row.images,
-        "bn_images": sorted(set(derived.bn_images)),
+        **step_json(row),
         "peak_rate": derived.peak_rate,
         "warmup_iterations": derived.warmup_iterations,
         "iterations": derived.end_iteration,
-        "step_s": row.step.total,
-        "parts_s": asdict(row.step),
-        "images_per_s": row.images_per_s,
         "evaluations": row.evaluations,
         "evaluation_s": row.evaluation_s,
         "hours": row.hours,
         "node_hours": row.node_hours,
         "efficiency": row.efficiency,
+        "warnings": advice(question, row),
+    }
+
+
+def step_json(row: Prediction) -> dict[str, Any]:
+    """What is the same for any number of pictures."""
+    return {
+        "gpus": row.gpus,
+        "machines": len(row.machine_sizes),
+        "batch": row.batch,
+        "images_per_gpu": row.images,
+        "bn_images": sorted(set(row.derived.bn_images)),
+        "step_s": row.step.total,
+        "parts_s": asdict(row.step),
+        "images_per_s": row.images_per_s,
         "memory_gib": row.memory.gib,
         "recomputation": row.memory.mode,
         "fits": row.fits,
-        "warnings": advice(question, row),
     }
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from megdet_hvd.config.schema import ModelConfig
 
 _BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
-_POOLED = 7
-_HEAD_CONVOLUTIONS = 4
+POOLED = 7
+HEAD_CONVOLUTIONS = 4
 _STAGES = 5
 
 
@@ -27,7 +27,7 @@ class BnLayer:
     def elements(self, pixels: float, boxes: int) -> float:
         """Values that it normalises for an image of ``pixels`` with ``boxes`` sampled boxes."""
         if not self.stride:
-            return self.channels * boxes * _POOLED**2
+            return self.channels * boxes * POOLED**2
         return self.channels * pixels / self.stride**2
 
 
@@ -53,7 +53,7 @@ def count_tensors(model: ModelConfig, num_classes: int) -> Tensors:
     norm = model.norm
     affine = 2 if norm in ("bn", "cgbn") else 0
     takes = norm in ("bn", "cgbn")
-    stages = _body(model.backbone)
+    stages = residual_stages(model.backbone)
     trained = held = 0
     layers: list[BnLayer] = []
     for number, stage in enumerate(stages, 1):
@@ -71,17 +71,22 @@ def count_tensors(model: ModelConfig, num_classes: int) -> Tensors:
 
 
 @dataclass(frozen=True)
-class _Stage:
+class ResidualStage:
+    """The stem, or a stage of residual blocks."""
+
     weights: tuple[int, ...]
+    """Of each convolution."""
     norms: tuple[BnLayer, ...]
+    """Behind each of them, in the same order."""
     channels: int
+    """That leave it."""
 
 
-def _body(backbone: str) -> list[_Stage]:
+def residual_stages(backbone: str) -> list[ResidualStage]:
     """The stem and four residual stages."""
     bottleneck = backbone != "resnet18"
     expansion = 4 if bottleneck else 1
-    stages = [_Stage((3 * 64 * 49,), (BnLayer(64, 2),), 64)]
+    stages = [ResidualStage((3 * 64 * 49,), (BnLayer(64, 2),), 64)]
     before = 64
     for number, blocks in enumerate(_BLOCKS[backbone]):
         width, stride = 64 * 2**number, 4 * 2**number
@@ -101,13 +106,13 @@ def _body(backbone: str) -> list[_Stage]:
                 weights.append(before * out)
                 norms.append(BnLayer(out, stride))
             before = out
-        stages.append(_Stage(tuple(weights), tuple(norms), out))
+        stages.append(ResidualStage(tuple(weights), tuple(norms), out))
     assert len(stages) == _STAGES
     return stages
 
 
 def _pyramid(
-    model: ModelConfig, stages: list[_Stage], affine: int
+    model: ModelConfig, stages: list[ResidualStage], affine: int
 ) -> tuple[int, tuple[BnLayer, ...]]:
     """A 1×1 and a 3×3 convolution a level; with a norm they have no bias."""
     channels = model.fpn_channels
@@ -126,15 +131,15 @@ def _heads(model: ModelConfig, num_classes: int, affine: int) -> tuple[int, tupl
     anchors = len(model.anchor_ratios)
     convolution = channels * channels * 9
     size = model.rpn.conv_depth * (convolution + channels) + 5 * anchors * (channels + 1)
-    pooled = channels * _POOLED**2
+    pooled = channels * POOLED**2
     norms: tuple[BnLayer, ...] = ()
     if model.roi.head == "mlp":
         size += pooled * width + width + width * width + width
     else:
         normed = model.roi.norm == "same" and model.norm != "none"
         each = (affine if normed else 1) * channels
-        size += _HEAD_CONVOLUTIONS * (convolution + each) + pooled * width + width
-        norms = (BnLayer(channels, 0),) * (_HEAD_CONVOLUTIONS if normed else 0)
+        size += HEAD_CONVOLUTIONS * (convolution + each) + pooled * width + width
+        norms = (BnLayer(channels, 0),) * (HEAD_CONVOLUTIONS if normed else 0)
     size += (width + 1) * (num_classes + 1) * 5
     return size, norms
 

@@ -17,6 +17,7 @@ from megdet_hvd.config.load import load_config
 from megdet_hvd.config.paths import expand_path
 from megdet_hvd.config.pipeline_roles import describe_roles, evaluators_of, share_roles
 from megdet_hvd.config.schema import Config
+from megdet_hvd.config.sections.data import AnnotationSource
 from megdet_hvd.data.fetch.catalogue import backbone_download
 from megdet_hvd.data.fetch.run import torch_hub_folder
 from megdet_hvd.engine.resumption import resumption_of
@@ -325,8 +326,13 @@ def images_per_epoch(config: Config) -> int | None:
         return config.data.scenes.train_images
     if not config.data.keep_empty or config.data.kind == "own":
         return None
+    return pictures_of(config.data.train)
+
+
+def pictures_of(sources: Sequence[AnnotationSource]) -> int | None:
+    """All of COCO files, with boxes or without; None: a file isn't there, or there are none."""
     try:
-        files = [expand_path(source.annotations) for source in config.data.train]
+        files = [expand_path(source.annotations) for source in sources]
         return sum(map(_count_pictures, files)) or None
     except (OSError, UserError):
         return None

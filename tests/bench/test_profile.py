@@ -21,7 +21,8 @@ def test_a_profile_of_this_machine_is_planned_with(
     assert step.early and step.seconds.origin == "measured" and "cores" in step.seconds.source
     assert 0 < step.seconds.value < 60 and profile.inference_s.value < step.seconds.value
     assert profile.inside_gb_s.origin == "assumed"
-    assert (profile.backbone, profile.min_size, profile.max_size) == ("resnet18", 64, 96)
+    assert (profile.backbone, profile.min_sizes, profile.max_size) == ("resnet18", (64,), 96)
+    assert profile.bfloat16 is False and profile.frozen_stages == 0
     small = ["model.backbone=resnet18", "data.min_sizes=[64]", "data.max_size=96"]
     capsys.readouterr()
     assert plan(["--profile", str(file), "--gpus", "2", *small]) == 0

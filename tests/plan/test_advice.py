@@ -1,5 +1,6 @@
 """Every warning, where it belongs and nowhere else."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,14 @@ def said(*overrides: str, gpus: int = 8, **more: Any) -> str:
     return "\n".join(advice(asked, predict(asked, gpus)))
 
 
+def test_what_a_profile_has_in_it_is_said_where_it_is_too_much() -> None:
+    words = "was timed with CGBN, whose own work stays in the times of model.norm=frozen"
+    asked = question("model.norm=frozen", images_per_gpu=2)
+    assert words not in "\n".join(advice(asked, predict(asked, 8)))
+    timed = replace(asked, profile=replace(asked.profile, norm="cgbn"))
+    assert words in "\n".join(advice(timed, predict(timed, 8)))
+
+
 def test_nothing_is_said_where_nothing_is_wrong() -> None:
     assert said() == ""
 
@@ -24,6 +33,11 @@ def test_nothing_is_said_where_nothing_is_wrong() -> None:
     ("overrides", "more", "words"),
     [
         (["model.detector=mine:make"], {}, "model.detector=mine:make is your own"),
+        (["learning.optimizer=mine:make"], {}, "the memory is SGD's"),
+        (["model.backbone=resnet18"], {}, "bench profile --backbone resnet18 --out FILE"),
+        ([], {"gpu": "v100-amp"}, "precision=auto is float32 there, and profile v100-amp was"),
+        ([], {"gpu": "v100-amp"}, "take precision=float16, or measure"),
+        (["bn.scope=process"], {}, "(bn.scope=world with bn.size=32)"),
         (["model.norm=frozen"], {}, "batch 32 with model.norm=frozen may fail"),
         (["model.norm=frozen"], {"gpus": 16}, "does not converge in the paper with warm-up alone"),
         (["model.norm=frozen"], {"gpus": 32}, "batch 128 with model.norm=frozen fails"),
@@ -60,6 +74,7 @@ def test_nothing_is_said_where_nothing_is_wrong() -> None:
         (["precision=bfloat16"], {}, "precision=bfloat16, and profile v100 was timed with float32"),
         (["bn.carrier=mpi"], {}, "training on GPUs refuses it: set bn.carrier=horovod"),
         (["bn.carrier=peer"], {}, "BN messages are those of bn.carrier=horovod"),
+        (["device=cpu"], {}, "device=cpu, and profile v100 is a GPU's"),
         (["deterministic=true"], {}, "without fusion (deterministic"),
         ([], {"gpus": 64}, "batch 256 took MLPerf's runs 17 epochs"),
         ([], {"gpus": 128}, "batch 512: no epochs to a target were published"),
@@ -75,6 +90,9 @@ def test_a_warning_is_given(overrides: list[str], more: dict[str, Any], words: s
     [
         (["model.norm=frozen"], {"images_per_gpu": 2}, "Table 2"),
         (["precision=bfloat16"], {"gpu": "v100-amp"}, "was timed with"),
+        ([], {"gpu": "a100-mlperf"}, "was timed with"),
+        (["model.norm=bn"], {}, "bn.scope=world"),
+        ([], {"gpus": 2, "images_per_gpu": 2}, "bn.scope=world"),
         ([], {"gpus": 4}, "partly used"),
         ([], {"gpus": 32}, "MLPerf"),
         ([], {"gpus": 128}, "took MLPerf's runs"),

@@ -45,6 +45,13 @@ def test_candidates_keep_the_papers_limits() -> None:
     assert {row.images for row in rows} >= {2, 4}
 
 
+def test_frozen_bn_is_kept_below_the_batch_that_fails_in_the_paper() -> None:
+    rows = candidates(question("model.norm=frozen", images_per_gpu=None))
+    assert rows and max(row.batch for row in rows) < 128
+    with pytest.raises(UserError, match="batch 127 at most"):
+        choose(question("model.norm=frozen", images_per_gpu=16), Limit("gpus", 32))
+
+
 def test_a_bn_size_that_is_named_is_kept() -> None:
     rows = candidates(question("bn.size=4", images_per_gpu=2))
     assert rows and all(set(row.derived.bn_images) == {4} for row in rows)
@@ -111,6 +118,18 @@ def test_another_size_takes_the_next_one_with_its_nodes() -> None:
         "global_batch=48",
     ]
     assert words_of(16, per=4)[:3] == ["--nodes=4", "--ntasks-per-node=4", "--gpus-per-node=4"]
+
+
+def test_cores_that_the_templates_do_not_have_are_asked_for() -> None:
+    row = predict(question(), 16)
+    words = submit_words(row, Path("/job"), None, (), cores_per_gpu=4)
+    assert words[:2] == ["--cpus-per-task=4", "/job/slurm/megdet_16gpu.sbatch"]
+
+
+def test_accumulated_passes_count_into_the_papers_largest_batch() -> None:
+    rows = candidates(question("learning.accumulation=2", images_per_gpu=4))
+    assert rows and max(row.batch for row in rows) == 256
+    assert {row.images for row in rows} == {4} and {row.batch // row.gpus for row in rows} == {8}
 
 
 def test_what_no_template_can_do() -> None:

@@ -56,6 +56,15 @@ def test_small_messages_cost_latency_and_large_ones_bandwidth() -> None:
     assert allreduce_s(8, 16, 2, slow) > allreduce_s(8, 16, 2, A100)
 
 
+def test_the_narrowest_link_of_the_way_counts() -> None:
+    """8.4 + 28·5.7 + 2·14 µs; PCIe is narrower than the network there, and no way for lone GPUs."""
+    pci = Fabric("pci", 24.0, 340.0)
+    found = algorithm_s("ring", "Simple", 1e9, 16, 2, pci)
+    assert 1e6 * found == pytest.approx(8.4 + 28 * 5.7 + 2 * 14.0 + 1e9 * 1.875 / 24e3)
+    found = algorithm_s("ring", "Simple", 1e9, 4, 4, pci)
+    assert 1e6 * found == pytest.approx(8.4 + 6 * 14.0 + 1e9 * 1.5 / 340e3)
+
+
 def test_published_bandwidths_are_near() -> None:
     """Those without a remark in the page: large messages on InfiniBand and NVLink."""
     large = [row for row in collectives() if "128 MiB" in row.what or "32 MiB" in row.what]

@@ -1,11 +1,13 @@
 """A run's metrics beside the prediction."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from megdet_hvd.config.load import load_config, to_yaml
+from megdet_hvd.config.saved_layout import SavedLayout
 from megdet_hvd.errors import UserError
 from megdet_hvd.plan.__main__ import main
 from megdet_hvd.plan.compare import Measured, comparison_lines, measured_run, run_prediction
@@ -46,7 +48,7 @@ def verdict(folder: Path, step_s: float, data_s: float) -> str:
 
 
 def test_the_term_that_was_wrong_is_named(tmp_path: Path) -> None:
-    assert "within 10 %, no term stands out" in verdict(tmp_path, 0.27, 0.0)
+    assert "within 10 %, no term stands out" in verdict(tmp_path, 0.31, 0.0)
     assert "the wait for pictures is what was wrong, by -230 ms" in verdict(tmp_path, 0.5, 0.23)
     said = verdict(tmp_path, 0.6, 0.01)
     assert "outside the wait for pictures" in said and "can't be told" in said
@@ -60,6 +62,8 @@ def test_the_parts_that_training_recorded_stand_beside_theirs(tmp_path: Path) ->
     lines = comparison_lines(tmp_path, measured, row)
     by_name = {line[:26].strip(): line[26:].split() for line in lines[2:-1]}
     assert by_name["BN messages"][1] == "300.0"
+    assert by_name["stragglers"][:2] == [f"{1e3 * row.step.stragglers:.1f}", "50.0"]
+    assert by_name["gradients"][:2] == [f"{1e3 * row.step.gradients:.1f}", "20.0"]
     compute = row.step.compute + row.step.bn_work
     expected = [f"{1e3 * compute:.1f}", "200.0", f"{compute / 0.2 - 1:+.0%}"]
     assert by_name["compute, with CGBN's own"] == expected
@@ -68,16 +72,55 @@ def test_the_parts_that_training_recorded_stand_beside_theirs(tmp_path: Path) ->
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, 0.3)
+    run(tmp_path, 0.4)
     assert main(["--compare", str(tmp_path), "--gpus", "8"]) == 0
     lines = capsys.readouterr().out.splitlines()
     step = next(line for line in lines if line.startswith("step"))
-    assert step.split()[1:] == ["269.3", "300.0", "-10%"]
+    assert step.split()[1:] == ["299.6", "400.0", "-25%"]
     assert main(["--compare", str(tmp_path), "--gpus", "8", "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
-    assert answer["measured"]["step_s"] == 0.3 and answer["predicted"]["batch"] == 16
+    assert answer["measured"]["step_s"] == 0.4 and answer["predicted"]["batch"] == 16
+    assert not {"hours", "iterations", "evaluation_s"} & set(answer["predicted"])  # of its pictures
     assert main(["--compare", str(tmp_path)]) == 2
     assert "it has no checkpoint that would say how many GPUs" in capsys.readouterr().err
+
+
+def test_a_run_of_one_line_is_taken_as_it_is(tmp_path: Path) -> None:
+    file = run(tmp_path, 0.3) / "metrics.jsonl"
+    file.write_text(file.read_text().splitlines()[0] + "\n")
+    found = measured_run(tmp_path, 8)
+    assert (found.step_s, found.lines) == (9.0, 1)
+
+
+def test_what_the_prediction_does_not_know_of_the_run_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(tmp_path, 0.4)
+    config = load_config(tmp_path / "config.yaml", ["device=cpu", "model.backbone=resnet18"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert main(["--compare", str(tmp_path), "--gpus", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "8 GPUs, batch 16, medians of 3 lines" in lines[0]
+    assert any(line.startswith("profile v100 was timed with resnet50") for line in lines)
+    assert any(line.startswith("device=cpu, and profile v100 is a GPU's") for line in lines)
+
+
+def test_machines_of_another_size_show_by_the_bn_size(tmp_path: Path) -> None:
+    measured = measured_run(run(tmp_path, 0.4), 8)
+    for sizes, said in ((None, 0), ((16,), 0), ((8,), 1)):
+        known = replace(measured, bn_images=sizes)
+        row = run_prediction(question(), tmp_path, known)
+        lines = comparison_lines(tmp_path, known, row)
+        assert sum("images, and over 16 on the machines" in line for line in lines) == said
+
+
+def test_processes_and_bn_size_are_the_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = SavedLayout(16, 8, 1, "cgbn", (8,))
+    monkeypatch.setattr("megdet_hvd.plan.compare.read_saved_layout", lambda _: saved)
+    found = measured_run(run(tmp_path, 0.4), None)
+    assert (found.processes, found.bn_images) == (8, (8,))
 
 
 def test_a_run_without_steps_is_refused(tmp_path: Path) -> None:

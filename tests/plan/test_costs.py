@@ -6,6 +6,7 @@ import random
 import pytest
 
 from megdet_hvd.config.schema import ModelConfig
+from megdet_hvd.engine.periods import due_by_epochs
 from megdet_hvd.plan.bn_costs import messages_s, own_work_s
 from megdet_hvd.plan.collectives import Fabric, allreduce_s
 from megdet_hvd.plan.compute import Compute, TimedStep, from_one, from_two
@@ -71,6 +72,8 @@ def test_gradients_hide_behind_the_backward_pass() -> None:
     assert shown(200e6, compute_s=0.003) == pytest.approx(whole - 0.002)
     last = 1e-3 + allreduce_s(2**20, 16, 2, LINKS)
     assert shown(200e6, compute_s=10.0) == pytest.approx(last)
+    small = 1e-3 + allreduce_s(1000, 16, 2, LINKS)  # less than what a backward pass leaves over
+    assert shown(1000, compute_s=10.0) == pytest.approx(small)
     assert gradients_s(2e8, 1, 1, LINKS, compute_s=0.0, waiting_s=1.0, held_back=True) == 0
 
 
@@ -108,9 +111,21 @@ def test_epochs_to_the_target(batch: int, epochs: float) -> None:
     assert epochs_to_target(512) is None
 
 
-def test_evaluations_are_counted_as_training_does() -> None:
-    assert [evaluations_of(11, every) for every in (1, 2, 0, 0.1, 11, 20)] == [11, 6, 1, 110, 1, 1]
+@pytest.mark.parametrize("every", [1.0, 2.0, 0.0, 0.1, 0.3, 2.5, 11.0, 20.0, 1e-9])
+@pytest.mark.parametrize("images", [100, 101])
+def test_evaluations_are_counted_as_training_does(every: float, images: int) -> None:
+    """By its own rule, at each iteration; also where a run ends early, or batches are large."""
+    for batch in (4, 16, 150):
+        whole = -(-3 * images // batch)
+        for iterations in {whole, 1, whole // 2, whole - 1} - {0}:
+            due = [due_by_epochs(i, every, images, batch) for i in range(1, iterations + 1)]
+            expected = sum(due[:-1]) + 1
+            assert evaluations_of(iterations, batch, images, every) == expected
+
+
+def test_an_evaluation_is_the_slowest_ranks_pictures_and_the_numbers() -> None:
     assert evaluation_s(5000, 8, 0.04) == pytest.approx(625 * 0.04 + COCO_NUMBERS_S)
+    assert evaluation_s(5000, 7, 0.04) == pytest.approx(715 * 0.04 + COCO_NUMBERS_S)
 
 
 def test_memory_is_what_was_measured_where_it_was_measured() -> None:

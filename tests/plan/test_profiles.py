@@ -65,7 +65,11 @@ def test_an_early_step_is_taken_as_a_later_one(tmp_path: Path) -> None:
     profile = read_profile(written(tmp_path, entry(steps=steps)))
     compute = profile.compute(Shared(2.0, 0.0))
     assert compute.seconds(2) == pytest.approx(0.5 * LATE_TO_EARLY) and straggler_images(2, 1) == 0
-    assert profile.backbone == "resnet50" and profile.min_size == 800
+    assert profile.backbone == "resnet50" and profile.min_sizes == (800,)
+
+
+def test_a_file_of_before_names_one_size(tmp_path: Path) -> None:
+    assert read_profile(written(tmp_path, entry(min_size=64))).min_sizes == (64,)
 
 
 def test_adapters_add_up() -> None:
@@ -100,6 +104,20 @@ def test_other_gpus_are_refused() -> None:
         (entry(memory_gb_s={"value": 0, "measured": "a"}), "must be above 0"),
         (entry(memory_gb_s={"value": -1, "measured": "a"}), "not below 0"),
         (entry(steps=[{"images": 0, "gpus": 1}]), "whole numbers above 0"),
+        (entry(steps=[{"images": True, "gpus": 1}]), "whole numbers above 0"),
+        (entry(memory_gib={"value": 10**400, "measured": "a"}), "must be finite"),
+        (entry(memory_gib={"value": float("nan"), "measured": "a"}), "must be finite"),
+        (entry(memory_gib="measured"), "'measured' must be a value with where it comes from"),
+        (entry(blocking_sum_us=[[0.1, -448.0]]), "must be pairs of numbers above 0"),
+        (entry(blocking_sum_us=[[float("nan"), 448.0]]), "must be pairs of numbers above 0"),
+        (entry(blocking_sum_us=[[0.1, float("inf")]]), "must be pairs of numbers above 0"),
+        (entry(blocking_sum_us=[[10**400, 448.0]]), "OverflowError"),
+        (entry(min_sizes=[0]), "min_sizes=0 must be a whole number, 1 to"),
+        (entry(min_sizes=800), "min_sizes=800 must be a list"),
+        (entry(max_size=10**400), "must be a whole number, 1 to"),
+        (entry(frozen_stages=6), "frozen_stages=6 must be a whole number, 0 to 5"),
+        (entry(bfloat16="no"), "bfloat16='no' must be true or false"),
+        (entry(backbone="vgg"), "backbone='vgg' must be one of resnet18, resnet50, resnet101"),
     ],
 )
 def test_what_is_no_profile_says_why(tmp_path: Path, content: Any, said: str) -> None:
@@ -108,11 +126,37 @@ def test_what_is_no_profile_says_why(tmp_path: Path, content: Any, said: str) ->
     assert said in str(told.value)
 
 
+def test_text_of_a_file_leaves_the_terminal_alone(tmp_path: Path) -> None:
+    signs = "a\x1b[31m\x07\nb"
+    profile = read_profile(written(tmp_path, entry(name=signs, about=signs, network=signs)))
+    assert (profile.name, profile.about) == ("a\\x1b[31m\\x07\\nb",) * 2
+    assert profile.network.isprintable()
+
+
+def test_the_timed_pictures_are_those_of_the_publication() -> None:
+    """configs/Base-RCNN-FPN.yaml of facebookresearch/detectron2; DeepLearningExamples has 800."""
+    assert built_in("v100").min_sizes == (640, 672, 704, 736, 768, 800)
+    every = gpu_profiles()
+    assert {name for name, one in every.items() if one.min_sizes != (800,)} == {"v100"}
+    assert {one.frozen_stages for one in every.values()} == {2}
+    assert {name for name, one in every.items() if not one.bfloat16} == {"v100", "v100-amp"}
+
+
 def test_a_profile_that_is_not_there_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such profile; bench profile --out"):
         read_profile(tmp_path / "none.json")
     with pytest.raises(UserError, match="the profile can't be read"):
         read_profile(tmp_path)
+
+
+def test_no_number_of_images_takes_less_than_no_time(tmp_path: Path) -> None:
+    steps = [
+        {"images": n, "gpus": 1, "seconds": {"value": seconds, "measured": "here"}}
+        for n, seconds in ((2, 0.1), (4, 0.5))
+    ]
+    compute = read_profile(written(tmp_path, entry(steps=steps))).compute(Shared(1, 0))
+    assert compute.seconds(4) == pytest.approx(0.5)
+    assert compute.seconds(1) == pytest.approx(0.125)
 
 
 def test_more_images_must_take_longer(tmp_path: Path) -> None:

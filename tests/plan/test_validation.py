@@ -22,7 +22,7 @@ from megdet_hvd.plan.fit import (
 from megdet_hvd.plan.page import fitted_text, pages, plan_blocks, readme_blocks
 from megdet_hvd.plan.prediction import shared_constants
 from megdet_hvd.plan.published import DATA, PublishedRun, mlperf_runs
-from megdet_hvd.plan.reported import aws, synchronised_bn, whole_runs
+from megdet_hvd.plan.reported import aws, other_models, synchronised_bn, whole_runs
 from megdet_hvd.plan.split import stacks
 from megdet_hvd.plan.validation import GOALS, ablations, median_worst, validate
 
@@ -156,6 +156,9 @@ def test_what_is_reported_beside() -> None:
     assert known.error == pytest.approx(0, abs=1e-9)
     assert [round(row.published[0], 3) for row in (known, two, four)] == [0.381, 0.404, 0.451]
     assert synchronised_bn().published[0] == pytest.approx(0.32, abs=0.005)
+    deeper, fixed = other_models(validate().shared)
+    assert deeper.published == (0.286 / 0.209,) * 2 and abs(deeper.error) < 0.03
+    assert fixed.published == (0.2288, 0.2288) and abs(fixed.error) < 0.05
     count, median, worst = whole_runs()
     assert count == 138 and median < 0.03 and worst < 0.25
 
