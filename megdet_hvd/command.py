@@ -17,7 +17,7 @@ BROKEN_PIPE = 141
 """As shells say it of a program that SIGPIPE has ended."""
 INTERRUPTED = 130
 """Likewise, of SIGINT."""
-BAD_INPUT = 2
+BAD_INPUT, STORAGE_ERROR = 2, 6
 """As in errors.py, which stands beside this module."""
 _STDOUT = 1
 _ENVIRONMENT = frozenset(
@@ -69,6 +69,7 @@ def name_of(module: str) -> str:
 def leave(main: Callable[[], int]) -> NoReturn:
     """Run an entry point and leave with its exit code."""
     code: int | str | None
+    problem: str | None = None
     open_what_is_closed()
     try:
         code = main()
@@ -88,15 +89,44 @@ def leave(main: Callable[[], int]) -> NoReturn:
             raise
         _say_that_it_lacks(package)
         code = BAD_INPUT
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        code = code or (0 if _nobody_reads() else 1)
-    if _nobody_reads():
+    except OSError as error:
+        of_a_file = error.filename is not None  # a stream that can't be written has no name
+        problem = None if of_a_file else _output_problem() or _output_problem(b"\n")
+        if problem is None:
+            raise
+        code = STORAGE_ERROR
+    problem = problem or _output_problem()
+    if problem is not None and not _nobody_reads():
+        with suppress(OSError, ValueError):
+            print(
+                f"error: standard output can't be written ({problem}): make room, or send it "
+                "elsewhere",
+                file=sys.stderr,
+                flush=True,
+            )
+        code = code or STORAGE_ERROR
+    if problem is not None or _nobody_reads():
         # What is still buffered has nowhere to go; Python would say so at exit, with another code.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
     sys.exit(code)
+
+
+def _output_problem(probe: bytes = b"") -> str | None:
+    """Why standard output takes nothing more, such as a full disk; None: it does.
+
+    What could not be written stays in its buffer, and fails again; without a buffer
+    (``PYTHONUNBUFFERED``) it takes a probe.
+    """
+    try:
+        sys.stdout.flush()
+        if probe:
+            os.write(_STDOUT, probe)
+    except OSError as error:
+        return error.strerror or str(error)
+    except ValueError:  # it was closed by the program
+        return None
+    return None
 
 
 def need_environment() -> None:

@@ -56,6 +56,35 @@ def test_a_reader_that_leaves_early() -> None:
     assert code == 1 and "of a socket" in errors, "another pipe's is a fault"
 
 
+@pytest.mark.parametrize(
+    ("words", "body", "code"),
+    [
+        ([], "print('x'); return 0", 6),
+        ([], "print('x' * 99999); return 0", 6),
+        ([], "print('x'); return 3", 3),
+        ([], "return 0", 0),
+        (["-u"], "print('x'); return 3", 6),  # without a buffer it is the print that fails
+        (["-u"], "return 0", 0),
+        ([], "open('/no/such/file')", 1),
+    ],
+)
+def test_output_onto_a_full_disk(words: list[str], body: str, code: int) -> None:
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        ended = subprocess.run(
+            [sys.executable, *words, "-c", PRINTS.format(body=body)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env={**environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+            timeout=20,
+        )
+    assert ended.returncode == code
+    told = "error: standard output can't be written (No space left on device): make room"
+    assert (told in ended.stderr) == (code in (3, 6))
+    assert ("Traceback" in ended.stderr) == (code == 1) and "ignored" not in ended.stderr
+
+
 @pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
 def test_streams_that_are_closed_are_nobodys(tmp_path: Path, closed: tuple[int, ...]) -> None:
     """Else the first file that is opened is the standard output of all libraries."""
