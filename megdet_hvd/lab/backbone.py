@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.cli import make_parser, parse
 from megdet_hvd.command import leave
+from megdet_hvd.errors import UserError
 from megdet_hvd.lab.scale import LabScale
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from megdet_hvd.lab.crops import Crops
 
+BACKBONE_SETTING = "model.backbone_weights"
+"""Where a training is told of the file."""
 THREADS = 2
 """Of torch, whatever the machine has: sums in another order give other bits, and a seed's rows must
 start from the same."""
@@ -140,6 +143,28 @@ def weights_digest(state: "dict[str, Tensor]") -> str:
         found.update(name.encode())
         found.update(state[name].cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
+
+
+def backbone_facts(facts: Path, file: Path) -> dict[str, Any]:
+    """What was noted of a backbone, whose file is looked at again.
+
+    Raises:
+        UserError: the file is damaged, or another one.
+    """
+    from megdet_hvd.model.weights_file import read_weights
+
+    remedy = f"remove {facts} and {file.name} beside it, and the backbone is taught again"
+    try:
+        found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
+        noted = found["digest"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{facts} says nothing of a backbone ({error!r}); {remedy}") from error
+    digest = weights_digest(dict(read_weights(file, BACKBONE_SETTING)))
+    if digest != noted:
+        raise UserError(
+            f"{file} is not the backbone that {facts} tells of ({digest}, not {noted}); {remedy}"
+        )
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:

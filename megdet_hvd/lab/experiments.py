@@ -19,7 +19,7 @@ from megdet_hvd.lab.runs import (
 from megdet_hvd.lab.scale import BATCHES, LabScale
 from megdet_hvd.plan.paper_run import paper_rows
 
-PREDICTED_GPU, PAPER_GPUS = "v100", 8
+PREDICTED_GPU, BASE_GPUS = "v100", 8
 """What k times the processes gain is not measured on two cores: `plan` says it of the paper's run,
 16 pictures on 8 GPUs at k = 1."""
 
@@ -135,10 +135,9 @@ def _table3(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
             *_rate(run, scale),
             str(run.processes),
             *run_row(run, scale, found, seeds, TABLE3[0]),
-            hours if run.processes == 1 else "",
+            predicted_hours(run.k) if run.processes == 1 else "",
         ]
         for run in (*TABLE3, TABLE3_TWICE)
-        for hours in (predicted_hours(run.k),)
     ]
     paper = f"the paper's run on {PREDICTED_GPU.upper()}, h (*predicted*)"
     return markdown(("batch", "peak rate", "processes", *_OUTCOME, paper), rows)
@@ -146,7 +145,7 @@ def _table3(scale: LabScale, found: Found, seeds: Sequence[int]) -> list[str]:
 
 def predicted_hours(k: float) -> str:
     """``3.24 (batch 32, 16 GPUs)``: of the paper's run on k times its 8 GPUs, by the plan."""
-    (row,) = paper_rows(PREDICTED_GPU, (round(k * PAPER_GPUS),))
+    (row,) = paper_rows(PREDICTED_GPU, (round(k * BASE_GPUS),))
     return f"{row.hours:.2f} (batch {row.batch}, {row.gpus} GPUs)"
 
 

@@ -97,6 +97,15 @@ def settings_digest(words: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(sorted(words)).encode()).hexdigest()[:16]
 
 
+def in_a_word(record: LabRecord) -> str:
+    """What became of a training, for the terminal."""
+    if record["diverged"] is not None:
+        return f"diverged at update {record['diverged']['at']} ({record['diverged']['why']})"
+    scores = record["scores"]
+    ap = scores[-1]["AP"] if scores else None
+    return f"{record['updates']} updates" + ("" if ap is None else f", mmAP {100 * ap:.1f} %")
+
+
 def thinned(iterations: Sequence[int], values: Sequence[float | None]) -> list[list[float | None]]:
     """A curve in at most ``CURVE_POINTS`` pieces: last iteration and mean value of each."""
     pieces = min(CURVE_POINTS, len(values))

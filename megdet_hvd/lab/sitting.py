@@ -8,13 +8,11 @@ import hashlib
 import itertools
 import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +20,16 @@ from megdet_hvd.bench.launch import run_into_file
 from megdet_hvd.checkpoint.atomic import write_bytes
 from megdet_hvd.config.load import load_config, to_yaml
 from megdet_hvd.errors import RunError, UserError
-from megdet_hvd.lab.backbone import backbone_command
+from megdet_hvd.lab.backbone import BACKBONE_SETTING, backbone_command, backbone_facts
 from megdet_hvd.lab.experiments import EXPERIMENTS
 from megdet_hvd.lab.gradients import cut_twice
 from megdet_hvd.lab.record_shape import fault_of
-from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, settings_digest
+from megdet_hvd.lab.records import BACKBONE, LabRecord, SeedRecords, in_a_word, settings_digest
 from megdet_hvd.lab.run_mark import claim
 from megdet_hvd.lab.runs import BASELINES, PLAIN, LabRun, as_words, run_settings
 from megdet_hvd.lab.scale import BN_SIZE, BN_SIZES, LabScale, scene_settings
 from megdet_hvd.lab.side_by_side import own_cores, run_side_by_side
+from megdet_hvd.lab.surroundings import surroundings
 from megdet_hvd.lab.training import Training
 from megdet_hvd.wording import counted
 
@@ -43,7 +42,6 @@ VARIANCE_KINDS: Mapping[str, tuple[LabRun, int | None]] = {
 """Record → whose weights, and images a statistic; None: all of a batch."""
 VARIANCE_AT = ("start", "end")
 """Of the baseline's training."""
-_BACKBONE_SETTING = "model.backbone_weights"
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class Sitting:
             UserError: the seed's records are of another backbone than this machine makes.
             RunError: it could not be taught.
         """
-        given = any(word.startswith(_BACKBONE_SETTING) for word in self.overrides)
+        given = any(word.startswith(BACKBONE_SETTING) for word in self.overrides)
         if given or self.config is not None:
             return None, self._given_backbone
         records, work = self.of_seed(seed), self._backbone_folder(seed)
@@ -121,7 +119,7 @@ class Sitting:
             tell(f"seed {seed}: teaching the backbone")
             command = backbone_command(file, facts, self.scale, seed)
             self._run(command, work / "backbone.txt")
-        found = _facts_of(facts, file)
+        found = backbone_facts(facts, file)
         known = records.read(BACKBONE)
         if known is None:
             records.write(BACKBONE, {**found, **surroundings()})
@@ -147,7 +145,7 @@ class Sitting:
             return hashlib.sha256(Path(wanted).read_bytes()).hexdigest()[:16]
         except OSError as error:
             raise UserError(
-                f"{_BACKBONE_SETTING}={wanted}: can't be read ({error.strerror})"
+                f"{BACKBONE_SETTING}={wanted}: can't be read ({error.strerror})"
             ) from error
 
     @cached_property
@@ -199,7 +197,7 @@ class Sitting:
             if records.finished(run.name, settings, digest) is not None:
                 continue
             if file is not None:
-                words.append(f"{_BACKBONE_SETTING}={json.dumps(str(file.resolve()))}")
+                words.append(f"{BACKBONE_SETTING}={json.dumps(str(file.resolve()))}")
             trainings.append(
                 Training(
                     run,
@@ -283,7 +281,7 @@ class Sitting:
                     "megdet_hvd.lab.gradients",
                     *self.words(run, seed),
                     "data.aspect_grouping=0",
-                    *(() if file is None else (f"{_BACKBONE_SETTING}={json.dumps(str(file))}",)),
+                    *(() if file is None else (f"{BACKBONE_SETTING}={json.dumps(str(file))}",)),
                     *("--config", str(self.base_file()), "--out", str(out)),
                     *("--pictures", str(pictures)),
                     *("--sizes", *map(str, self._sizes(size))),
@@ -396,56 +394,6 @@ class Sitting:
                 f"{self.records}: the records can't be kept there ({error.strerror}); "
                 "try another --out"
             ) from error
-
-
-def _facts_of(facts: Path, file: Path) -> dict[str, Any]:
-    """What was noted of a backbone, whose file is looked at again.
-
-    Raises:
-        UserError: the file is damaged, or another one.
-    """
-    from megdet_hvd.lab.backbone import weights_digest
-    from megdet_hvd.model.weights_file import read_weights
-
-    remedy = f"remove {facts} and {file.name} beside it, and the backbone is taught again"
-    try:
-        found: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))
-        noted = found["digest"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{facts} says nothing of a backbone ({error!r}); {remedy}") from error
-    digest = weights_digest(dict(read_weights(file, _BACKBONE_SETTING)))
-    if digest != noted:
-        raise UserError(
-            f"{file} is not the backbone that {facts} tells of ({digest}, not {noted}); {remedy}"
-        )
-    return found
-
-
-def in_a_word(record: LabRecord) -> str:
-    """What became of a training, for the terminal."""
-    if record["diverged"] is not None:
-        return f"diverged at update {record['diverged']['at']} ({record['diverged']['why']})"
-    scores = record["scores"]
-    ap = scores[-1]["AP"] if scores else None
-    return f"{record['updates']} updates" + ("" if ap is None else f", mmAP {100 * ap:.1f} %")
-
-
-def surroundings() -> dict[str, Any]:
-    """What a record says of where it was made."""
-    from megdet_hvd.bench.machine import processor
-
-    packages = ("megdet_hvd", "torch", "torchvision", "numpy")
-    versions = {}
-    for package in packages:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "versions": versions,
-        "machine": f"{len(os.sched_getaffinity(0))} cores, {processor()}, {platform.system()}",
-        "at": time.strftime("%Y-%m-%d"),
-    }
 
 
 def tell(text: str) -> None:
